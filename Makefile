@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test smoke lint format bench openapi venv clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+N ?= 2
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## the whole pipeline on a small model, then its decision on a page
+	$(BIN)/husai demo
+
+test: venv ## all tests, on N processes (N=2)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
+
+smoke: venv ## the pipeline at its smallest, kept in DIR=folder; fails below its quality floors
+	@test -n "$(DIR)" || { echo "usage: make smoke DIR=folder" >&2; exit 2; }
+	$(BIN)/husai demo --preset smoke --home "$(DIR)"
+
+lint: venv ## format, lint, types and import directions, all checked
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: venv ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: venv ## performance against named peers
+	@set -e; for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python $$file; done
+
+openapi: venv ## write openapi.json from the code
+	$(BIN)/python -m api.openapi
+
+venv: $(VENV)/.installed ## make or refresh the virtual environment
+
+clean: ## remove everything that was built here
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("HUSAI needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d. Name one: make venv PYTHON=python3.11" % v)'
+	@echo "installing what requirements.lock names into $(VENV), once; this takes a few minutes"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
