@@ -1,0 +1,92 @@
+"""Content identity: canonical JSON, digests, and the digest of the code that a job kind runs.
+
+Two jobs with one digest compute the same thing, so the second may take the first one's result.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+
+PACKAGE = Path(__file__).parent
+NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
+
+
+def canonical(value: Any) -> bytes:
+    """The RFC 8785 (JCS) bytes of a JSON value."""
+    return rfc8785.dumps(value)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value's canonical bytes."""
+    return sha256(canonical(value))
+
+
+def job_digest(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence[str]], device: str) -> str:
+    """The identity of a computation: spec (with its dtype), inputs, device class and code."""
+    return digest(
+        {
+            "kind": kind,
+            "spec": dict(spec),
+            "inputs": {name: list(digests) for name, digests in inputs.items() if digests},
+            "device": device,
+            "code": code_digest(kind),
+        }
+    )
+
+
+@cache
+def code_digest(kind: str) -> str:
+    """Digest of the kind's module, of every `husai_core` module that it imports (lazily and transitively), and of
+    the versions of the numerical libraries."""
+    pending, seen = [f"husai_core.kinds.{kind}"], set[str]()
+    while pending:
+        module = pending.pop()
+        path = _source(module)
+        if module in seen or path is None:
+            continue
+        seen.add(module)
+        pending += _imports(module, path)
+    files = {module: sha256(path.read_bytes()) for module in seen if (path := _source(module))}
+    return digest({"files": files, "versions": library_versions()})
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Installed versions of the numerical libraries; a library that is absent is left out."""
+    found = {}
+    for name in NUMERICAL:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _source(module: str) -> Path | None:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _imports(module: str, path: Path) -> list[str]:
+    """`husai_core` modules named by any import statement of a file, at any depth."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name == "husai_core" or name.startswith("husai_core.")]

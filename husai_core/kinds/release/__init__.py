@@ -1,0 +1,1 @@
+"""Job kinds of the `release` family, one file each."""

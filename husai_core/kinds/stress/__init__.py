@@ -1,0 +1,1 @@
+"""Job kinds of the `stress` family, one file each."""

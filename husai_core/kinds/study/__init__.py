@@ -1,0 +1,1 @@
+"""Job kinds of the `study` family, one file each."""

@@ -1,0 +1,1 @@
+"""Job kinds of the `train` family, one file each."""

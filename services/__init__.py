@@ -1,0 +1,1 @@
+"""What the API and the workers share: tables, the job lifecycle, artifacts, accounts and decisions."""

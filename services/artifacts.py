@@ -1,0 +1,177 @@
+"""The content-addressed store. A blob is a file named by its SHA-256; an artifact is an index of blobs.
+
+The index, `{"type", "files": {name: {"sha256", "size"}}}` in canonical JSON, is itself a blob, and its digest is the
+artifact's. Equal files give equal artifacts, whoever makes them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from sqlalchemy.orm import Session
+
+from husai_core.identity import canonical, sha256
+from husai_core.kinds.base import ArtifactType
+from services.db import now
+from services.failpoints import failpoint
+from services.problems import not_found
+from services.tables import ArtifactRow
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact's digest, its type, and the bytes of its files together."""
+
+    sha256: str
+    type: ArtifactType
+    size: int
+
+
+class Store:
+    """Blobs below one fsspec URL. On a local disk a blob appears whole or not at all."""
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.root = fsspec.url_to_fs(url)
+        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def path(self, digest: str) -> str:
+        """Where a blob lies."""
+        return f"{self.root}/{digest[:2]}/{digest[2:]}"
+
+    def exists(self, digest: str) -> bool:
+        """True when the blob is stored."""
+        return bool(self.fs.exists(self.path(digest)))
+
+    def size(self, digest: str) -> int:
+        """A blob's size in bytes."""
+        return int(self.fs.size(self.path(digest)))
+
+    def open(self, digest: str) -> BinaryIO:
+        """A blob opened for reading.
+
+        Raises:
+            Problem: `unknown-artifact`.
+        """
+        try:
+            return cast(BinaryIO, self.fs.open(self.path(digest), "rb"))
+        except FileNotFoundError:
+            raise not_found("artifact", digest) from None
+
+    def read(self, digest: str) -> bytes:
+        """A small blob's bytes."""
+        with self.open(digest) as blob:
+            return blob.read()
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        digest = sha256(data)
+        if not self.exists(digest):
+            with self._writing(digest) as file:
+                file.write(data)
+        return digest
+
+    def put_file(self, source: Path, digest: str | None = None) -> str:
+        """Store a file's content; `digest` saves hashing it again."""
+        digest = digest or file_sha256(source)
+        if not self.exists(digest):
+            with source.open("rb") as data, self._writing(digest) as file:
+                shutil.copyfileobj(data, file, 1 << 20)
+        return digest
+
+    @contextmanager
+    def _writing(self, digest: str) -> Iterator[BinaryIO]:
+        """A file that becomes the blob `digest` when it is closed: written, synced, renamed."""
+        final = self.path(digest)
+        if not self.is_local:
+            with self.fs.open(final, "wb") as remote:
+                yield remote
+            return
+        temporary = Path(self.root, "tmp", uuid.uuid4().hex)
+        for folder in (temporary.parent, Path(final).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        failpoint("blob.written")
+        temporary.rename(final)
+        failpoint("blob.renamed")
+
+
+def file_sha256(path: Path) -> str:
+    """A file's SHA-256, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def index_tree(type: ArtifactType, directory: Path) -> dict[str, Any]:
+    """The index of a directory's files, which need not be stored yet."""
+    files = {
+        path.relative_to(directory).as_posix(): {"sha256": file_sha256(path), "size": path.stat().st_size}
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    return {"type": type, "files": files}
+
+
+def store_tree(store: Store, index: dict[str, Any], directory: Path) -> Stored:
+    """Store every file of an indexed directory, then the index."""
+    for name, entry in index["files"].items():
+        store.put_file(directory / name, entry["sha256"])
+    return store_index(store, index)
+
+
+def store_index(store: Store, index: dict[str, Any]) -> Stored:
+    """Store the index of blobs that are stored already."""
+    size = sum(entry["size"] for entry in index["files"].values())
+    return Stored(store.put_bytes(canonical(index)), index["type"], size)
+
+
+def read_index(store: Store, digest: str) -> dict[str, Any]:
+    """An artifact's index.
+
+    Raises:
+        Problem: `unknown-artifact`, also for a blob that is no index.
+    """
+    try:
+        index = json.loads(store.read(digest))
+        return {"type": index["type"], "files": dict(index["files"])}
+    except (ValueError, KeyError, TypeError):
+        raise not_found("artifact", digest) from None
+
+
+def read_json(store: Store, digest: str, name: str) -> Any:
+    """One JSON file of an artifact."""
+    return json.loads(store.read(read_index(store, digest)["files"][name]["sha256"]))
+
+
+def materialise(store: Store, digest: str, directory: Path) -> None:
+    """Lay an artifact's files out in a directory: links on a local store, copies from a remote one."""
+    for name, entry in read_index(store, digest)["files"].items():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if store.is_local:
+            target.symlink_to(store.path(entry["sha256"]))
+        else:
+            store.fs.get_file(store.path(entry["sha256"]), str(target))
+
+
+def register(session: Session, stored: Stored, owner_id: str, execution_id: str | None = None) -> ArtifactRow:
+    """Make a stored artifact known; the first producer stays its producer."""
+    row = session.get(ArtifactRow, stored.sha256)
+    if row is None:
+        row = ArtifactRow(
+            sha256=stored.sha256, type=stored.type, size=stored.size,
+            execution_id=execution_id, owner_id=owner_id, created_at=now(),
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+    return row

@@ -1,0 +1,277 @@
+"""How a job finds its execution, and how the end of one job moves others on.
+
+A job waits until its inputs exist. Then its digest is known, and it takes a stored result, joins an execution that is
+under way, or starts one. A study's execution waits for its children, plans more when all of them are done, and is
+queued when nothing is left to plan. Every function here runs inside the caller's transaction.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from husai_core import kinds
+from husai_core.identity import job_digest, sha256
+from husai_core.kinds.base import Child, Done, From
+from services import events
+from services.db import clock, now
+from services.ids import new_id
+from services.states import LIVE, State, check
+from services.tables import ArtifactRow, Attempt, Awaited, Execution, Job, Outbox, Output, Result
+
+
+class InputFailed(Exception):
+    """A job's input will never exist; the message is the reason for a person."""
+
+
+def advance(session: Session, job: Job) -> None:
+    """Bind a waiting job to an execution if all its inputs exist by now."""
+    try:
+        inputs = resolve(session, job)
+    except InputFailed as failure:
+        move_job(session, job, State.FAILED, "input.failed", str(failure))
+        settle(session, job)
+        return
+    if inputs is not None:
+        bind(session, job, inputs)
+
+
+def resolve(session: Session, job: Job) -> dict[str, list[str]] | None:
+    """The digests of a job's inputs by port; None while a source is unfinished.
+
+    Raises:
+        InputFailed: a source ended without the output, or the output is of the wrong type.
+    """
+    inputs: dict[str, list[str]] = {}
+    for port, references in job.inputs.items():
+        inputs[port] = []
+        for reference in references:
+            if isinstance(reference, str):
+                inputs[port].append(reference)
+                continue
+            found = _from_job(session, job, port, reference)
+            if found is None:
+                return None
+            inputs[port] += found
+    return inputs
+
+
+def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any]) -> list[str] | None:
+    source = session.get_one(Job, reference["job"])
+    label = source.name or source.id
+    if not source.state.final:
+        session.merge(Awaited(job_id=job.id, source_id=source.id))
+        return None
+    if source.state != State.SUCCEEDED:
+        raise InputFailed(f"input {port!r} comes from {label}, which {source.state}")
+    found = outputs(session, source).get(reference["output"], [])
+    index = reference.get("index")
+    chosen = found if index is None else found[index : index + 1]
+    if not chosen:
+        raise InputFailed(f"{label} has no output {reference['output']!r}" + ("" if index is None else f"[{index}]"))
+    wanted = kinds.get(job.kind).inputs[port].type
+    for digest in chosen:
+        actual = session.get_one(ArtifactRow, digest).type
+        if actual != wanted:
+            raise InputFailed(f"input {port!r} takes {wanted}, but {label} gives {actual}")
+    return chosen
+
+
+def outputs(session: Session, job: Job) -> dict[str, list[str]]:
+    """The artifacts of a job by output name."""
+    found: dict[str, list[str]] = {}
+    rows = session.scalars(
+        select(Output).where(Output.execution_id == job.execution_id).order_by(Output.name, Output.position)
+    )
+    for row in rows:
+        found.setdefault(row.name, []).append(row.sha256)
+    return found
+
+
+def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
+    """Give a job its execution: a finished equal one, an active equal one, or a new one."""
+    kind = kinds.get(job.kind)
+    digest = job_digest(job.kind, job.spec, inputs, job.device)
+    if job.private:
+        digest = sha256(f"{digest} {job.owner_id}".encode())
+    execution = _equal(session, digest, job) if job.reuse else None
+    if execution is not None:
+        attach(session, job, execution)
+        return
+    execution = Execution(
+        id=new_id(), digest=digest, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs, device=job.device,
+        environment=job.environment, owner_id=job.owner_id, priority=job.priority, shared=job.reuse,
+        state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
+    )  # fmt: skip
+    session.add(execution)
+    session.flush()
+    attach(session, job, execution)
+    if kind.is_study:
+        replan(session, execution)
+    else:
+        ring(session, execution)
+
+
+def _equal(session: Session, digest: str, job: Job) -> Execution | None:
+    """An execution of this digest that the job may share: a stored result first, else one under way."""
+    query = select(Execution).where(Execution.digest == digest)
+    done = session.scalar(query.where(Execution.state == State.SUCCEEDED).order_by(Execution.id).limit(1))
+    active = query.where(Execution.shared, Execution.state.in_(LIVE)).with_for_update()
+    return done or session.scalar(active.limit(1))
+
+
+def attach(session: Session, job: Job, execution: Execution) -> None:
+    """Let a job follow an execution from its present state on."""
+    job.execution_id = execution.id
+    if execution.state == State.SUCCEEDED:
+        first = select(Job.id).where(Job.execution_id == execution.id, Job.id != job.id).order_by(Job.id).limit(1)
+        job.reused_from = session.scalar(first)
+    if execution.state != job.state:
+        move_job(session, job, execution.state, execution.reason, execution.detail)
+    if job.state.final:
+        settle(session, job)
+
+
+def ring(session: Session, execution: Execution) -> None:
+    """Ask for a doorbell; the relay rings it after the commit."""
+    session.add(Outbox(queue=execution.queue, execution_id=execution.id))
+
+
+def move_job(session: Session, job: Job, state: State, reason: str | None = None, detail: str | None = None) -> None:
+    """Change a job's state by the table of allowed moves, with its event."""
+    check(job.state, state)
+    job.state, job.reason, job.detail = state, reason, detail
+    job.version += 1
+    if state.final:
+        job.finished_at = clock(session)
+    events.append(session, "state", {"state": state, "reason": reason, "detail": detail}, job_id=job.id)
+
+
+def move(
+    session: Session, execution: Execution, state: State, reason: str | None = None, detail: str | None = None
+) -> None:
+    """Change an execution's state and that of every job attached to it; an end moves on who waits for them."""
+    check(execution.state, state)
+    execution.state, execution.reason, execution.detail = state, reason, detail
+    execution.version += 1
+    if state != State.RUNNING:
+        execution.lease_until = None
+    if state.final:
+        execution.finished_at = clock(session)
+    jobs = attached(session, execution)
+    for job in jobs:
+        move_job(session, job, state, reason, detail)
+    if state.final:
+        for job in jobs:
+            settle(session, job)
+
+
+def attached(session: Session, execution: Execution) -> list[Job]:
+    """The unfinished jobs that follow an execution, oldest first."""
+    query = select(Job).where(Job.execution_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
+    return list(session.scalars(query))
+
+
+def settle(session: Session, job: Job) -> None:
+    """Move on what waited for a job that has just ended: jobs that take its outputs, and its study."""
+    session.flush()
+    waiting = list(session.scalars(select(Awaited).where(Awaited.source_id == job.id).order_by(Awaited.job_id)))
+    for row in waiting:
+        session.delete(row)
+    session.flush()
+    for row in waiting:
+        consumer = session.get_one(Job, row.job_id)
+        if consumer.state == State.WAITING and consumer.execution_id is None:
+            advance(session, consumer)
+    if job.parent_id is not None:
+        replan(session, session.get_one(Execution, job.parent_id, with_for_update=True))
+
+
+def replan(session: Session, execution: Execution) -> None:
+    """When all children of a waiting study are done: submit what it plans next, or queue it for its summary."""
+    session.flush()
+    if execution.state != State.WAITING:
+        return
+    children = {job.name: job for job in session.scalars(select(Job).where(Job.parent_id == execution.id))}
+    if any(not job.state.final for job in children.values()):
+        return
+    kind = kinds.get(execution.kind)
+    done = {str(name): outcome(session, job) for name, job in children.items()}
+    planned = kind.module.plan(kind.spec.model_validate(execution.spec), execution.inputs, done)
+    fresh = [child for child in planned if child.name not in children]
+    if not fresh:
+        move(session, execution, State.QUEUED)
+        ring(session, execution)
+        return
+    jobs = add_children(session, execution, fresh, children)
+    for job in jobs:
+        if job.state == State.WAITING and job.execution_id is None:
+            advance(session, job)
+
+
+def outcome(session: Session, job: Job) -> Done:
+    """How a study sees one of its children."""
+    if job.state != State.SUCCEEDED:
+        return Done(job.state, job.detail or job.reason)
+    result = session.get_one(Result, job.execution_id)
+    return Done(job.state, None, result.result, outputs(session, job))
+
+
+def add_children(
+    session: Session, parent: Execution, planned: list[Child], existing: Mapping[str | None, Job]
+) -> list[Job]:
+    """Insert the planned children as waiting jobs of the study's owner."""
+    lead = session.scalars(select(Job).where(Job.execution_id == parent.id).order_by(Job.id).limit(1)).one()
+    ids = {name: job.id for name, job in existing.items()} | {child.name: new_id() for child in planned}
+    jobs = []
+    for child in planned:
+        spec = kinds.get(child.kind).spec.model_validate(child.spec).model_dump(mode="json")
+        inputs = {port: [_reference(ids, one) for one in many] for port, many in child.inputs.items()}
+        job = Job(
+            id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=spec, inputs=inputs, labels=[],
+            device=parent.device, environment=parent.environment, priority=parent.priority,
+            reuse=lead.reuse, private=lead.private, state=State.WAITING, parent_id=parent.id, name=child.name,
+            created_at=now(),
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
+        events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
+        jobs.append(job)
+    return jobs
+
+
+def _reference(ids: Mapping[str | None, str], reference: str | From) -> str | dict[str, Any]:
+    if isinstance(reference, str):
+        return reference
+    return {"job": ids[reference.child], "output": reference.output, "index": reference.index}
+
+
+def abandon(session: Session, execution: Execution, reason: str) -> None:
+    """Stop an execution that no job follows any more; one that runs is stopped by its supervisor."""
+    session.flush()
+    if execution.state.final or attached(session, execution):
+        return
+    execution.shared = False
+    if execution.state == State.RUNNING:
+        execution.cancel_requested = True
+        return
+    move(session, execution, State.CANCELLED, reason)
+    children = select(Job).where(Job.parent_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
+    for child in session.scalars(children).all():
+        if not child.state.final:
+            drop(session, child, "cancelled.parent")
+
+
+def drop(session: Session, job: Job, reason: str) -> None:
+    """Cancel one job; its execution goes on for the others."""
+    move_job(session, job, State.CANCELLED, reason)
+    if job.execution_id is not None:
+        abandon(session, session.get_one(Execution, job.execution_id, with_for_update=True), reason)
+    settle(session, job)
+
+
+def end_attempt(session: Session, execution: Execution, outcome: str) -> None:
+    """Close the attempt row of the running attempt."""
+    attempt = session.get_one(Attempt, (execution.id, execution.attempt))
+    attempt.ended_at, attempt.outcome = clock(session), outcome

@@ -1,0 +1,258 @@
+"""What a caller can do with jobs: submit, look up, list, cancel, retry, run again."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from husai_core import kinds
+from husai_core.identity import digest
+from husai_core.kinds.base import Kind
+from services import events, flow
+from services.accounts import Principal
+from services.artifacts import Store, read_json
+from services.db import clock, now
+from services.failpoints import failpoint
+from services.ids import new_id
+from services.problems import Problem, conflict, invalid, not_found
+from services.settings import Settings
+from services.states import LIVE, State
+from services.tables import ArtifactRow, Execution, Idempotency, Job
+
+PRIORITIES = {"gate": 0, "interactive": 1, "batch": 2, "backfill": 3}
+Reference = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request for one job. `inputs` maps a port to digests or `{"job", "output", "index"}` references."""
+
+    kind: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, list[Reference]] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    priority: str = "interactive"
+    device: str = "auto"
+    reuse: bool = True
+
+
+def submit(
+    session: Session,
+    settings: Settings,
+    owner_id: str,
+    submission: Submission,
+    *,
+    key: str | None = None,
+    retry_of: str | None = None,
+    environment: dict[str, Any] | None = None,
+) -> tuple[Job, bool]:
+    """Accept a job in the caller's transaction; returns it and whether this call made it.
+
+    Raises:
+        Problem: the request names something unknown or unfit, or the owner has too many unfinished jobs.
+    """
+    body = digest({**vars(submission), "environment": environment or {}})
+    if key is not None and (earlier := session.get(Idempotency, (owner_id, key))):
+        if earlier.body != body:
+            raise invalid("idempotency-mismatch", "Key used before", f"Idempotency-Key {key!r} came with another body.")
+        return session.get_one(Job, earlier.job_id), False
+    kind = find_kind(submission.kind)
+    spec = validate_spec(kind, submission.spec, session)
+    check_inputs(session, kind, submission.inputs)
+    _check_quota(session, settings, owner_id)
+    job = Job(
+        id=new_id(), owner_id=owner_id, kind=kind.name, spec=spec, inputs=submission.inputs, labels=submission.labels,
+        device=settings.device_class if submission.device == "auto" else submission.device,
+        environment=environment or {}, priority=PRIORITIES[submission.priority], reuse=submission.reuse,
+        private=not settings.share_results, state=State.WAITING, retry_of=retry_of, created_at=now(),
+    )  # fmt: skip
+    session.add(job)
+    session.flush()
+    if key is not None:
+        session.add(Idempotency(owner_id=owner_id, key=key, body=body, job_id=job.id))
+    events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
+    flow.advance(session, job)
+    session.flush()
+    failpoint("submit.before_commit")
+    return job, True
+
+
+def find_kind(name: str) -> Kind:
+    """A kind by name.
+
+    Raises:
+        Problem: `unknown-kind`.
+    """
+    try:
+        return kinds.get(name)
+    except KeyError:
+        known = list(kinds.names())
+        raise invalid("unknown-kind", "Unknown kind", f"There is no kind {name!r}.", known=known) from None
+
+
+def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> dict[str, Any]:
+    """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
+
+    Raises:
+        Problem: `invalid-spec`, naming the first wrong field.
+    """
+    stamped = dict(spec)
+    for name, info in kind.spec.model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("stamp") == "now" and stamped.get(name) is None:
+            stamped[name] = datetime.fromtimestamp(clock(session), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return kind.spec.model_validate(stamped).model_dump(mode="json")
+    except ValidationError as wrong:
+        found = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in wrong.errors()]
+        first = found[0]
+        detail = f"{kind.name}: {first['field'] or 'spec'}: {first['message']}"
+        raise invalid("invalid-spec", "Invalid spec", detail, errors=found) from None
+
+
+def check_inputs(session: Session, kind: Kind, inputs: dict[str, list[Reference]]) -> None:
+    """Refuse inputs that can be seen to be wrong now.
+
+    Raises:
+        Problem: `missing-input`, `unknown-input`, `unknown-artifact`, `wrong-artifact-type` or `unknown-job`.
+    """
+    for name in inputs:
+        if name not in kind.inputs:
+            known = ", ".join(kind.inputs) or "none"
+            raise invalid("unknown-input", "Unknown input", f"{kind.name} has no input {name!r}; it has: {known}.")
+    for name, port in kind.inputs.items():
+        given = inputs.get(name, [])
+        if port.required and not given:
+            raise invalid("missing-input", "Missing input", f"{kind.name} needs input {name!r}: {port.help}.")
+        if len(given) > 1 and not port.many:
+            raise invalid("too-many-inputs", "Too many inputs", f"Input {name!r} of {kind.name} takes one artifact.")
+        for reference in given:
+            _check_reference(session, kind, name, reference)
+
+
+def _check_reference(session: Session, kind: Kind, name: str, reference: Reference) -> None:
+    if isinstance(reference, dict):
+        if session.get(Job, reference.get("job")) is None:
+            raise not_found("job", str(reference.get("job")))
+        return
+    artifact = session.get(ArtifactRow, reference)
+    wanted = kind.inputs[name].type
+    if artifact is None:
+        raise invalid("unknown-artifact", "Unknown artifact", f"Input {name!r}: there is no artifact {reference!r}.")
+    if artifact.type != wanted:
+        detail = f"Input {name!r} takes {wanted}; {reference[:12]} is {artifact.type}."
+        raise invalid("wrong-artifact-type", "Wrong artifact type", detail)
+
+
+def _check_quota(session: Session, settings: Settings, owner_id: str) -> None:
+    live = select(func.count()).where(Job.owner_id == owner_id, Job.state.in_(LIVE), Job.parent_id.is_(None))
+    if (session.scalar(live) or 0) >= settings.max_queued:
+        detail = f"You have {settings.max_queued} unfinished jobs, which is the limit."
+        raise Problem(429, "too-many-jobs", "Too many jobs", detail)
+
+
+def get(session: Session, principal: Principal, job_id: str) -> Job:
+    """One of the caller's jobs; an admin sees everyone's.
+
+    Raises:
+        Problem: `unknown-job`.
+    """
+    job = session.get(Job, job_id)
+    if job is None or not (principal.admin or job.owner_id == principal.owner_id):
+        raise not_found("job", job_id)
+    return job
+
+
+def listing(
+    session: Session,
+    principal: Principal,
+    *,
+    state: State | None = None,
+    kind: str | None = None,
+    label: str | None = None,
+    parent: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[Job], str | None]:
+    """A page of jobs, newest first (children of `parent` oldest first), and the cursor of the next page."""
+    query = select(Job)
+    if not principal.admin:
+        query = query.where(Job.owner_id == principal.owner_id)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
+    if label is not None:
+        each = func.json_each(Job.labels).table_valued("value")
+        query = query.where(select(each.c.value).where(each.c.value == label).exists())
+    if parent is not None:
+        query = query.where(Job.parent_id == get(session, principal, parent).execution_id)
+    if cursor is not None:
+        query = query.where(Job.id > cursor if parent else Job.id < cursor)
+    order = Job.id if parent else Job.id.desc()
+    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def cancel(session: Session, principal: Principal, job_id: str) -> Job:
+    """Detach a job from its execution, which stops when no other job follows it.
+
+    Raises:
+        Problem: `unknown-job`, or `already-final`.
+    """
+    job = get(session, principal, job_id)
+    if job.state.final:
+        raise conflict("already-final", "Already final", f"Job {job.id} has {job.state}.", state=job.state)
+    flow.drop(session, job, "cancelled.user")
+    session.flush()
+    failpoint("cancel.before_commit")
+    return job
+
+
+def retry(session: Session, settings: Settings, principal: Principal, job_id: str) -> Job:
+    """A new job like one that did not succeed.
+
+    Raises:
+        Problem: `unknown-job`, or `not-retryable`.
+    """
+    job = get(session, principal, job_id)
+    if not job.state.final or job.state == State.SUCCEEDED:
+        detail = f"Job {job.id} is {job.state}; only a failed, cancelled or timed out job can be retried."
+        raise conflict("not-retryable", "Not retryable", detail)
+    return _again(session, settings, job, reuse=job.reuse, environment=job.environment, retry_of=job.id)
+
+
+def rerun(session: Session, settings: Settings, principal: Principal, store: Store, job_id: str) -> Job:
+    """Execute a succeeded job again, never reusing its result, in the environment that its manifest names.
+
+    Raises:
+        Problem: `unknown-job`, or `not-rerunnable`.
+    """
+    job = get(session, principal, job_id)
+    if job.state != State.SUCCEEDED:
+        raise conflict("not-rerunnable", "Not rerunnable", f"Job {job.id} is {job.state}; only a success can be rerun.")
+    (manifest,) = flow.outputs(session, job)["manifest"]
+    capability = read_json(store, manifest, "manifest.json")["capability"]
+    environment = {"threads": capability["threads"], "cpu_capability": capability["cpu"]["capability"]}
+    return _again(session, settings, job, reuse=False, environment=environment)
+
+
+def _again(
+    session: Session,
+    settings: Settings,
+    job: Job,
+    *,
+    reuse: bool,
+    environment: dict[str, Any],
+    retry_of: str | None = None,
+) -> Job:
+    inputs = job.inputs
+    if job.execution_id is not None:
+        inputs = session.get_one(Execution, job.execution_id).inputs
+    priority = next(name for name, value in PRIORITIES.items() if value == job.priority)
+    submission = Submission(job.kind, job.spec, inputs, job.labels, priority, job.device, reuse)
+    made, _ = submit(session, settings, job.owner_id, submission, retry_of=retry_of, environment=environment)
+    return made

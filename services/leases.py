@@ -1,0 +1,228 @@
+"""How a worker holds an execution: claim, renew, report, finish, hand back; and how a lost one is taken from it.
+
+The attempt number is the fence: every write names it, and one that comes from an older attempt changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from services import decisions, events, flow
+from services.artifacts import Store, Stored, read_json, register
+from services.db import clock, now
+from services.failpoints import failpoint
+from services.states import State
+from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
+
+Holding = Literal["held", "cancel", "lost"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt that this worker now holds."""
+
+    execution_id: str
+    attempt: int
+    kind: str
+    spec: dict[str, Any]
+    inputs: dict[str, list[str]]
+    device: str
+    environment: dict[str, Any]
+    owner_id: str
+    job_id: str
+    resume: str | None
+
+
+def claim(
+    session: Session, worker_id: str, boot_id: str, queues: Sequence[str], devices: Sequence[str], lease: float
+) -> Claim | None:
+    """Take the next execution of these queues: by priority, then the owner with the fewest running, then age."""
+    other = aliased(Execution)
+    running = (
+        select(func.count())
+        .where(other.owner_id == Execution.owner_id, other.state == State.RUNNING)
+        .correlate(Execution)
+        .scalar_subquery()
+    )
+    query = (
+        select(Execution)
+        .where(Execution.state == State.QUEUED, Execution.queue.in_(queues), Execution.device.in_(devices))
+        .order_by(Execution.priority, running, Execution.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    execution = session.scalar(query)
+    if execution is None:
+        return None
+    execution.attempt += 1
+    execution.worker_id, execution.boot_id = worker_id, boot_id
+    flow.move(session, execution, State.RUNNING)
+    instant = clock(session)
+    execution.lease_until = instant + lease
+    execution.started_at = execution.started_at or instant
+    session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=now()))
+    events.append(session, "attempt", {"number": execution.attempt, "worker": worker_id}, execution_id=execution.id)
+    lead = session.scalar(select(func.min(Job.id)).where(Job.execution_id == execution.id))
+    return Claim(
+        execution.id, execution.attempt, execution.kind, execution.spec, execution.inputs, execution.device,
+        execution.environment, execution.owner_id, str(lead), execution.resume,
+    )  # fmt: skip
+
+
+def renew(session: Session, execution_id: str, attempt: int, lease: float) -> Holding:
+    """Prolong the lease; the answer brings a cancellation or the loss of the attempt."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return "lost"
+    execution.lease_until = clock(session) + lease
+    return "cancel" if execution.cancel_requested else "held"
+
+
+def peek(session: Session, execution_id: str, attempt: int) -> Holding:
+    """Whether the attempt is still held, without a write."""
+    query = select(Execution.attempt, Execution.state, Execution.cancel_requested).where(Execution.id == execution_id)
+    number, state, cancelled = session.execute(query).one()
+    if number != attempt or state != State.RUNNING:
+        return "lost"
+    return "cancel" if cancelled else "held"
+
+
+def report(
+    session: Session,
+    execution_id: str,
+    attempt: int,
+    progress: dict[str, Any] | None,
+    news: Sequence[tuple[str, dict[str, Any]]],
+) -> Holding:
+    """Record progress and events of a running attempt."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return "lost"
+    if progress is not None:
+        execution.progress = progress
+        execution.version += 1
+        events.append(session, "progress", progress, execution_id=execution_id)
+    for type, data in news:
+        events.append(session, type, data, execution_id=execution_id)
+    return "cancel" if execution.cancel_requested else "held"
+
+
+def checkpointed(session: Session, execution_id: str, attempt: int, checkpoint: Stored) -> Holding:
+    """Record a resumable checkpoint, which a later attempt starts from."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return "lost"
+    register(session, checkpoint, execution.owner_id, execution_id)
+    execution.resume = checkpoint.sha256
+    events.append(session, "checkpoint", {"sha256": checkpoint.sha256}, execution_id=execution_id)
+    session.flush()
+    failpoint("checkpoint.before_commit")
+    return "held"
+
+
+@dataclass(frozen=True)
+class Success:
+    """What a finished attempt made: its result, and its artifacts by output name."""
+
+    result: dict[str, Any]
+    outputs: dict[str, list[Stored]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended without a result. `state` is failed, cancelled or timed_out."""
+
+    state: State
+    reason: str
+    detail: str
+
+
+def finish(
+    session: Session, store: Store, signer: "decisions.Signer", execution_id: str, attempt: int, end: Success | Failure
+) -> bool:
+    """End an execution, once, with all that follows from it; False when the attempt is no longer held."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return False
+    flow.end_attempt(session, execution, "succeeded" if isinstance(end, Success) else end.reason)
+    if isinstance(end, Failure):
+        flow.move(session, execution, end.state, end.reason, end.detail)
+    else:
+        _record(session, store, execution, end)
+        decisions.record(session, store, signer, execution, end.outputs)
+        flow.move(session, execution, State.SUCCEEDED)
+    session.flush()
+    failpoint("finish.before_commit")
+    return True
+
+
+def _record(session: Session, store: Store, execution: Execution, end: Success) -> None:
+    session.add(Result(execution_id=execution.id, result=end.result))
+    for name, stored in end.outputs.items():
+        for position, artifact in enumerate(stored):
+            register(session, artifact, execution.owner_id, execution.id)
+            session.add(Output(execution_id=execution.id, name=name, position=position, sha256=artifact.sha256))
+    session.flush()
+    saes = [one.sha256 for many in end.outputs.values() for one in many if one.type == "sae"]
+    for sha256 in saes:
+        if session.get(Candidate, sha256) is None:
+            facts = read_json(store, sha256, "cfg.json")
+            siblings = [other for other in saes if other != sha256]
+            session.add(
+                Candidate(sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=now())
+            )
+
+
+def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
+    """Give up an attempt without blame, so that another worker goes on from its checkpoint."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return False
+    flow.end_attempt(session, execution, "drained")
+    flow.move(session, execution, State.QUEUED, "drained")
+    flow.ring(session, execution)
+    session.flush()
+    failpoint("hand_back.before_commit")
+    return True
+
+
+def reap(session: Session, max_attempts: int, worker_id: str = "", boot_id: str = "") -> int:
+    """Take back executions whose lease ran out, and those of an earlier boot of the named worker; returns how many."""
+    expired = Execution.lease_until < now()
+    earlier = (Execution.worker_id == worker_id) & (Execution.boot_id != boot_id)
+    query = select(Execution).where(Execution.state == State.RUNNING, or_(expired, earlier))
+    lost = list(session.scalars(query.order_by(Execution.id).with_for_update(skip_locked=True)))
+    for execution in lost:
+        flow.end_attempt(session, execution, "infra.lost")
+        execution.lost += 1
+        if execution.cancel_requested:
+            flow.move(session, execution, State.CANCELLED, "cancelled.user")
+        elif execution.lost >= max_attempts:
+            detail = f"The worker was lost {execution.lost} times."
+            flow.move(session, execution, State.FAILED, "infra.lost", detail)
+        else:
+            flow.move(session, execution, State.QUEUED, "infra.lost")
+            flow.ring(session, execution)
+    session.flush()
+    if lost:
+        failpoint("reap.before_commit")
+    return len(lost)
+
+
+def _held(session: Session, execution_id: str, attempt: int) -> Execution | None:
+    """The execution, locked, if this attempt still holds it; a stale write is counted."""
+    execution = session.get_one(Execution, execution_id, with_for_update=True)
+    if execution.attempt == attempt and execution.state == State.RUNNING:
+        return execution
+    count(session, "stale_writes_rejected")
+    return None
+
+
+def count(session: Session, name: str) -> None:
+    """Add one to a counter."""
+    raised = session.execute(update(Counter).where(Counter.name == name).values(value=Counter.value + 1))
+    if raised.rowcount == 0:  # type: ignore[attr-defined]
+        session.add(Counter(name=name, value=1))

@@ -1,0 +1,252 @@
+"""The tables. Times are Unix seconds by the database's clock."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.states import State
+
+ACTIVE = "state IN ('waiting', 'queued', 'running')"
+STATE = Enum(State, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
+AUTO = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can drop them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, list[str]: JSON, State: STATE}  # noqa: RUF012
+
+
+class Owner(Base):
+    """A person or robot that submits jobs."""
+
+    __tablename__ = "owners"
+    id: Mapped[str] = mapped_column(String(24), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    created_at: Mapped[float]
+
+
+class ApiKey(Base):
+    """An API key; only an HMAC of the secret is kept."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(String(24), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(unique=True)
+    mac: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class Execution(Base):
+    """One computation of one digest, shared by every job attached to it."""
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        Index("ix_executions_claim", "state", "queue", "priority"),
+        Index("uq_executions_active_digest", "digest", unique=True,
+              sqlite_where=text(f"shared AND {ACTIVE}"), postgresql_where=text(f"shared AND {ACTIVE}")),
+    )  # fmt: skip
+    id: Mapped[str] = mapped_column(String(24), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str]
+    queue: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    inputs: Mapped[dict[str, Any]]
+    device: Mapped[str]
+    environment: Mapped[dict[str, Any]]
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    priority: Mapped[int]
+    shared: Mapped[bool]
+    state: Mapped[State]
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    lost: Mapped[int] = mapped_column(default=0)
+    worker_id: Mapped[str | None]
+    boot_id: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[dict[str, Any] | None]
+    resume: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class Job(Base):
+    """One request by one owner. It follows its execution's state once it has one."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_owner_id_id", "owner_id", "id"),)
+    id: Mapped[str] = mapped_column(String(24), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    kind: Mapped[str] = mapped_column(index=True)
+    spec: Mapped[dict[str, Any]]
+    inputs: Mapped[dict[str, Any]]
+    labels: Mapped[list[str]]
+    device: Mapped[str]
+    environment: Mapped[dict[str, Any]]
+    priority: Mapped[int]
+    reuse: Mapped[bool]
+    private: Mapped[bool]
+    state: Mapped[State] = mapped_column(index=True)
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    execution_id: Mapped[str | None] = mapped_column(ForeignKey("executions.id"), index=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("executions.id"), index=True)
+    name: Mapped[str | None]
+    reused_from: Mapped[str | None] = mapped_column(String(24))
+    retry_of: Mapped[str | None] = mapped_column(String(24))
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class Awaited(Base):
+    """A job waits for another job's output."""
+
+    __tablename__ = "awaited"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    source_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+
+
+class Attempt(Base):
+    """One try of an execution; its number is the fencing token."""
+
+    __tablename__ = "attempts"
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker_id: Mapped[str]
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    outcome: Mapped[str | None]
+
+
+class Event(Base):
+    """Something that happened, to one job (`job_id`) or to an execution and so to every job attached to it."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_execution_id_type", "execution_id", "type"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(AUTO, primary_key=True, autoincrement=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    execution_id: Mapped[str | None] = mapped_column(ForeignKey("executions.id"))
+    at: Mapped[float]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+
+class Outbox(Base):
+    """A doorbell that is still to be rung."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(AUTO, primary_key=True, autoincrement=True)
+    queue: Mapped[str]
+    execution_id: Mapped[str]
+
+
+class Output(Base):
+    """One artifact that an execution produced."""
+
+    __tablename__ = "outputs"
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
+
+
+class Result(Base):
+    """The one result of a succeeded execution."""
+
+    __tablename__ = "results"
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), primary_key=True)
+    result: Mapped[dict[str, Any]]
+
+
+class ArtifactRow(Base):
+    """An artifact known to the store: the digest of its index, and who made it first."""
+
+    __tablename__ = "artifacts"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    type: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    execution_id: Mapped[str | None] = mapped_column(ForeignKey("executions.id"))
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Idempotency(Base):
+    """An owner's Idempotency-Key and the job that it made."""
+
+    __tablename__ = "idempotency"
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+
+
+class Candidate(Base):
+    """An SAE checkpoint that a gate may judge, with its sibling seeds."""
+
+    __tablename__ = "candidates"
+    sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), primary_key=True)
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"))
+    siblings: Mapped[list[str]]
+    facts: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Decision(Base):
+    """An immutable signed decision, chained to the one before it."""
+
+    __tablename__ = "decisions"
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(String(24), unique=True)
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), unique=True)
+    policy: Mapped[str]
+    policy_digest: Mapped[str] = mapped_column(String(64))
+    candidate: Mapped[str] = mapped_column(String(64), index=True)
+    verdict: Mapped[str]
+    envelope: Mapped[dict[str, Any]]
+    public_key: Mapped[str]
+    previous: Mapped[str]
+    chain: Mapped[str]
+    created_at: Mapped[float]
+
+
+class Worker(Base):
+    """A worker process that has reported itself."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    boot_id: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int]
+    queues: Mapped[list[str]]
+    device: Mapped[str]
+    slots: Mapped[int]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+    state: Mapped[str]
+
+
+class Counter(Base):
+    """A number that only grows, kept for `/metrics`."""
+
+    __tablename__ = "counters"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)

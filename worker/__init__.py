@@ -1,0 +1,1 @@
+"""Workers: claim jobs, run each in a process of its own, and keep what they make."""

@@ -1,0 +1,42 @@
+"""`python -m worker`: the local worker of embedded mode."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from multiprocessing import forkserver, get_context
+
+from services.db import Database, at_head
+from services.settings import Settings
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; a second worker on the same home is refused."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    settings = Settings()
+    lock = open(settings.root / "worker.lock", "w")  # noqa: SIM115 (held until the process ends)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
+        return 2
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    get_context("forkserver").set_forkserver_preload(["worker.warm"])
+    forkserver.ensure_running()
+    database = Database(settings.database)
+    while not at_head(database):
+        time.sleep(0.1)
+
+    from worker.loop import LocalWorker
+
+    worker = LocalWorker(settings, database)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.drain.set())
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""Watches over one attempt: starts its process, keeps its lease, stores what it makes, and ends it when it must end."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from husai_core import kinds
+from services import flow, leases
+from services.artifacts import Store, Stored, materialise, store_tree
+from services.db import Database
+from services.decisions import Signer
+from services.failpoints import failpoint
+from services.leases import Claim, Failure, Success
+from services.settings import Settings
+from services.states import State
+from services.tables import ArtifactRow, Job
+from worker import child
+
+log = logging.getLogger("husai.worker")
+TICK = 0.25
+PEEK_SECONDS = 0.5
+
+
+class Lost(Exception):
+    """The attempt is no longer ours."""
+
+
+class Stop(Exception):
+    """The attempt must end without a result."""
+
+    def __init__(self, state: State, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.failure = Failure(state, reason, detail)
+
+
+class Supervisor:
+    """One attempt, from its claim to its end."""
+
+    def __init__(
+        self, settings: Settings, database: Database, store: Store, signer: Signer, claim: Claim, drain: threading.Event
+    ) -> None:
+        self.settings, self.database, self.store, self.signer = settings, database, store, signer
+        self.claim, self.drain = claim, drain
+        self.kind = kinds.get(claim.kind)
+        self.directory = settings.root / "work" / f"{claim.execution_id}-{claim.attempt}"
+        self.news: list[tuple[str, dict[str, Any]]] = []
+        self.progress: dict[str, Any] | None = None
+        self.end: dict[str, Any] | None = None
+        self.started = self.worked = self.renewed = self.peeked = time.monotonic()
+        self.draining_since: float | None = None
+
+    def run(self) -> None:
+        """Run the attempt to its end and record it; never raises for what the attempt did."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            self._finish(self._supervise())
+        except Stop as stop:
+            self._record(stop.failure)
+        except Lost:
+            log.warning("attempt %s of %s was taken over", self.claim.attempt, self.claim.execution_id)
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _supervise(self) -> dict[str, Any] | None:
+        """Start the child and serve it until it has ended; its last word, or None if it drained."""
+        task = self._task()
+        failpoint("supervisor.before_start")
+        pipe, theirs = get_context("forkserver").Pipe()
+        process = get_context("forkserver").Process(target=child.main, args=(theirs, task), daemon=False)
+        process.start()
+        theirs.close()
+        failpoint("supervisor.started")
+        try:
+            self._serve(pipe, process)
+        finally:
+            kill_group(process)
+            pipe.close()
+        return self.end
+
+    def _serve(self, pipe: Connection, process: BaseProcess) -> None:
+        while self.end is None:
+            for ready in wait([pipe, process.sentinel], TICK):
+                if ready is pipe and not self._receive(pipe):
+                    return self._died(process)
+                if ready == process.sentinel and not pipe.poll():
+                    return self._died(process)
+            self._watch(pipe)
+        return None
+
+    def _died(self, process: BaseProcess) -> None:
+        process.join(5)
+        code = process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        if code == -signal.SIGKILL:
+            how += ", as when memory runs out"
+        raise Stop(State.FAILED, "error.process", f"The job's process ended without a result ({how}).")
+
+    def _receive(self, pipe: Connection) -> bool:
+        """Take one message; False when the child has closed its end."""
+        try:
+            message = json.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return False
+        type = message.pop("type")
+        if type != "log":
+            self.worked = time.monotonic()
+        if type == "progress":
+            self.progress = message
+        elif type in ("metrics", "log"):
+            self.news.append((type, message))
+        elif type == "checkpoint":
+            self._keep_checkpoint(message)
+            pipe.send_bytes(b"kept")
+        else:
+            self.end = {"type": type, **message}
+        return True
+
+    def _keep_checkpoint(self, message: dict[str, Any]) -> None:
+        stored = store_tree(self.store, message["index"], Path(message["path"]))
+        with self.database.write() as session:
+            holding = leases.checkpointed(session, self.claim.execution_id, self.claim.attempt, stored)
+        failpoint("checkpoint.committed")
+        self._check(holding)
+
+    def _watch(self, pipe: Connection) -> None:
+        """Everything that time decides: renewal, reports, cancellation, limits, drain."""
+        now = time.monotonic()
+        if now - self.renewed > self.settings.lease_seconds / 3:
+            self.renewed = now
+            with self.database.write() as session:
+                holding = leases.renew(
+                    session, self.claim.execution_id, self.claim.attempt, self.settings.lease_seconds
+                )
+            failpoint("renew.committed")
+            self._check(holding)
+        if now - self.peeked > PEEK_SECONDS:
+            self.peeked = now
+            self._report()
+        if now - self.started > self.kind.time_limit:
+            raise Stop(State.TIMED_OUT, "timeout.run", f"It ran longer than {self.kind.time_limit:.0f} s.")
+        if now - self.worked > self.kind.progress_timeout:
+            limit = self.kind.progress_timeout
+            raise Stop(State.TIMED_OUT, "timeout.progress", f"It reported no work for {limit:.0f} s.")
+        if self.drain.is_set():
+            self._drain(pipe, now)
+
+    def _report(self) -> None:
+        progress, news = self.progress, self.news
+        self.progress, self.news = None, []
+        if progress is None and not news:
+            with self.database.read() as session:
+                self._check(leases.peek(session, self.claim.execution_id, self.claim.attempt))
+            return
+        with self.database.write() as session:
+            holding = leases.report(session, self.claim.execution_id, self.claim.attempt, progress, news)
+        self._check(holding)
+
+    def _check(self, holding: leases.Holding) -> None:
+        if holding == "lost":
+            raise Lost
+        if holding == "cancel":
+            raise Stop(State.CANCELLED, "cancelled.user", "No job needs it any more.")
+
+    def _drain(self, pipe: Connection, now: float) -> None:
+        if self.draining_since is None:
+            self.draining_since = now
+            with suppress(OSError):
+                pipe.send_bytes(b"drain")
+        elif now - self.draining_since > self.settings.grace_seconds:
+            self.end = {"type": "drained"}
+
+    def _finish(self, end: dict[str, Any] | None) -> None:
+        assert end is not None
+        self._report()
+        if end["type"] == "drained":
+            with self.database.write() as session:
+                leases.hand_back(session, self.claim.execution_id, self.claim.attempt)
+            failpoint("hand_back.committed")
+        elif end["type"] == "failed":
+            self._record(Failure(State.FAILED, end["reason"], end["detail"]))
+        else:
+            outputs: dict[str, list[Stored]] = {}
+            for made in end["outputs"]:
+                stored = store_tree(self.store, made["index"], Path(made["path"]))
+                outputs.setdefault(made["name"], []).append(stored)
+            failpoint("finish.stored")
+            self._record(Success(end["result"], outputs))
+
+    def _record(self, end: Success | Failure) -> None:
+        with self.database.write() as session:
+            kept = leases.finish(session, self.store, self.signer, self.claim.execution_id, self.claim.attempt, end)
+        failpoint("finish.committed")
+        if not kept:
+            raise Lost
+
+    def _task(self) -> child.Task:
+        claim = self.claim
+        inputs: dict[str, list[dict[str, Any]]] = {}
+        with self.database.read() as session:
+            for port, digests in claim.inputs.items():
+                rows = [session.get_one(ArtifactRow, digest) for digest in digests]
+                inputs[port] = [
+                    {"digest": row.sha256, "type": row.type, "produced_at": row.created_at,
+                     "path": self._lay_out(f"inputs/{port}/{position}", row.sha256)}
+                    for position, row in enumerate(rows)
+                ]  # fmt: skip
+            children = session.scalars(select(Job).where(Job.parent_id == claim.execution_id))
+            done = {str(job.name): flow.outcome(session, job) for job in children}
+        resume = self._lay_out("resume", claim.resume) if claim.resume else None
+        threads = int(claim.environment.get("threads") or self.settings.job_threads)
+        return child.Task(
+            claim.job_id, claim.attempt, claim.kind, claim.spec, claim.device, threads,
+            claim.environment.get("cpu_capability"), str(self.directory), inputs, resume, child.task_done(done),
+        )  # fmt: skip
+
+    def _lay_out(self, name: str, digest: str) -> str:
+        path = self.directory / name
+        path.mkdir(parents=True)
+        materialise(self.store, digest, path)
+        return str(path)
+
+
+def kill_group(process: BaseProcess) -> None:
+    """End a child and everything that it started."""
+    if process.pid is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join(10)
