@@ -5,7 +5,9 @@ under way, or starts one. A study's execution waits for its children, plans more
 queued when nothing is left to plan. Every function here runs inside the caller's transaction.
 """
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -19,6 +21,8 @@ from services.db import clock, now
 from services.ids import new_id
 from services.states import LIVE, State, check
 from services.tables import ArtifactRow, Attempt, Awaited, Execution, Job, Outbox, Output, Result
+
+log = logging.getLogger("husai.flow")
 
 
 class InputFailed(Exception):
@@ -196,10 +200,14 @@ def replan(session: Session, execution: Execution) -> None:
     children = {job.name: job for job in session.scalars(select(Job).where(Job.parent_id == execution.id))}
     if any(not job.state.final for job in children.values()):
         return
-    kind = kinds.get(execution.kind)
     done = {str(name): outcome(session, job) for name, job in children.items()}
-    planned = kind.module.plan(kind.spec.model_validate(execution.spec), execution.inputs, done)
-    fresh = [child for child in planned if child.name not in children]
+    try:
+        fresh = [child for child in _plan(execution, done) if child.name not in children]
+    except Exception as error:
+        log.exception("the plan of %s failed", execution.id)
+        detail = f"Its plan failed: {type(error).__name__}: {error}".splitlines()[0]
+        move(session, execution, State.FAILED, "error.plan", detail)
+        return
     if not fresh:
         move(session, execution, State.QUEUED)
         ring(session, execution)
@@ -208,6 +216,16 @@ def replan(session: Session, execution: Execution) -> None:
     for job in jobs:
         if job.state == State.WAITING and job.execution_id is None:
             advance(session, job)
+
+
+def _plan(execution: Execution, done: Mapping[str, Done]) -> list[Child]:
+    """What a study wants next, with every child's spec in full."""
+    kind = kinds.get(execution.kind)
+    planned = kind.module.plan(kind.spec.model_validate(execution.spec), execution.inputs, done)
+    return [
+        replace(child, spec=kinds.get(child.kind).spec.model_validate(child.spec).model_dump(mode="json"))
+        for child in planned
+    ]
 
 
 def outcome(session: Session, job: Job) -> Done:
@@ -226,11 +244,10 @@ def add_children(
     ids = {name: job.id for name, job in existing.items()} | {child.name: new_id() for child in planned}
     jobs = []
     for child in planned:
-        spec = kinds.get(child.kind).spec.model_validate(child.spec).model_dump(mode="json")
         inputs = {port: [_reference(ids, one) for one in many] for port, many in child.inputs.items()}
         job = Job(
-            id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=spec, inputs=inputs, labels=[],
-            device=parent.device, environment=parent.environment, priority=parent.priority,
+            id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=dict(child.spec), labels=[],
+            inputs=inputs, device=parent.device, environment=parent.environment, priority=parent.priority,
             reuse=lead.reuse, private=lead.private, state=State.WAITING, parent_id=parent.id, name=child.name,
             created_at=now(),
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, keys, problem documents, waiting clients and metrics."""

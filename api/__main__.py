@@ -1,0 +1,40 @@
+"""`python -m api`: serve HTTP until SIGINT or SIGTERM."""
+
+import argparse
+from types import FrameType
+
+import uvicorn
+
+from api.app import create_app
+from api.deps import Context
+
+
+class Server(uvicorn.Server):
+    """Sends waiting clients home when it is told to stop, so that stopping takes no longer than a request."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self.context = context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, on a signal."""
+        self.context.hub.close()
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Parse the address and serve."""
+    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8765)
+    arguments = parser.parse_args()
+    app = create_app()
+    config = uvicorn.Config(
+        app, arguments.host, arguments.port,
+        access_log=False, server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=30, ws="none",
+    )  # fmt: skip
+    Server(config, app.state.context).run()
+
+
+if __name__ == "__main__":
+    main()

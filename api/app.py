@@ -1,0 +1,58 @@
+"""The application: routes, the middleware around them, and what they share."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from api import errors, openapi
+from api.deps import Context, known_query
+from api.metrics import Metrics
+from api.routes import artifacts, events, gates, jobs, keys, kinds, system
+from api.shell import Shell
+from api.waiting import Hub
+from services import accounts
+from services.artifacts import Store
+from services.db import Database, upgrade
+from services.settings import Settings
+
+DESCRIPTION = "Trains sparse autoencoders, measures whether they are stable, and decides whether they may be released."
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application that brings the database up to date when it starts."""
+    settings = settings or Settings()
+    database = Database(settings.database)
+    metrics = Metrics(database)
+    context = Context(settings, database, Store(settings.artifacts), Hub(database), metrics)
+    app = FastAPI(title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, redoc_url=None)
+    app.state.context = context
+    app.add_middleware(
+        Shell, metrics=metrics, max_body=settings.max_body_bytes, max_upload=settings.max_upload_bytes
+    )  # fmt: skip
+    errors.install(app)
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
+    for module in (jobs, events, kinds, artifacts, gates, keys, system):
+        v1.include_router(module.router)
+    app.include_router(v1)
+    app.include_router(system.root)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Bring the schema up to date, make the first key, and poll for waiting clients until the end."""
+    context: Context = app.state.context
+    upgrade(context.database.url)
+    accounts.bootstrap(context.database, context.settings)
+    context.mac_key = accounts.mac_key(context.settings)
+    poller = asyncio.create_task(context.hub.run())
+    try:
+        yield
+    finally:
+        poller.cancel()
+        with suppress(asyncio.CancelledError):
+            await poller
+        context.database.close()

@@ -1,0 +1,118 @@
+"""What endpoints ask for: the application's context, and a caller whose key has the scope they need."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api import schemas
+from api.metrics import Metrics
+from api.waiting import Hub
+from services import accounts
+from services.accounts import Principal
+from services.artifacts import Store
+from services.db import Database
+from services.problems import Problem
+from services.settings import Settings
+
+KEY_SECONDS = 2.0
+T = TypeVar("T")
+
+
+@dataclass
+class Context:
+    """What one application is made of."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    hub: Hub
+    metrics: Metrics
+    mac_key: bytes = b""
+    decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
+    _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)
+    _writer: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A write transaction. SQLite has one writer, so threads queue here rather than poll its lock."""
+        with self._writer if self.database.sqlite else nullcontext(), self.database.write() as session:
+            yield session
+
+    def transact(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in a write transaction; once more when another process made the same row first."""
+        try:
+            with self.write() as session:
+                return work(session)
+        except IntegrityError:
+            with self.write() as session:
+                return work(session)
+
+    async def principal(self, token: str) -> Principal:
+        """Who holds this token. An answer is kept for two seconds, so other processes see a revocation as late."""
+        name = hashlib.sha256(token.encode()).hexdigest()
+        found, until = self._keys.get(name, (None, 0.0))
+        if found is None or until < time.monotonic():
+            found = await run_in_threadpool(self._authenticate, token)
+            if len(self._keys) >= 1024:
+                self._keys.clear()
+            self._keys[name] = (found, time.monotonic() + KEY_SECONDS)
+        return found
+
+    def forget_keys(self) -> None:
+        """Ask the database about every key again."""
+        self._keys.clear()
+
+    def _authenticate(self, token: str) -> Principal:
+        with self.database.read() as session:
+            return accounts.authenticate(session, self.mac_key, token)
+
+
+def context(request: Request) -> Context:
+    """The context that `create_app` made."""
+    found: Context = request.app.state.context
+    return found
+
+
+Ctx = Annotated[Context, Depends(context)]
+bearer = HTTPBearer(auto_error=False, bearerFormat="husai_<id>_<secret>", description="An API key.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def _holder_of(scope: str) -> Callable[[Request, Credentials], Awaitable[Principal]]:
+    async def principal(request: Request, credentials: Credentials) -> Principal:
+        if credentials is None:
+            raise Problem(401, "bad-key", "Key missing", "Send the header `Authorization: Bearer <key>`.")
+        found = await context(request).principal(credentials.credentials)
+        accounts.require(found, scope)
+        return found
+
+    return principal
+
+
+Reader = Annotated[Principal, Depends(_holder_of("read"))]
+Submitter = Annotated[Principal, Depends(_holder_of("submit"))]
+Gatekeeper = Annotated[Principal, Depends(_holder_of("gate"))]
+Admin = Annotated[Principal, Depends(_holder_of("admin"))]
+
+
+def known_query(request: Request) -> None:
+    """Refuse query parameters that the endpoint does not have.
+
+    Raises:
+        Problem: 422 `invalid-request`.
+    """
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        detail = "; ".join(f"{name[:64]}: unknown query parameter" for name in unknown[:5])
+        raise Problem(422, "invalid-request", "Invalid request", detail)

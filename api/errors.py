@@ -1,0 +1,111 @@
+"""Every refusal as one RFC 9457 document with a stable `type`."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from husai_core.kinds.base import KindError
+from services.problems import Problem
+
+log = logging.getLogger("husai.api")
+
+MEDIA_TYPE = "application/problem+json"
+ROUTING = {
+    400: ("invalid-request", "Invalid request"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed"),
+    413: ("body-too-large", "Body too large"),
+}
+PATHS = {"job_id": "job", "sha256": "artifact", "kind": "kind", "policy": "policy", "decision_id": "decision"}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every expected exception with a problem document."""
+    handlers: dict[type[Exception], Any] = {
+        Problem: _problem,
+        RequestValidationError: _invalid,
+        HTTPException: _routing,
+        KindError: _unfit,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def respond(problem: Problem) -> Response:
+    """The problem as a response, with the headers that belong to its status."""
+    headers = dict(problem.extra.pop("headers", {}))
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="husai"'
+    if problem.status in (429, 503):
+        headers.setdefault("Retry-After", str(problem.extra.get("retry_after", 5)))
+    body = json.dumps(problem.document())
+    return Response(body, problem.status, headers, MEDIA_TYPE)
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """`spec.recipe.k` of a pydantic location: where it was, without the kind that a union adds."""
+    parts = [str(part) for part in location]
+    if parts and parts[0] in ("body", "query", "header"):
+        parts = parts[1:]
+    if len(parts) > 1 and "." in parts[0]:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def from_validation(errors: Sequence[Any]) -> Problem:
+    """The problem that a failed validation is."""
+    for error in errors:
+        if error["loc"][0] == "path":
+            what = PATHS.get(str(error["loc"][1]), "resource")
+            return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} of this name.")
+        if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
+            known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
+            return Problem(422, "unknown-kind", "Unknown kind", "kind: there is no such job kind.", known=known)
+    fields = [{"field": field_path(e["loc"]), "message": _message(e)} for e in errors]
+    detail = "; ".join(": ".join(filter(None, field.values())) for field in fields[:5])
+    if all(field["field"].split(".")[0] == "spec" for field in fields):
+        return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
+    return Problem(422, "invalid-request", "Invalid request", detail, errors=fields)
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    if error["type"] == "union_tag_not_found":
+        return "kind: Field required"
+    return str(error["msg"]).splitlines()[0]
+
+
+async def _problem(request: Request, error: Problem) -> Response:
+    return respond(error)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    if isinstance(error.body, bytes):
+        detail = "Send JSON with the header `Content-Type: application/json`."
+        return respond(Problem(415, "unsupported-media-type", "Unsupported media type", detail))
+    return respond(from_validation(error.errors()))
+
+
+async def _unfit(request: Request, error: KindError) -> Response:
+    """A study that finds at submission that it cannot be planned."""
+    return respond(Problem(422, "invalid-spec", "Invalid spec", str(error)))
+
+
+async def _routing(request: Request, error: HTTPException) -> Response:
+    slug, title = ROUTING.get(error.status_code, ("invalid-request", "Invalid request"))
+    return respond(Problem(error.status_code, slug, title, str(error.detail), headers=error.headers or {}))
+
+
+def unexpected(scope: Scope, error: Exception) -> Response:
+    """500 without internals. The log has the traceback under the same request id."""
+    request_id = scope["request_id"]
+    log.error("request %s: %s %s failed", request_id, scope["method"], scope["path"], exc_info=error)
+    detail = f"Something went wrong here; the log has it under request {request_id}."
+    return respond(Problem(500, "internal-error", "Internal error", detail, request_id=request_id))

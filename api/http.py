@@ -1,0 +1,86 @@
+"""HTTP semantics that several endpoints share: conditional requests, single byte ranges, streamed bytes."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from services.problems import Problem
+
+CHUNK = 1 << 18
+IMMUTABLE = "private, max-age=31536000, immutable"
+
+IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
+Range = Annotated[str | None, Header(max_length=100)]
+IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="makes a retry harmless")]
+JobPath = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$")]
+DigestPath = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+NamePath = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]
+
+
+def reply(document: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A document as JSON."""
+    return Response(document.model_dump_json(), status, headers, "application/json")
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """True when the client already has this version (weak comparison, RFC 9110)."""
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return etag in tags or "*" in tags
+
+
+def unless_matched(
+    if_none_match: str | None, etag: str, answer: Callable[[], Response], headers: Mapping[str, str] | None = None
+) -> Response:
+    """304 when the client has this version, else the answer; both carry the ETag."""
+    response = Response(status_code=304) if matches(if_none_match, etag) else answer()
+    response.headers.update({"ETag": etag, **(headers or {})})
+    return response
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Start and end (exclusive) of a single range; None for the whole, also when the header is not understood.
+
+    Raises:
+        Problem: 416 `range-not-satisfiable`.
+    """
+    asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
+    if asked is None or asked.group() == "bytes=-":
+        return None
+    first, last = asked.groups()
+    if first and last and int(last) < int(first):
+        return None
+    start = int(first) if first else max(0, size - int(last))
+    if start >= size:
+        headers = {"Content-Range": f"bytes */{size}"}
+        detail = f"There are {size} bytes."
+        raise Problem(416, "range-not-satisfiable", "Range not satisfiable", detail, headers=headers)
+    return start, min(size, int(last) + 1) if first and last else size
+
+
+def bytes_response(
+    size: int,
+    span: tuple[int, int] | None,
+    read: Callable[[int, int], Iterator[bytes]],
+    media_type: str,
+    headers: Mapping[str, str],
+) -> Response:
+    """200 with everything or 206 with one range; `read(start, end)` gives the bytes."""
+    start, end = span or (0, size)
+    described = {**headers, "Accept-Ranges": "bytes", "Content-Length": str(end - start)}
+    if span:
+        described["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return StreamingResponse(read(start, end), 206 if span else 200, described, media_type)
+
+
+def content(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses of an endpoint that answers with bytes, wholly or in part."""
+    body = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": description, "content": body},
+        206: {"description": "The range that was asked for", "content": body},
+        304: {"description": "Not modified"},
+    }

@@ -1,0 +1,60 @@
+"""Job kinds as request models and documents, made from the registry once."""
+
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, create_model
+from pydantic_core import to_jsonable_python
+
+from api import schemas
+from husai_core import kinds
+from husai_core.kinds.base import Kind, Port
+from services.problems import Problem
+
+
+@cache
+def request_model() -> Any:
+    """The union of all kinds' requests, told apart by `kind`, so that OpenAPI documents every spec."""
+    models = [_request(kind) for kind in kinds.all_kinds()]
+    return Annotated[reduce(or_, models), Field(discriminator="kind")] if len(models) > 1 else models[0]
+
+
+def _request(kind: Kind) -> type[BaseModel]:
+    title = "".join(part.title() for part in kind.name.replace(".", "_").split("_"))
+    name: Any = Literal[kind.name]
+    spec = create_model(f"{title}Spec", __base__=kind.spec, __doc__=kind.spec.__doc__)
+    return create_model(
+        f"{title}Request",
+        __base__=schemas.JobRequest,
+        __doc__=kind.help,
+        kind=(name, ...),
+        spec=(spec, Field(default={}, validate_default=True)),
+    )
+
+
+@cache
+def document(name: str) -> schemas.Kind:
+    """A kind's document.
+
+    Raises:
+        Problem: 404 `unknown-kind`.
+    """
+    try:
+        kind = kinds.get(name)
+    except KeyError:
+        known = list(kinds.names())
+        raise Problem(404, "unknown-kind", "Unknown kind", "There is no such job kind.", known=known) from None
+    return schemas.Kind(
+        name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,
+        spec_schema=kind.spec.model_json_schema(), result_schema=kind.module.Result.model_json_schema(),
+        inputs={port: _port(one) for port, one in kind.inputs.items()},
+        outputs={port: _port(one) for port, one in kind.outputs.items()},
+        presets=to_jsonable_python(getattr(kind.module, "PRESETS", {})),
+    )  # fmt: skip
+
+
+def _port(port: Port) -> schemas.PortDocument:
+    return schemas.PortDocument(
+        type=port.type, help=port.help, many=port.many, required=port.required, at_least=port.at_least
+    )

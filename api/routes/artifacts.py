@@ -1,0 +1,178 @@
+"""Upload and fetch immutable files by digest."""
+
+import base64
+import binascii
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from api import paging, schemas, views
+from api.deps import Context, Ctx, Reader, Submitter
+from api.http import (
+    CHUNK,
+    IMMUTABLE,
+    DigestPath,
+    IfNoneMatch,
+    Range,
+    byte_range,
+    bytes_response,
+    content,
+    unless_matched,
+)
+from services import artifacts, tables
+from services.accounts import Principal
+from services.problems import Problem, invalid, not_found
+
+router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
+ContentDigest = Annotated[str, Header(max_length=200, description="RFC 9530: `sha-256=:<base64>:`")]
+
+
+@router.post("", status_code=201, openapi_extra=UPLOAD)
+async def upload(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Submitter,
+    name: Annotated[schemas.FileName, Query()],
+    content_digest: ContentDigest,
+    type: Literal["upload"] = "upload",
+) -> schemas.Artifact:
+    """Store one file, sent as the raw body, if its digest is the declared one."""
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/octet-stream":
+        detail = "Send the file itself as application/octet-stream."
+        raise Problem(415, "unsupported-media-type", "Unsupported media type", detail)
+    declared = _declared(content_digest)
+    with tempfile.NamedTemporaryFile(dir=context.settings.root, prefix=".upload-") as file:
+        size, actual = await _receive(request, file)
+        if actual != declared:
+            detail = f"The body has SHA-256 {actual}, not {declared}."
+            raise invalid("digest-mismatch", "Digest mismatch", detail)
+        await run_in_threadpool(context.store.put_file, Path(file.name), actual)
+    entry = schemas.FileEntry(sha256=actual, size=size)
+    return await run_in_threadpool(_register, context, principal, response, {name: entry})
+
+
+def _declared(header: str) -> str:
+    """The SHA-256 that a `Content-Digest` header names.
+
+    Raises:
+        Problem: 422 `invalid-request`.
+    """
+    found = re.search(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{44}):", header)
+    try:
+        return base64.b64decode(found[1], validate=True).hex() if found else _no_digest()
+    except binascii.Error:
+        return _no_digest()
+
+
+def _no_digest() -> str:
+    raise invalid("invalid-request", "Invalid request", "content-digest: must be sha-256=:<base64 of the digest>:")
+
+
+async def _receive(request: Request, file: IO[bytes]) -> tuple[int, str]:
+    """Write the body to a file piece by piece; returns its size and SHA-256."""
+    hashed, size = hashlib.sha256(), 0
+    async for piece in request.stream():
+        hashed.update(piece)
+        size += len(piece)
+        await run_in_threadpool(file.write, piece)
+    await run_in_threadpool(file.flush)
+    return size, hashed.hexdigest()
+
+
+def _register(
+    context: Context, principal: Principal, response: Response, files: dict[str, schemas.FileEntry]
+) -> schemas.Artifact:
+    index = {"type": "upload", "files": {name: entry.model_dump() for name, entry in sorted(files.items())}}
+    stored = artifacts.store_index(context.store, index)
+    with context.write() as session:
+        artifacts.register(session, stored, principal.owner_id)
+    response.headers["Location"] = f"/v1/artifacts/{stored.sha256}"
+    return schemas.Artifact(sha256=stored.sha256, type=stored.type, size=stored.size, files=files)
+
+
+@router.post("/trees", status_code=201)
+def make_tree(body: schemas.TreeRequest, response: Response, context: Ctx, principal: Submitter) -> schemas.Artifact:
+    """Make one artifact of files that were uploaded one by one."""
+    files = {}
+    for name, digest in body.files.items():
+        if not context.store.exists(digest):
+            raise invalid("unknown-artifact", "Unknown artifact", f"files.{name}: no file {digest} was uploaded.")
+        files[name] = schemas.FileEntry(sha256=digest, size=context.store.size(digest))
+    return _register(context, principal, response, files)
+
+
+@router.get("")
+def listing(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Reader,
+    type: Annotated[schemas.Name | None, Query()] = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 50,
+) -> schemas.Artifacts:
+    """Artifacts, newest first: everybody's where the lab shares results, otherwise yours."""
+    row = tables.ArtifactRow
+    query = select(row) if type is None else select(row).where(row.type == type)
+    if not (context.settings.share_results or principal.admin):
+        query = query.where(row.owner_id == principal.owner_id)
+    with context.database.read() as session:
+        rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
+        seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
+    items = [
+        schemas.ArtifactRow(
+            sha256=one.sha256, type=one.type, size=one.size, job=seen.get(one.execution_id or ""),
+            created_at=views.rfc3339(one.created_at),
+        )
+        for one in rows
+    ]  # fmt: skip
+    return schemas.Artifacts(items=items, next=paging.link_next(request, response, following))
+
+
+BYTES = content("application/octet-stream", "The bytes of a file, or an artifact's index as JSON")
+
+
+@router.head("/{sha256}", response_class=Response, responses=BYTES)
+@router.get("/{sha256}", response_class=Response, responses=BYTES)
+def read(
+    request: Request,
+    sha256: DigestPath,
+    context: Ctx,
+    principal: Reader,
+    if_none_match: IfNoneMatch = None,
+    range: Range = None,
+) -> Response:
+    """A file, or an artifact's index, by digest. It never changes, so caches may keep it."""
+    if not context.store.exists(sha256):
+        raise not_found("artifact", sha256)
+    with context.database.read() as session:
+        is_index = session.get(tables.ArtifactRow, sha256) is not None
+    media_type = "application/json" if is_index else "application/octet-stream"
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": IMMUTABLE}
+
+    def answer() -> Response:
+        size = context.store.size(sha256)
+        span = byte_range(range, size)
+        if request.method == "HEAD":
+            described = {"Accept-Ranges": "bytes", "Content-Length": str(size)}
+            return Response(None, 200, described, media_type)
+        return bytes_response(size, span, lambda start, end: _pieces(context, sha256, start, end), media_type, {})
+
+    return unless_matched(if_none_match, headers["ETag"], answer, headers)
+
+
+def _pieces(context: Context, digest: str, start: int, end: int) -> Iterator[bytes]:
+    with context.store.open(digest) as blob:
+        blob.seek(start)
+        while start < end and (piece := blob.read(min(CHUNK, end - start))):
+            yield piece
+            start += len(piece)

@@ -1,0 +1,126 @@
+"""What happened to a job: events as a stream or in pages, the log, the lineage and the report."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from api import schemas, views
+from api.deps import Context, Ctx, Reader
+from api.http import JobPath, Range, byte_range, bytes_response, content, reply
+from api.lineage import lineage
+from services import events, jobs
+from services.accounts import Principal
+from services.problems import Problem
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+BATCH = 500
+PING_SECONDS = 15
+LARGEST = 2**53
+EventType = Literal["state", "attempt", "progress", "metrics", "log", "checkpoint"]
+Types = Annotated[list[EventType] | None, Query(alias="type", max_length=6)]
+STREAM = {200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.get("/events", response_model=schemas.Events, responses={200: STREAM[200]})
+async def read_events(
+    job_id: JobPath,
+    context: Ctx,
+    principal: Reader,
+    type: Types = None,
+    after: Annotated[int, Query(ge=0, le=LARGEST, description="the last event id that you have")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = BATCH,
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+    last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
+) -> Response:
+    """A page for `Accept: application/json`; otherwise server-sent events, from the first to the final state."""
+    types: list[str] | None = list(type) if type else None
+    cursor = after if last_event_id is None else last_event_id
+    found, *_ = await run_in_threadpool(_batch, context, principal, job_id, cursor, limit, types)
+    if "application/json" in accept and "text/event-stream" not in accept:
+        return reply(schemas.Events(items=found, next=found[-1].id if found else cursor))
+    if context.hub.full:
+        raise Problem(503, "not-ready", "Too many waiting clients", "Too many clients wait; ask for pages instead.")
+    stream = _stream(context, principal, job_id, cursor, types)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _batch(
+    context: Context, principal: Principal, job_id: str, cursor: int, limit: int, types: list[str] | None
+) -> tuple[list[schemas.Event], bool, set[str]]:
+    """The next events, whether they are the last ones, and the ids whose events to wait for."""
+    with context.database.read() as session:
+        job = jobs.get(session, principal, job_id)
+        rows = events.after(session, job, cursor, limit, types)
+        keys = {job.id, *filter(None, [job.execution_id])}
+        return [views.event(row) for row in rows], job.state.final and len(rows) < limit, keys
+
+
+async def _stream(
+    context: Context, principal: Principal, job_id: str, cursor: int, types: list[str] | None
+) -> AsyncIterator[str]:
+    yield "retry: 1000\n\n"
+    with context.hub.watch(job_id) as watch:
+        while not context.hub.closing:
+            found, last, keys = await run_in_threadpool(_batch, context, principal, job_id, cursor, BATCH, types)
+            for event in found:
+                yield f"id: {event.id}\nevent: {event.type}\ndata: {json.dumps(event.data)}\n\n"
+                cursor = event.id
+            if last:
+                return
+            if keys <= watch.keys and len(found) < BATCH and not await watch.wait(PING_SECONDS):
+                yield ": ping\n\n"
+            watch.keys |= keys
+            await asyncio.sleep(0)
+
+
+@router.get("/logs", response_class=Response, responses=content("text/plain", "The log"))
+def read_log(job_id: JobPath, context: Ctx, principal: Reader, range: Range = None) -> Response:
+    """The log so far as plain text. Ask for `bytes=N-` to go on where you stopped."""
+    with context.database.read() as session:
+        jobs.get(session, principal, job_id)
+    size = sum(len(piece) for piece in _log(context, principal, job_id))
+    span = byte_range(range, size)
+
+    def read(start: int, end: int) -> Iterator[bytes]:
+        position = 0
+        for piece in _log(context, principal, job_id):
+            if position >= end:
+                return
+            yield piece[max(0, start - position) : max(0, end - position)]
+            position += len(piece)
+
+    return bytes_response(size, span, read, "text/plain; charset=utf-8", {"Cache-Control": "no-cache"})
+
+
+def _log(context: Context, principal: Principal, job_id: str) -> Iterator[bytes]:
+    """The log's text in pieces; each page of events has its own short session."""
+    cursor, full = 0, True
+    while full:
+        with context.database.read() as session:
+            rows = events.after(session, jobs.get(session, principal, job_id), cursor, BATCH, ["log"])
+        for row in rows:
+            text = row.data["text"]
+            yield (text if text.endswith("\n") else text + "\n").encode(errors="replace")
+        full = len(rows) == BATCH
+        cursor = rows[-1].id if rows else cursor
+
+
+@router.get("/lineage")
+def read_lineage(job_id: JobPath, context: Ctx, principal: Reader) -> schemas.Lineage:
+    """Jobs and artifacts that led to a job, and what it produced."""
+    with context.database.read() as session:
+        return lineage(session, principal, jobs.get(session, principal, job_id))
+
+
+@router.get("/report", response_class=HTMLResponse)
+def read_report(job_id: JobPath, context: Ctx, principal: Reader) -> HTMLResponse:
+    """A page with the figures of a job, which needs nothing but itself."""
+    from api import report
+
+    with context.database.read() as session:
+        return HTMLResponse(report.render(session, context.store, jobs.get(session, principal, job_id)))

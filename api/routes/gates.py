@@ -1,0 +1,251 @@
+"""Policies, candidates, and the decisions of the one about the other."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import Session
+
+from api import paging, schemas, views
+from api.badge import badge
+from api.deps import Context, Ctx, Gatekeeper, Reader
+from api.http import (
+    IMMUTABLE,
+    DigestPath,
+    IdempotencyKey,
+    IfNoneMatch,
+    JobPath,
+    NamePath,
+    matches,
+    reply,
+    unless_matched,
+)
+from api.routes.jobs import submit_for
+from api.waiting import DECISIONS
+from husai_core.release import policy as policies
+from services import decisions, tables
+from services.accounts import Principal
+from services.jobs import Submission
+from services.problems import Problem, not_found
+
+router = APIRouter(tags=["gates"])
+Subject = Annotated[schemas.Digest, Query(description="the candidate's digest")]
+CACHED = 256
+
+
+@cache
+def load_policy(name: str) -> policies.Policy:
+    """A policy by name.
+
+    Raises:
+        Problem: 404 `unknown-policy`.
+    """
+    if name not in policies.names():
+        known = policies.names()
+        raise Problem(404, "unknown-policy", "Unknown policy", "There is no such policy.", known=known)
+    return policies.load(name)
+
+
+@cache
+def _policy(name: str) -> schemas.Policy:
+    found = load_policy(name)
+    rules = [rule.model_dump(mode="json") for rule in found.rules]
+    return schemas.Policy(name=name, version=found.version, title=found.title, digest=found.digest, rules=rules)
+
+
+@router.get("/policies")
+def list_policies(principal: Reader) -> schemas.Policies:
+    """Every policy."""
+    return schemas.Policies(items=[_policy(name) for name in policies.names()])
+
+
+@router.get("/policies/{policy}")
+def read_policy(policy: NamePath, principal: Reader) -> schemas.Policy:
+    """A policy's rules."""
+    return _policy(policy)
+
+
+def _candidate(row: tables.Candidate, jobs: dict[str, str]) -> schemas.Candidate:
+    return schemas.Candidate(
+        sha256=row.sha256, siblings=row.siblings, job=jobs.get(row.execution_id), facts=row.facts,
+        created_at=views.rfc3339(row.created_at),
+    )  # fmt: skip
+
+
+@router.get("/candidates")
+def list_candidates(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Reader,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 50,
+) -> schemas.Candidates:
+    """SAE checkpoints that a gate may judge, newest first."""
+    row = tables.Candidate
+    with context.database.read() as session:
+        rows, following = paging.newest_first(session, select(row), [row.created_at, row.sha256], cursor, limit)
+        seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
+    items = [_candidate(one, seen) for one in rows]
+    return schemas.Candidates(items=items, next=paging.link_next(request, response, following))
+
+
+@router.get("/candidates/{candidate}")
+def read_candidate(candidate: DigestPath, context: Ctx, principal: Reader) -> schemas.Candidate:
+    """One candidate."""
+    with context.database.read() as session:
+        row = session.get(tables.Candidate, candidate)
+        if row is None:
+            raise not_found("candidate", candidate)
+        return _candidate(row, views.visible_jobs(session, principal, {row.execution_id}))
+
+
+@router.post("/gates/{policy}/decisions", status_code=202, response_model=schemas.Job)
+def decide(
+    policy: NamePath,
+    body: schemas.DecisionRequest,
+    context: Ctx,
+    principal: Gatekeeper,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Ask a policy about a candidate: a `release.gate` job, whose decision is signed and kept."""
+    rules = load_policy(policy)
+    with context.database.read() as session:
+        if session.get(tables.Candidate, body.candidate) is None:
+            raise not_found("candidate", body.candidate)
+        evidence = body.evidence
+        if evidence is None:
+            evidence = _asked_before(session, principal, idempotency_key)
+        if evidence is None:
+            evidence = known_evidence(session, rules, body.candidate)
+    inputs: dict[str, list[str | dict[str, Any]]] = {"candidate": [body.candidate], "evidence": [*evidence]}
+    submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
+    return submit_for(context, principal, submission, idempotency_key)
+
+
+def _asked_before(session: Session, principal: Principal, key: str | None) -> list[str] | None:
+    """The evidence that was chosen when this key was first used, so that a repeated request stays the same."""
+    earlier = session.get(tables.Idempotency, (principal.owner_id, key)) if key else None
+    return session.get_one(tables.Job, earlier.job_id).inputs.get("evidence") if earlier else None
+
+
+def known_evidence(session: Session, policy: policies.Policy, candidate: str) -> list[str]:
+    """Digests of every stored result that a rule of the policy reads and that speaks of the candidate."""
+    output, result, execution = tables.Output, tables.Result, tables.Execution
+    query = (
+        select(output.sha256, result.result)
+        .join(execution, execution.id == output.execution_id)
+        .join(result, result.execution_id == execution.id)
+        .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
+        .where(cast(result.result, Text).contains(candidate))
+        .order_by(execution.id)
+    )
+    rows = session.execute(query)
+    return list(dict.fromkeys(sha256 for sha256, found in rows if candidate in found.get("subject", [])))
+
+
+def _decision(context: Context, session: Session, principal: Principal, row: tables.Decision) -> schemas.Decision:
+    """A decision's document, kept in memory because it never changes."""
+    name = (row.id, principal.owner_id, principal.admin)
+    if name not in context.decisions:
+        whole = decisions.document(session, context.store, row)
+        job = views.visible_jobs(session, principal, {row.execution_id}).get(row.execution_id)
+        if len(context.decisions) >= CACHED:
+            context.decisions.clear()
+        context.decisions[name] = schemas.Decision(
+            id=row.id, seq=row.seq, policy=row.policy, policy_digest=row.policy_digest, candidate=row.candidate,
+            verdict=row.verdict, job=job, as_of=whole["as_of"], rules=whole["rules"], reasons=whole["reasons"],
+            created_at=views.rfc3339(row.created_at),
+        )  # fmt: skip
+    return context.decisions[name]
+
+
+@router.get(
+    "/gates/{policy}/decisions/latest",
+    response_model=schemas.Decision,
+    responses={304: {"description": "Still the decision in `If-None-Match`"}},
+)
+async def latest(
+    policy: NamePath,
+    context: Ctx,
+    principal: Reader,
+    subject: Subject,
+    wait: Annotated[float, Query(ge=0, le=30, description="seconds to wait for a decision")] = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The newest decision about a candidate; 404 while there is none."""
+    load_policy(policy)
+
+    def load() -> schemas.Decision | None:
+        with context.database.read() as session:
+            row = decisions.latest(session, policy, subject)
+            return None if row is None else _decision(context, session, principal, row)
+
+    def ready(found: schemas.Decision | None) -> bool:
+        return found is not None and not matches(if_none_match, f'"{found.id}"')
+
+    found = await context.hub.until(load, ready, lambda _: {DECISIONS}, wait)
+    if found is None:
+        problem = not_found("decision", f"{policy}/{subject}")
+        problem.extra["headers"] = {"Retry-After": "2"}
+        raise problem
+    document = found
+    return unless_matched(if_none_match, f'"{document.id}"', lambda: reply(document))
+
+
+@router.get("/gates/{policy}/badge.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+def read_badge(
+    policy: NamePath, context: Ctx, principal: Reader, subject: Subject, if_none_match: IfNoneMatch = None
+) -> Response:
+    """A picture of the newest verdict about a candidate."""
+    load_policy(policy)
+    with context.database.read() as session:
+        row = decisions.latest(session, policy, subject)
+    verdict = row.verdict if row else "undecided"
+    picture = Response(badge(policy, verdict), media_type="image/svg+xml")
+    return unless_matched(
+        if_none_match, f'"{row.id if row else verdict}"', lambda: picture, {"Cache-Control": "private, max-age=60"}
+    )
+
+
+@router.get("/decisions")
+def list_decisions(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Reader,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 50,
+) -> schemas.Decisions:
+    """Every decision, newest first."""
+    row = tables.Decision
+    with context.database.read() as session:
+        rows, following = paging.newest_first(session, select(row), [row.seq], cursor, limit)
+        items = [_decision(context, session, principal, one) for one in rows]
+    return schemas.Decisions(items=items, next=paging.link_next(request, response, following))
+
+
+def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Response]) -> Response:
+    return unless_matched(if_none_match, etag, answer, {"Cache-Control": IMMUTABLE})
+
+
+@router.get("/decisions/{decision_id}", response_model=schemas.Decision)
+def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
+    """One decision."""
+    found = context.decisions.get((decision_id, principal.owner_id, principal.admin))
+    if found is None:
+        with context.database.read() as session:
+            found = _decision(context, session, principal, decisions.get(session, decision_id))
+    document = found
+    return _immutable(f'"{document.id}"', if_none_match, lambda: reply(document))
+
+
+@router.get("/decisions/{decision_id}/bundle", response_model=dict[str, Any])
+def read_bundle(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
+    """Everything that `husai verify` needs to check a decision offline."""
+    with context.database.read() as session:
+        bundle = decisions.bundle(session, context.store, decisions.get(session, decision_id))
+    return _immutable(f'"{decision_id}-bundle"', if_none_match, lambda: JSONResponse(bundle))

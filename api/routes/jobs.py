@@ -1,0 +1,138 @@
+"""Submit, look up, list, cancel, retry and rerun jobs."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api import kinds, paging, planning, schemas, views
+from api.deps import Context, Ctx, Reader, Submitter
+from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
+from services import jobs
+from services.accounts import Principal
+from services.states import State
+
+if TYPE_CHECKING:
+    Body = schemas.JobRequest
+else:
+    Body = kinds.request_model()
+
+router = APIRouter(tags=["jobs"])
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.Job | schemas.Plan, "description": "Answered at once, or the plan of a dry run"},
+}
+Label = Annotated[schemas.Label | None, Query()]
+
+
+def etag(job: schemas.Job) -> str:
+    """The strong ETag of a job's present version."""
+    return f'"{job.id}-{job.version}"'
+
+
+def accepted(job: schemas.Job, created: bool = True) -> Response:
+    """202 for work that is still to be done; 200 for a job that existed or was answered at once."""
+    headers = {"Location": f"/v1/jobs/{job.id}", "ETag": etag(job)}
+    if job.state.final or not created:
+        return reply(job, 200, headers)
+    return reply(job, 202, headers | {"Retry-After": "1"})
+
+
+@router.post("/jobs", status_code=202, response_model=schemas.Job, responses=ACCEPTED)
+def submit(
+    body: Body,
+    context: Ctx,
+    principal: Submitter,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="answer with the plan and store nothing")] = False,
+) -> Response:
+    """Submit a job, or see what it would do."""
+    submission = planning.submission(body)
+    if dry_run:
+        with context.database.read() as session:
+            planning.check_visible(session, principal, submission)
+            return reply(planning.plan(session, submission))
+    return submit_for(context, principal, submission, idempotency_key)
+
+
+def submit_for(context: Context, principal: Principal, submission: jobs.Submission, key: str | None) -> Response:
+    """Submit on behalf of a caller."""
+
+    def work(session: Any) -> tuple[schemas.Job, bool]:
+        planning.check_visible(session, principal, submission)
+        job, created = jobs.submit(session, context.settings, principal.owner_id, submission, key=key)
+        return views.job(session, job), created
+
+    return accepted(*context.transact(work))
+
+
+@router.get("/jobs", response_model=schemas.Jobs)
+def listing(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Reader,
+    state: State | None = None,
+    kind: Annotated[schemas.Name | None, Query()] = None,
+    label: Label = None,
+    parent: Annotated[schemas.JobId | None, Query()] = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 50,
+) -> schemas.Jobs:
+    """Your jobs, newest first; the children of a study in the order of their making. An admin sees everyone's."""
+    after = paging.decode(cursor, str)[0] if cursor is not None else None
+    with context.database.read() as session:
+        rows, last = jobs.listing(
+            session, principal, state=state, kind=kind, label=label, parent=parent, cursor=after, limit=limit
+        )
+        items = views.jobs(session, rows)
+    following = paging.encode(last) if last else None
+    return schemas.Jobs(items=items, next=paging.link_next(request, response, following))
+
+
+def load(context: Context, principal: Principal, job_id: str) -> tuple[schemas.Job, set[str]]:
+    """A job's document, and the ids whose events tell of its changes."""
+    with context.database.read() as session:
+        row = jobs.get(session, principal, job_id)
+        return views.job(session, row), {row.id, *filter(None, [row.execution_id])}
+
+
+@router.get("/jobs/{job_id}", response_model=schemas.Job, responses={304: {"description": "Not modified"}})
+async def read(
+    job_id: JobPath,
+    context: Ctx,
+    principal: Reader,
+    wait: Annotated[float, Query(ge=0, le=30, description="seconds to wait for a change")] = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """A job. With `wait`, answers when it is final or no longer the version in `If-None-Match` (or the present one)."""
+    known: list[str] = []
+
+    def ready(loaded: tuple[schemas.Job, set[str]]) -> bool:
+        known[:] = known or [if_none_match or etag(loaded[0])]
+        return loaded[0].state.final or not matches(known[0], etag(loaded[0]))
+
+    job, _ = await context.hub.until(partial(load, context, principal, job_id), ready, lambda loaded: loaded[1], wait)
+    return unless_matched(if_none_match, etag(job), lambda: reply(job))
+
+
+@router.post("/jobs/{job_id}:cancel", status_code=202, response_model=schemas.Job)
+def cancel(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
+    """Cancel a job. An execution that other jobs follow goes on for them."""
+    with context.write() as session:
+        return reply(views.job(session, jobs.cancel(session, principal, job_id)), 202)
+
+
+@router.post("/jobs/{job_id}:retry", status_code=202, response_model=schemas.Job, responses=ACCEPTED)
+def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
+    """A new job like one that failed, was cancelled or timed out."""
+    with context.write() as session:
+        job = jobs.retry(session, context.settings, principal, job_id)
+        return accepted(views.job(session, job))
+
+
+@router.post("/jobs/{job_id}:rerun", status_code=202, response_model=schemas.Job)
+def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
+    """Execute a succeeded job again in its recorded environment, without reuse."""
+    with context.write() as session:
+        job = jobs.rerun(session, context.settings, principal, context.store, job_id)
+        return accepted(views.job(session, job))

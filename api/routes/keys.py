@@ -1,0 +1,64 @@
+"""API keys: made by admins, shown once, revoked at any time."""
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import select
+
+from api import paging, schemas, views
+from api.deps import Admin, Ctx, Reader
+from api.http import JobPath
+from services import accounts, tables
+from services.db import clock
+from services.problems import conflict
+
+
+def _never_stored(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[Depends(_never_stored)])
+
+
+@router.get("")
+def listing(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    principal: Reader,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 50,
+) -> schemas.Keys:
+    """Your keys, newest first; an admin sees everyone's."""
+    row = tables.ApiKey
+    query = select(row) if principal.admin else select(row).where(row.owner_id == principal.owner_id)
+    with context.database.read() as session:
+        rows, following = paging.newest_first(session, query, [row.id], cursor, limit)
+        owners = views.owner_names(session, {one.owner_id for one in rows})
+    items = [views.key(one, owners[one.owner_id]) for one in rows]
+    return schemas.Keys(items=items, next=paging.link_next(request, response, following))
+
+
+@router.post("", status_code=201)
+def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.NewKey:
+    """Make a key. Its token is in this answer and nowhere else."""
+    with context.write() as session:
+        owner = accounts.create_owner(session, body.owner or principal.owner, body.role)
+        beyond = sorted(set(body.scopes) - set(accounts.ROLES[owner.role]))
+        if beyond:
+            detail = f"{owner.name} is {owner.role}, which does not allow: {', '.join(beyond)}."
+            raise conflict("wrong-role", "Wrong role", detail)
+        days = body.expires_in_days
+        expires = None if days is None else clock(session) + days * 86_400
+        row, token = accounts.create_key(session, context.mac_key, owner.id, body.name, list(body.scopes), expires)
+        return schemas.NewKey(**views.key(row, owner.name).model_dump(), token=token)
+
+
+@router.delete("/{key_id}", response_model=schemas.Key)
+def revoke(key_id: JobPath, context: Ctx, principal: Reader) -> schemas.Key:
+    """Make a key useless from now on."""
+    with context.write() as session:
+        row = accounts.revoke(session, principal, key_id)
+        session.flush()
+        owner = views.owner_names(session, {row.owner_id})[row.owner_id]
+        document = views.key(row, owner)
+    context.forget_keys()
+    return document

@@ -1,0 +1,362 @@
+"""What goes in and out as JSON; OpenAPI is made from these models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from services.states import State
+
+SHA256 = r"^[0-9a-f]{64}$"
+Digest = Annotated[str, Field(pattern=SHA256, description="SHA-256, hexadecimal")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Label = Annotated[str, Field(pattern=r"^[\w.:/=@-]{1,64}$")]
+Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
+Priority = Literal["gate", "interactive", "batch", "backfill"]
+Device = Literal["auto", "cpu", "cuda"]
+Scope = Literal["read", "submit", "gate", "admin"]
+Time = Annotated[str, Field(description="RFC 3339, UTC")]
+
+
+class Strict(BaseModel):
+    """A request body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(BaseModel):
+    """RFC 9457. `type` is stable; some problems carry more fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(pattern=r"^urn:husai:problem:[a-z-]+$")
+    title: str
+    status: int
+    detail: str
+
+
+class OutputOf(Strict):
+    """An input that is what another job produces: all of an output, or the artifact at `index`."""
+
+    job: JobId
+    output: str = Field(max_length=64)
+    index: int | None = Field(default=None, ge=0, le=9999)
+
+
+class JobRequest(Strict):
+    """A job to run. `kind` and `spec` are those of one job kind."""
+
+    kind: str
+    spec: Any = {}
+    inputs: dict[Name, Annotated[list[Digest | OutputOf], Field(max_length=1000)] | Digest | OutputOf] = {}
+    labels: list[Label] = Field(default=[], max_length=32)
+    priority: Priority = "interactive"
+    device: Device = "auto"
+    reuse: Literal["allow", "never"] = "allow"
+
+
+class Progress(BaseModel):
+    """Work done so far, in `unit`."""
+
+    done: float
+    total: float
+    unit: str
+
+
+class Job(BaseModel):
+    """One request of one kind, where it stands and what came of it."""
+
+    id: str
+    kind: str
+    state: State
+    reason: str | None
+    detail: str | None
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+    labels: list[str]
+    priority: Priority
+    device: str
+    owner: str
+    parent: str | None = Field(description="the study that asked for this job")
+    name: str | None = Field(description="the job's name inside its study")
+    retry_of: str | None
+    reuse: Literal["allow", "never"]
+    reused_from: str | None
+    digest: str | None = Field(description="identity of the computation; null until its inputs are known")
+    attempt: int
+    progress: Progress | None
+    queue: str
+    environment: dict[str, Any]
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    outputs: dict[str, list[str]] = Field(description="artifact digests by output name")
+    result: dict[str, Any] | None
+    version: int = Field(description="grows with every change")
+
+
+class Page(BaseModel):
+    """One page of a list, newest first."""
+
+    next: str | None = Field(default=None, description="cursor of the next page; null on the last one")
+
+
+class Jobs(Page):
+    """A page of jobs."""
+
+    items: list[Job]
+
+
+class Cell(BaseModel):
+    """One job that a submission would run."""
+
+    name: str
+    kind: str
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+
+
+class Plan(BaseModel):
+    """What a submission would do."""
+
+    cells: list[Cell]
+    estimate: dict[str, Any] | None
+    missing: list[str]
+
+
+class Event(BaseModel):
+    """Something that happened to a job."""
+
+    id: int
+    at: Time
+    type: str
+    data: dict[str, Any]
+
+
+class Events(BaseModel):
+    """Events in order; `next` is the id to send as `after`."""
+
+    items: list[Event]
+    next: int
+
+
+class Node(BaseModel):
+    """A job or an artifact."""
+
+    id: str
+    type: Literal["job", "artifact"]
+    label: str
+
+
+class Lineage(BaseModel):
+    """Where a job's inputs come from and where its outputs went; edges are [from, to, role]."""
+
+    nodes: list[Node]
+    edges: list[tuple[str, str, str]]
+
+
+class PortDocument(BaseModel):
+    """One named input or output."""
+
+    type: str
+    help: str
+    many: bool
+    required: bool
+    at_least: int
+
+
+class Kind(BaseModel):
+    """A job kind with JSON Schemas of its spec and result."""
+
+    name: str
+    help: str
+    queue: str
+    is_study: bool
+    spec_schema: dict[str, JsonValue]
+    result_schema: dict[str, JsonValue]
+    inputs: dict[str, PortDocument]
+    outputs: dict[str, PortDocument]
+    presets: dict[str, dict[str, JsonValue]] = Field(description="spec fields by preset name")
+
+
+class Kinds(Page):
+    """Every job kind."""
+
+    items: list[Kind]
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact."""
+
+    sha256: str
+    size: int
+
+
+class Artifact(BaseModel):
+    """An artifact with its files."""
+
+    sha256: str
+    type: str
+    size: int
+    files: dict[str, FileEntry]
+
+
+class TreeRequest(Strict):
+    """Makes one artifact of files that were uploaded one by one."""
+
+    type: Literal["upload"] = "upload"
+    files: dict[FileName, Digest] = Field(min_length=1, max_length=1000)
+
+
+class ArtifactRow(BaseModel):
+    """An artifact in a list."""
+
+    sha256: str
+    type: str
+    size: int
+    job: str | None = Field(description="the job of yours that produced it")
+    created_at: Time
+
+
+class Artifacts(Page):
+    """A page of artifacts."""
+
+    items: list[ArtifactRow]
+
+
+class Candidate(BaseModel):
+    """An SAE checkpoint that a gate may judge."""
+
+    sha256: str
+    siblings: list[str]
+    job: str | None
+    facts: dict[str, Any]
+    created_at: Time
+
+
+class Candidates(Page):
+    """A page of candidates."""
+
+    items: list[Candidate]
+
+
+class Policy(BaseModel):
+    """A release policy, named by its digest."""
+
+    name: str
+    version: int
+    title: str
+    digest: str
+    rules: list[dict[str, JsonValue]]
+
+
+class Policies(Page):
+    """Every policy."""
+
+    items: list[Policy]
+
+
+class DecisionRequest(Strict):
+    """Asks a policy about a candidate; without `evidence`, every known result about it is used."""
+
+    candidate: Digest
+    evidence: list[Digest] | None = Field(default=None, max_length=1000)
+
+
+class Decision(BaseModel):
+    """A recorded decision. Immutable."""
+
+    id: str
+    seq: int
+    policy: str
+    policy_digest: str
+    candidate: str
+    verdict: Literal["pass", "fail", "inconclusive"]
+    job: str | None
+    as_of: str
+    rules: list[dict[str, Any]]
+    reasons: list[str]
+    created_at: Time
+
+
+class Decisions(Page):
+    """A page of decisions."""
+
+    items: list[Decision]
+
+
+class KeyRequest(Strict):
+    """A new API key for `owner` (by default your own), who is made with `role` if new."""
+
+    name: Name
+    scopes: list[Scope] = Field(min_length=1, max_length=4)
+    owner: Name | None = None
+    role: Literal["researcher", "ci", "admin"] = "researcher"
+    expires_in_days: float | None = Field(default=None, gt=0, le=36500)
+
+
+class Key(BaseModel):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    owner: str
+    prefix: str
+    scopes: list[str]
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+
+
+class NewKey(Key):
+    """A new key; `token` is shown this once."""
+
+    token: str
+
+
+class Keys(Page):
+    """A page of keys."""
+
+    items: list[Key]
+
+
+class Queue(BaseModel):
+    """Unfinished jobs by queue and state: of everybody, and yours."""
+
+    queues: dict[str, dict[str, int]]
+    mine: dict[str, dict[str, int]]
+
+
+class Worker(BaseModel):
+    """A worker process that has reported itself."""
+
+    id: str
+    host: str
+    pid: int
+    queues: list[str]
+    device: str
+    slots: int
+    state: str
+    started_at: Time
+    seen_at: Time
+
+
+class Workers(Page):
+    """Every known worker."""
+
+    items: list[Worker]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served, and by how many live workers."""
+
+    status: Literal["ready", "not ready"]
+    database: bool
+    schema_at_head: bool
+    workers: int

@@ -1,0 +1,87 @@
+"""What surrounds every request: its id, its size limit, security headers, and the time it took."""
+
+import time
+from uuid import uuid4
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import unexpected
+from api.metrics import Metrics
+
+UPLOAD = "/v1/artifacts"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
+DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com; "
+    "script-src https://cdn.jsdelivr.net 'unsafe-inline'; style-src https://cdn.jsdelivr.net; frame-ancestors 'none'"
+)
+
+
+class Shell:
+    """Pure ASGI middleware, so that streams pass through unbuffered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body: int, max_upload: int) -> None:
+        self.app, self.metrics, self.max_body, self.max_upload = app, metrics, max_body, max_upload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status, started_answer = time.perf_counter(), 500, False
+        scope["request_id"] = uuid4().hex
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, started_answer
+            if message["type"] == "http.response.start":
+                status, started_answer = message["status"], True
+                _decorate(scope, message)
+            await send(message)
+
+        try:
+            await self.app(scope, self._limited(scope, receive), send_with_headers)
+        except Exception as error:
+            if started_answer:
+                raise
+            await unexpected(scope, error)(scope, receive, send_with_headers)
+        finally:
+            self.metrics.observe(scope, status, time.perf_counter() - started)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """`receive`, refusing a body that is (or says that it is) too large."""
+        upload = scope["method"] == "POST" and scope["path"] == UPLOAD
+        limit = self.max_upload if upload else self.max_body
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            if declared.isdigit() and int(declared) > limit:
+                raise _too_large(limit)
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+            return message
+
+        return limited
+
+
+def _decorate(scope: Scope, message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-Id"] = scope["request_id"]
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    if scope["path"] == "/docs":
+        headers["Content-Security-Policy"] = DOCS_POLICY
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The body may have at most {limit} bytes.", {"Connection": "close"})

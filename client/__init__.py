@@ -1,0 +1,1 @@
+"""The Python client (`client.api.Husai`), which knows only HTTP, and the `husai` command line."""

@@ -1,0 +1,1 @@
+"""The commands of `husai`, grouped as a reader looks for them."""

@@ -1,0 +1,181 @@
+"""What goes in and out: import, export, artifacts, kinds, and the log of everything that was run."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from client import describe
+from client.commands.options import JobId, Json, Limit, Timeout, outcome
+from client.connect import connect
+from client.errors import Exit, Usage
+from client.models import Job
+from client.progress import follow
+from client.terminal import Terminal, short, size
+
+if TYPE_CHECKING:
+    from client.api import Husai
+
+app = typer.Typer()
+
+
+@app.command("import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together.")],
+    format: Annotated[str | None, typer.Option(help="Layout: auto, husai, saelens or earlier.")] = None,
+    what: Annotated[str | None, typer.Option(help="What they hold: sae, transformer or activations.")] = None,
+    hook_name: Annotated[str | None, typer.Option(help="Where in the model an SAE reads.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Set another field.")] = None,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> int:
+    """Bring in SAEs, a transformer or activations from files, and make candidates and artifacts of them."""
+    from client.values import assign
+
+    terminal = Terminal(json)
+    paths = _collect(files)
+    given = {"format": format, "what": what, "hook_name": hook_name}
+    spec = assign({name: value for name, value in given.items() if value is not None}, set_ or [])
+    with connect() as husai:
+        for name, path in paths.items():
+            terminal.note(f"sending {name} ({size(path.stat().st_size)})")
+        upload = husai.upload_files(paths)
+        job = husai.submit("train.imported", spec, inputs={"file": [upload.sha256]})
+        job = follow(husai, job.id, terminal, timeout=timeout)
+        made = {name: digests for name, digests in job.outputs.items() if name not in {"result", "manifest"}}
+        digests = {digest for many in made.values() for digest in many}
+        known = [candidate for candidate in husai.candidates() if candidate.sha256 in digests] if digests else []
+    if json:
+        terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
+        return outcome(job)
+    terminal.line(f"{job.id}  {job.kind}  {job.why}")
+    for name, many in made.items():
+        terminal.line(f"  {name}: {' '.join(many)}")
+    for candidate in known:
+        terminal.line(f"candidate {candidate.sha256}")
+    return outcome(job)
+
+
+def _collect(files: list[Path]) -> dict[str, Path]:
+    """The files by the names they shall have; a folder stands for the files in it."""
+    paths: dict[str, Path] = {}
+    for file in files:
+        if not file.exists():
+            raise Usage(f"there is no file {file}")
+        for path in sorted(path for path in file.iterdir() if path.is_file()) if file.is_dir() else [file]:
+            name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)
+            if name in paths:
+                raise Usage(f"two of the files are called {name}")
+            paths[name] = path
+    if not paths:
+        raise Usage("there are no files to import")
+    return paths
+
+
+@app.command()
+def export(
+    job: JobId,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    json: Json = False,
+) -> int:
+    """Write a job's outputs as plain files with its manifest.json; a study gets one folder per child."""
+    terminal = Terminal(json)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Usage(f"{directory} is not an empty folder")
+    with connect() as husai:
+        written = _export(husai, husai.job(job), directory, terminal)
+    if json:
+        terminal.document(
+            {"directory": str(directory), "files": [str(path.relative_to(directory)) for path in written]}
+        )
+    terminal.line(f"{len(written)} files in {directory}")
+    return Exit.OK
+
+
+def _export(husai: Husai, job: Job, directory: Path, terminal: Terminal) -> list[Path]:
+    from client.files import inside
+
+    terminal.note(f"{job.name or job.kind}: {job.state}")
+    written: list[Path] = []
+    for name, digests in job.outputs.items():
+        for position, digest in enumerate(digests):
+            place = directory if name in {"result", "manifest"} else inside(directory, name)
+            written += husai.fetch(digest, place / str(position) if len(digests) > 1 else place)
+    for child in husai.children(job):
+        written += _export(husai, child, inside(directory, child.name or child.id), terminal)
+    return written
+
+
+@app.command()
+def artifacts(
+    sha256: Annotated[str | None, typer.Argument(metavar="[SHA256]", help="Show the files of this one.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only artifacts of this type.")] = None,
+    limit: Limit = 20,
+    json: Json = False,
+) -> int:
+    """List artifacts, newest first, or the files of one."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        found = [husai.artifact(sha256)] if sha256 else list(islice(husai.artifacts(type=type), limit))
+    if json:
+        terminal.document(dict(found[0].raw) if sha256 else {"items": [dict(artifact.raw) for artifact in found]})
+    elif sha256:
+        files = found[0].files.items()
+        terminal.table(["file", "size", "sha256"], ((name, size(f["size"]), f["sha256"]) for name, f in files))
+    else:
+        rows = ((a.sha256, a.type, size(a.size), (a.created_at or "")[:19]) for a in found)
+        terminal.table(["sha256", "type", "size", "created"], rows)
+    return Exit.OK
+
+
+@app.command()
+def kinds(name: Annotated[str | None, typer.Argument(help="Show this kind.")] = None, json: Json = False) -> int:
+    """List the job kinds, or what one of them takes and delivers."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        found = [husai.kind(name)] if name else husai.kinds()
+    if json:
+        terminal.document(dict(found[0].raw) if name else {"items": [dict(kind.raw) for kind in found]})
+        return Exit.OK
+    if not name:
+        terminal.table(["kind", "what it does"], ((k.name, k.help.partition("\n\n")[0].strip()) for k in found))
+        return Exit.OK
+    kind = found[0]
+    terminal.line(f"{kind.name}\n\n{kind.help}")
+    for title, ports in (("inputs", kind.inputs), ("outputs", kind.outputs)):
+        rows = [
+            (port, f"{'many ' * bool(p.get('many'))}{p['type']}", _needed(p), p["help"]) for port, p in ports.items()
+        ]
+        if rows:
+            terminal.table([title, "type", "", "help"], rows)
+    terminal.table(["spec", "type", "default", "range", "help"], describe.fields(kind.spec_schema))
+    return Exit.OK
+
+
+def _needed(port: Any) -> str:
+    if not port.get("required", True):
+        return "optional"
+    return f"at least {port['at_least']}" if port.get("many") else "required"
+
+
+@app.command()
+def log(limit: Limit = 50, json: Json = False) -> int:
+    """Print what was run, as commands, with the artifacts that came of it; newest first."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        known = {kind.name: kind for kind in husai.kinds()}
+        jobs = list(islice(husai.jobs(), limit))
+        rows = [(job, describe.command(job, known.get(job.kind))) for job in jobs]
+    if json:
+        items = [{"job": j.id, "state": j.state, "command": c, "outputs": dict(j.outputs)} for j, c in rows]
+        terminal.document({"items": items})
+    for job, command in rows:
+        place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
+        terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.state}{place}\n  $ {command}")
+        for name, digests in job.outputs.items():
+            terminal.line(f"    {name}: {' '.join(map(short, digests))}")
+    return Exit.OK

@@ -1,0 +1,1 @@
+"""Activations: extraction at a hook point, held-out splits, moments and rank."""

@@ -1,0 +1,19 @@
+"""Effective rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def effective_rank(rows: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values of the centred rows [n, d]; every row counts.
+
+    Roy & Vetterli 2007, "The effective rank". Rows that are all equal have rank 0.
+    """
+    centred = rows.double() - rows.double().mean(0)
+    singular = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
+    if singular.sum() == 0:
+        return 0.0
+    share = singular / singular.sum()
+    return float(torch.special.entr(share).sum().exp())

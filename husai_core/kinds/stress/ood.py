@@ -1,0 +1,165 @@
+"""Do reconstruction and probes survive a true shift of the domain?
+
+SAEs (same recipe and seeds) and probes are fitted on pairs whose first operand is in the lower half, a < ceil(p/2), and
+tested on held-out pairs of that half and on all pairs of the upper half. The probes are ridge regressions to the
+answer, from the SAE's latents and from the raw activations; what counts is how much more the former lose. Addition
+commutes, so a pair of the upper half may mirror one that was fitted; `unmirrored` is where neither operand was seen as
+a first one. The network's own accuracy stands beside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Evidence, Inputs, Job, Port
+from husai_core.kinds.base import Result as BaseResult
+from husai_core.kinds.base import Spec as BaseSpec
+from husai_core.stability.panels import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from husai_core.data.modular import Pairs
+    from husai_core.stability.siblings import Siblings
+
+INPUTS = {
+    "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
+    "transformer": Port("transformer", "the network that they read"),
+}
+OUTPUTS: dict[str, Port] = {}
+
+
+class Spec(BaseSpec):
+    """How the lower half is split."""
+
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="share of its pairs for convergence and penalties"
+    )
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of its pairs for the in-distribution figures")
+    seed: int = Field(0, ge=0, description="seed of the split")
+
+
+class Domains(BaseResult):
+    """One figure in and out of the fitted domain."""
+
+    id: float = Field(description="held-out pairs of the lower half")
+    ood: float = Field(description="pairs of the upper half")
+    unmirrored: float = Field(description="pairs with both operands in the upper half")
+
+    @property
+    def drop(self) -> float:
+        """In-distribution minus out-of-distribution."""
+        return self.id - self.ood
+
+
+class Result(Evidence):
+    """Drops under the shift; probe accuracies are shares of right answers among p."""
+
+    seeds: list[int]
+    p: int
+    threshold: int = Field(description="first operands below this were fitted")
+    rows: dict[str, int] = Field(description="pairs per part")
+    explained_variance: list[Domains] = Field(description="per seed")
+    probe_accuracy: list[Domains] = Field(description="probe on the latents, per seed")
+    raw_probe_accuracy: Domains = Field(description="probe on the raw activations")
+    transformer_accuracy: Domains
+    members: list[Member] = Field(description="the refitted SAEs on held-out pairs of the lower half")
+
+
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
+    """Fit on the lower half, test on both."""
+    from husai_core.seeding import seed_everything
+    from husai_core.stability import siblings
+    from husai_core.stability.training import Trainings, members
+
+    seed_everything(spec.seed)
+    given = siblings.read(inputs.many("saes"))
+    given.check(inputs.one("transformer"))
+    data, rows, right = _read(inputs, given, job.device)
+    parts = _parts(spec, data)
+    saes = Trainings(job, given.recipe, given.seeds, 1).run(
+        "lower half", rows[parts["train"]], rows[parts["validation"]]
+    )
+    explained = [_explained(sae(rows), rows, parts) for sae in saes]
+    probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
+    raw = _probe(rows, data, parts)
+    return Result(
+        subject=given.digests,
+        converged=given.converged and all(sae.converged for sae in saes),
+        statistics=_statistics(explained, probes, raw),
+        seeds=given.seeds,
+        p=data.p,
+        threshold=_threshold(data.p),
+        rows={name: len(at) for name, at in parts.items()},
+        explained_variance=explained,
+        probe_accuracy=probes,
+        raw_probe_accuracy=raw,
+        transformer_accuracy=_domains(parts, lambda at: float(right[at].double().mean())),
+        members=members(saes, rows[parts["id"]]),
+    )
+
+
+def _threshold(p: int) -> int:
+    return (p + 1) // 2
+
+
+def _read(inputs: Inputs, given: Siblings, device: str) -> tuple[Pairs, Tensor, Tensor]:
+    """All pairs, their activations [p², d] at the SAEs' hook, and whether the network answers them right [p²]."""
+    from husai_core.data.modular import pairs
+    from husai_core.models import modular
+
+    path = inputs.one("transformer").path
+    dataset, network = modular.read_config(path)["dataset"], modular.load(path, device)
+    data = pairs(dataset["p"])
+    rows = modular.activations(network, data.tokens, [given.hook_name], given.position)[given.hook_name]
+    return data, rows, modular.logits(network, data.tokens, dataset["position"]).argmax(1) == data.label
+
+
+def _parts(spec: Spec, data: Pairs) -> dict[str, Tensor]:
+    """Row indices: `train`, `validation` and `id` split the lower half; `ood` and its part `unmirrored` the upper."""
+    from husai_core.data.modular import split
+
+    upper_a, upper_b = (data.tokens[:, column] >= _threshold(data.p) for column in (1, 3))
+    lower = (~upper_a).nonzero()[:, 0]
+    part = split(len(lower), spec.validation_fraction, spec.test_fraction, spec.seed)
+    parts = {name: lower[part == i] for i, name in enumerate(("train", "validation", "id"))}
+    return parts | {"ood": upper_a.nonzero()[:, 0], "unmirrored": (upper_a & upper_b).nonzero()[:, 0]}
+
+
+def _domains(parts: Mapping[str, Tensor], figure: Callable[[Tensor], float]) -> Domains:
+    """A figure of row indices, in every domain."""
+    return Domains(**{name: figure(parts[name]) for name in Domains.model_fields})
+
+
+def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) -> Domains:
+    """Explained variance of rows [p², d]."""
+    from husai_core.saes.evaluate import explained_variance
+
+    return _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
+
+
+def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:
+    """Accuracies of a probe from features [p², d] to the answer."""
+    from husai_core.stability.probe import fit
+
+    train, validation = ((features[parts[name]], data.label[parts[name]]) for name in ("train", "validation"))
+    probe = fit(train, validation, data.p)
+    return _domains(parts, lambda at: probe.accuracy(features[at], data.label[at]))
+
+
+def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -> dict[str, Estimate]:
+    """Means over seeds. The probe on raw activations has no seed, so it is a constant in the difference."""
+    from husai_core.stability.intervals import Independent, seed_mean
+
+    found = {}
+    for name, values in (("explained_variance", explained), ("probe_accuracy", probes)):
+        found[f"{name}_id"] = seed_mean([value.id for value in values]).estimate()
+        found[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate()
+        found[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate()
+    drops = seed_mean([value.drop for value in probes])
+    return found | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate()}

@@ -1,0 +1,149 @@
+"""Is the SAE about as stable as a transcoder trained on the same inputs?
+
+On the MLP of the SAE's layer, transcoders (MLP input to MLP output) and SAEs (MLP input to itself) are trained with the
+SAE's recipe and seeds. Their decoders live in different spaces, so each group is measured above its own nulls: Gaussian
+dictionaries of its shape, and the same training on shuffled rows, where every dimension of inputs and targets is
+permuted on its own. An SAE, its transcoder and their controls share a seed, so differences are paired by seed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
+from husai_core.kinds.base import Result as BaseResult
+from husai_core.kinds.base import Spec as BaseSpec
+from husai_core.stability.panels import Matrix, Member
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from husai_core.stability.intervals import Statistic
+    from husai_core.stability.training import Trainings
+
+INPUTS = {
+    "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
+    "transformer": Port("transformer", "the network that they read"),
+}
+OUTPUTS: dict[str, Port] = {}
+PARTS = ("train", "validation", "test")
+
+
+class Spec(BaseSpec):
+    """How the rows are split."""
+
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of the rows for convergence")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of the rows for all figures")
+    seed: int = Field(0, ge=0, description="seed of the split and of the shuffling")
+
+
+class Compared(BaseResult):
+    """One of both groups: its pairs and tables, and those of its shuffled control."""
+
+    pairs: Matrix = Field(description="PWMCC of every pair of seeds")
+    control_pairs: Matrix = Field(description="PWMCC of every pair of seeds of the shuffled control")
+    members: list[Member]
+    control_members: list[Member]
+
+
+class Result(Evidence):
+    """PWMCC of both groups, their nulls, excesses, and the difference of the excesses."""
+
+    seeds: list[int]
+    input_hook: str
+    output_hook: str
+    sae: Compared
+    transcoder: Compared
+
+
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
+    """Train four groups and compare."""
+    from husai_core.seeding import seed_everything
+    from husai_core.stability import siblings
+    from husai_core.stability.training import Trainings
+
+    seed_everything(spec.seed)
+    given = siblings.read(inputs.many("saes"))
+    given.check(inputs.one("transformer"))
+    hooks, (source, target) = _rows(spec, inputs, given.hook_name, given.position, job.device)
+    training = Trainings(job, given.recipe, given.seeds, 4)
+    sae = _Arm("sae", training, source, None, spec.seed)
+    transcoder = _Arm("transcoder", training, source, target, spec.seed)
+    return Result(
+        subject=given.digests,
+        converged=given.converged and sae.converged and transcoder.converged,
+        statistics=_statistics(sae, transcoder),
+        seeds=given.seeds,
+        input_hook=hooks[0],
+        output_hook=hooks[1],
+        sae=sae.compared,
+        transcoder=transcoder.compared,
+    )
+
+
+def _rows(
+    spec: Spec, inputs: Inputs, hook_name: str, position: str, device: str
+) -> tuple[list[str], list[dict[str, Tensor]]]:
+    """The hooks at input and output of the MLP of the SAE's layer, and their rows by split."""
+    import re
+
+    from husai_core.data import modular as data
+    from husai_core.models import modular
+
+    path = inputs.one("transformer").path
+    cfg = modular.read_config(path)
+    layer = re.match(r"blocks\.(\d+)\.", hook_name)
+    if layer is None:
+        raise KindError(f"the SAEs' hook {hook_name!r} lies in no block, so it has no MLP to compare with")
+    inside = "hook_resid_mid" if cfg["normalization_type"] is None else "ln2.hook_normalized"
+    hooks = [f"blocks.{layer.group(1)}.{name}" for name in (inside, "hook_mlp_out")]
+    tokens = data.pairs(cfg["dataset"]["p"]).tokens
+    found = modular.activations(modular.load(path, device), tokens, hooks, position)
+    split = data.split(len(tokens), spec.validation_fraction, spec.test_fraction, spec.seed)
+    return hooks, [{part: found[hook][split == i] for i, part in enumerate(PARTS)} for hook in hooks]
+
+
+class _Arm:
+    """SAEs, or with targets transcoders, and their shuffled control, trained and measured."""
+
+    def __init__(
+        self, name: str, training: Trainings, source: dict[str, Tensor], target: dict[str, Tensor] | None, seed: int
+    ) -> None:
+        from husai_core.stability import nulls
+        from husai_core.stability.battery import Group
+        from husai_core.stability.training import members
+
+        noise = {part: nulls.shuffled(rows, seed, part) for part, rows in source.items()}
+        noise_target = target and {part: nulls.shuffled(rows, seed, f"target {part}") for part, rows in target.items()}
+        groups, tables = list[Group](), list[list[Member]]()
+        for label, x, y in ((name, source, target), (f"{name} shuffled", noise, noise_target)):
+            rows, targets = [x[part] for part in PARTS], [y[part] if y else None for part in PARTS]
+            trained = training.run(label, rows[0], rows[1], targets[0], targets[1])
+            groups.append(Group(trained, rows[2]))
+            tables.append(members(trained, rows[2], targets[2]))
+        self.group, self.control = groups
+        self.converged = all(member.converged for table in tables for member in table)
+        pairs, control_pairs = (group.matrices["pwmcc"] for group in groups)
+        self.compared = Compared(pairs=pairs, control_pairs=control_pairs, members=tables[0], control_members=tables[1])
+
+    def figures(self, metric: str) -> tuple[dict[str, Estimate], Statistic]:
+        """A metric with its nulls and excess, and the excess over the larger null as a figure about the seeds."""
+        from husai_core.stability.battery import against_nulls, excesses
+
+        terms = self.group.statistic(metric), self.group.gaussian(metric), self.control.statistic(metric)
+        return against_nulls(metric, *terms), excesses(*terms)[0]
+
+
+def _statistics(sae: _Arm, transcoder: _Arm) -> dict[str, Estimate]:
+    """Figures over all and over alive features; the difference is of the excesses over the larger nulls."""
+    found = {}
+    for suffix in ("", "_alive"):
+        (own, own_excess), (other, other_excess) = (arm.figures(f"pwmcc{suffix}") for arm in (sae, transcoder))
+        for name, figures in (("sae", own), ("transcoder", other)):
+            found[f"{name}_excess{suffix}"] = figures.pop(f"pwmcc{suffix}_excess")
+            found |= {f"{name}_{statistic}": estimate for statistic, estimate in figures.items()}
+        found[f"sae_minus_transcoder{suffix}"] = (own_excess - other_excess).estimate()
+    return found

@@ -1,0 +1,222 @@
+"""From nothing to a decision: transformer, activations, SAEs, every stress, and the release gate.
+
+The preset `demo` learns addition modulo 113 and trains five seeds; `smoke` is the same at its smallest and takes
+seconds. The candidate is the first seed, chosen before anything is measured. Floors of quality make the study fail
+where a stage ran but did not work; the gate's verdict does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from husai_core import kinds
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Child, Done, From, Inputs, Job, KindError, Port
+from husai_core.kinds.base import Result as BaseResult
+from husai_core.kinds.base import Spec as BaseSpec
+
+STAGES = {
+    "transformer": "train.transformer",
+    "activations": "train.activations",
+    "sae": "train.sae",
+    "stability": "stress.trained_vs_random",
+    "transcoder": "stress.transcoder",
+    "ood": "stress.ood",
+    "untrained": "stress.untrained_model",
+    "gate": "release.gate",
+}
+STRESSES = ("stability", "transcoder", "ood", "untrained")
+CANDIDATE = 0
+SOURCES: dict[str, Sequence[str | From]] = {
+    "transformer": [From("transformer", "transformer")],
+    "activations": [From("activations", "activations")],
+    "saes": [From("sae", "saes")],
+    "candidate": [From("sae", "saes", CANDIDATE)],
+    "evidence": [From(stress, "result") for stress in STRESSES],
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "demo": {
+        "transformer": {},
+        "activations": {},
+        "sae": {"recipe": {"d_sae": 256, "k": 16, "tokens": 600_000, "decay_fraction": 0.5}, "seeds": [0, 1, 2, 3, 4]},
+        "floors": {"test_accuracy": 0.99, "explained_variance": 0.7},
+    },
+    "smoke": {
+        "transformer": {"p": 13, "d_model": 32, "n_heads": 2, "d_mlp": 64, "steps": 600},
+        "activations": {},
+        "sae": {"recipe": {"d_sae": 64, "k": 8, "tokens": 60_000, "batch_size": 128}, "seeds": [0, 1, 2]},
+        "floors": {"test_accuracy": 0.3, "explained_variance": 0.8},
+    },
+}
+
+
+class Spec(BaseSpec):
+    """A preset and what to change in it."""
+
+    preset: Literal["demo", "smoke"] = Field("demo", description="the settings to start from")
+    transformer: dict[str, Any] = Field(default_factory=dict, description="fields of train.transformer to change")
+    activations: dict[str, Any] = Field(default_factory=dict, description="fields of train.activations to change")
+    sae: dict[str, Any] = Field(default_factory=dict, description="fields of train.sae to change")
+    policy: str = Field("strict", description="the release policy that decides")
+    min_test_accuracy: float | None = Field(
+        None, ge=0, le=1, description="least accuracy of the transformer on test pairs; the preset's if unset"
+    )
+    min_explained_variance: float | None = Field(
+        None, le=1, description="least held-out explained variance of any SAE; the preset's if unset"
+    )
+    as_of: str | None = Field(
+        None, description="instant at which evidence must be fresh (RFC 3339)", json_schema_extra={"stamp": "now"}
+    )
+
+    @model_validator(mode="after")
+    def _composes(self) -> Self:
+        for name, kind in STAGES.items():
+            kinds.get(kind).spec.model_validate(self.stage(name))
+        return self
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The spec of one stage; a nested field is changed, not replaced."""
+        if name == "gate":
+            return {"policy": self.policy, "as_of": self.as_of}
+        return _merged(PRESETS[self.preset].get(name, {}), getattr(self, name, {}))
+
+    def floor(self, name: str) -> float:
+        """The least acceptable figure of this name."""
+        own: float | None = getattr(self, f"min_{name}")
+        return PRESETS[self.preset]["floors"][name] if own is None else own
+
+
+class Stage(BaseModel):
+    """How one stage ended, with its key figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    kind: str
+    state: str
+    figures: dict[str, float | bool | str | None]
+    statistics: dict[str, Estimate] = Field(default_factory=dict)
+
+
+class Floor(BaseModel):
+    """A quality that the stages must reach."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    value: float
+    floor: float
+
+
+class Result(BaseResult):
+    """The stages, the floors they cleared, and the verdict on the candidate."""
+
+    verdict: Literal["pass", "fail", "inconclusive"]
+    candidate: str = Field(description="digest of the SAE checkpoint that was judged")
+    decision: str = Field(description="digest of the decision artifact")
+    reasons: list[str]
+    stages: list[Stage]
+    floors: list[Floor]
+
+
+INPUTS: dict[str, Port] = {}
+OUTPUTS: dict[str, Port] = {}
+
+
+def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
+    """All stages at once; each is wired to the outputs that its ports are named after."""
+    if done:
+        return []
+    return [
+        Child(
+            name=name,
+            kind=kind,
+            spec=spec.stage(name),
+            inputs={port: SOURCES[port] for port in kinds.get(kind).inputs if port in SOURCES},
+        )
+        for name, kind in STAGES.items()
+    ]
+
+
+def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) -> Result:
+    """The table of stages.
+
+    Raises:
+        KindError: a stage did not succeed, or a quality is below its floor.
+    """
+    results = _results(done)
+    floors = _floors(spec, results)
+    if failed := [
+        f"{floor.name} is {floor.value:.4g}, the floor is {floor.floor:g}" for floor in floors if _low(floor)
+    ]:
+        raise KindError("; ".join(failed))
+    return Result(
+        verdict=results["gate"]["verdict"],
+        candidate=results["gate"]["candidate"],
+        decision=done["gate"].outputs["decision"][0],
+        reasons=results["gate"]["reasons"],
+        stages=[
+            Stage(
+                name=name,
+                kind=kind,
+                state=done[name].state,
+                figures=_figures(name, results[name]),
+                statistics=results[name]["statistics"] if name in STRESSES else {},
+            )
+            for name, kind in STAGES.items()
+        ],
+        floors=floors,
+    )
+
+
+def _results(done: Mapping[str, Done]) -> dict[str, Mapping[str, Any]]:
+    """Every stage's result, or one error that names the stages at fault."""
+    found = {name: ended.result for name, ended in done.items() if ended.state == "succeeded" and ended.result}
+    missing = [name for name in STAGES if name not in found]
+    if missing:
+        told = [f"{name}: {done[name].reason or done[name].state}" for name in missing if name in done]
+        raise KindError(f"these stages did not succeed: {'; '.join(told) or ', '.join(missing)}")
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def _floors(spec: Spec, results: Mapping[str, Mapping[str, Any]]) -> list[Floor]:
+    accuracy = results["transformer"]["test_accuracy"]
+    explained = min(member["explained_variance"] for member in results["sae"]["members"])
+    leak = float(results["transformer"]["leak"]["passed"])
+    return [
+        Floor(name="test accuracy", value=accuracy, floor=spec.floor("test_accuracy")),
+        Floor(name="leak test passed", value=leak, floor=1),
+        Floor(name="lowest explained variance", value=explained, floor=spec.floor("explained_variance")),
+    ]
+
+
+def _low(floor: Floor) -> bool:
+    """True below the floor; a figure that is not a number is below every floor."""
+    return not floor.value >= floor.floor
+
+
+def _figures(name: str, result: Mapping[str, Any]) -> dict[str, float | bool | str | None]:
+    """The few figures of a stage that belong in a table."""
+    if name == "sae":
+        members = result["members"]
+        wanted = ("explained_variance", "l0", "dead_fraction", "drift_from_init")
+        means = {figure: sum(member[figure] for member in members) / len(members) for figure in wanted}
+        return {"seeds": len(members), **means, "converged": result["converged"]}
+    wanted_of = {
+        "transformer": ("test_accuracy", "validation_accuracy", "train_accuracy", "grokking_step", "steps"),
+        "activations": ("n_rows", "d_model", "effective_rank", "leaks_label"),
+        "gate": ("verdict", "policy"),
+    }
+    return {figure: result[figure] for figure in wanted_of.get(name, ("converged",))}
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _merged(base[name], value)
+        for name, value in change.items()
+        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+    }
+    return {**base, **change, **nested}

@@ -1,0 +1,175 @@
+"""Train a small transformer to add modulo p, and test that it adds rather than copies.
+
+The network reads `[BOS, a, +, b, =, c, EOS]` and must say c at `=`, before c is shown. All p² pairs are split at random
+into a training part, a validation part (it decides when to stop) and a test part that nothing depends on;
+`test_accuracy` is the figure to report. One layer without LayerNorm trains on a fast, exactly equivalent forward pass.
+
+Every run ends with the leak test: without its operands the network must be at chance, and the answer token must not
+matter. `position: answer_token`, where the input already shows the answer, needs `leaks_label: true`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from husai_core.kinds import base
+
+if TYPE_CHECKING:
+    from husai_core.models.training import Recipe
+
+INPUTS: Mapping[str, base.Port] = {}
+OUTPUTS = {"transformer": base.Port("transformer", "the trained network: cfg.json and model.safetensors")}
+DATASET = {"p", "train_fraction", "validation_fraction", "seed", "position"}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "reference-2026-02": {
+        "n_layers": 2,
+        "normalization": "LN",
+        "position": "answer_token",
+        "leaks_label": True,
+        "train_fraction": 0.9,
+        "validation_fraction": 0.05,
+        "batch_size": 512,
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "betas": (0.9, 0.999),
+        "warmup_steps": 1,
+        "steps": 66,
+        "evaluate_every": 22,
+        "stop_accuracy": 1.0,
+    }
+}
+"""The published protocol, flaws kept: it reads the answer token, so the network copies it (three epochs suffice)."""
+
+
+class Spec(base.Spec):
+    """What to train, and for how long."""
+
+    p: int = Field(113, ge=3, le=257, description="modulus; the data are all p² pairs")
+    n_layers: int = Field(1, ge=1, le=8, description="transformer blocks")
+    d_model: int = Field(128, ge=4, le=1024, description="width of the residual stream")
+    n_heads: int = Field(4, ge=1, le=64, description="attention heads; must divide d_model")
+    d_mlp: int = Field(512, ge=4, le=4096, description="width of the MLP")
+    act_fn: Literal["relu", "gelu"] = Field("relu", description="activation function of the MLP")
+    normalization: Literal["LN"] | None = Field(None, description="`LN` for layer normalisation")
+    position: Literal["answer", "answer_token"] = Field("answer", description="where the sum is read: `answer` is `=`")
+    leaks_label: bool = Field(False, description="declares that the input shows the answer (answer_token only)")
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the pairs that is trained on")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share that decides when to stop; the rest is test")
+    steps: int = Field(3000, ge=1, le=1_000_000, description="optimiser steps at most")
+    batch_size: int = Field(2048, ge=1, description="pairs per step")
+    lr: float = Field(3e-3, gt=0, le=1, description="AdamW learning rate after warm-up")
+    weight_decay: float = Field(0.5, ge=0, description="AdamW decoupled weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW decay of the first and second moment")
+    warmup_steps: int = Field(10, ge=1, description="steps of linear warm-up")
+    evaluate_every: int = Field(25, ge=1, description="steps between evaluations")
+    stop_accuracy: float = Field(0.999, gt=0, le=1, description="stop at three evaluations in a row with this accuracy")
+    seed: int = Field(0, ge=0, lt=2**53, description="seed of weights, split and batches")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Spec:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("both betas must be at least 0 and less than 1")
+        if self.leaks_label != (self.position == "answer_token"):
+            raise ValueError("position answer_token shows the answer: it needs, and it alone allows, leaks_label: true")
+        if min(self.train_fraction, self.validation_fraction, self.test_fraction) * self.p**2 < 1:
+            raise ValueError("training, validation and test (the share that the other two leave) each need a pair")
+        return self
+
+    @property
+    def test_fraction(self) -> float:
+        """Share of the pairs that neither training nor stopping sees."""
+        return 1 - self.train_fraction - self.validation_fraction
+
+
+class Leak(BaseModel):
+    """The leak test: accuracies on sequences whose operands or answer token are drawn at random."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accuracy: float = Field(description="on the same pairs, unchanged")
+    operand_randomised_accuracy: float = Field(description="with random operands; chance if the network adds")
+    answer_randomised_accuracy: float = Field(description="with a random answer token; unchanged if the network adds")
+    chance: float = Field(description="1/p")
+    passed: bool = Field(description="at most 2/p without operands, and within 0.01 without the answer token")
+
+
+class Point(BaseModel):
+    """One evaluation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    train_loss: float = Field(description="nats, on as many training pairs as the validation split has")
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+class Result(base.Result):
+    """Figures of the trained network. The validation split chose when to stop; the test split chose nothing."""
+
+    test_accuracy: float
+    validation_accuracy: float
+    train_accuracy: float
+    test_loss: float = Field(description="mean cross-entropy in nats")
+    validation_loss: float
+    train_loss: float
+    grokking_step: int | None = Field(
+        description="first evaluation with training accuracy >= 0.99 and validation accuracy >= 0.95"
+    )
+    steps: int
+    stopped_early: bool = Field(description="the validation split reached stop_accuracy before the steps ran out")
+    leaks_label: bool
+    leak: Leak
+    curve: list[Point]
+
+
+def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
+    """Train, test and store the network."""
+    from husai_core.data import modular as data
+    from husai_core.models import modular as models
+    from husai_core.models import training
+    from husai_core.seeding import seed_everything
+
+    seed_everything(spec.seed)
+    cfg = models.config(spec.p, spec.n_layers, spec.d_model, spec.n_heads, spec.d_mlp, spec.act_fn, spec.normalization)
+    model, pairs, recipe = models.build(cfg, spec.seed, job.device), data.pairs(spec.p), _recipe(spec)
+    split = data.split(len(pairs.label), spec.validation_fraction, spec.test_fraction, spec.seed).to(job.device)
+    near = data.Pairs(pairs.tokens.to(job.device), pairs.label.to(job.device), spec.p)
+    read = training.reader(model, cfg, spec.p, spec.position)
+    trained = training.start(model, recipe, job.resume)
+    training.fit(trained, read, near, split, recipe, job)
+    leak = training.leak_test(model, pairs, spec.position, spec.seed)
+    facts = {"dataset": spec.model_dump(include=DATASET), "leaks_label": spec.leaks_label}
+    models.save(job.output("transformer", "transformer"), model, cfg | facts)
+    ends = {part: training.figures(read, near, (split == i).nonzero()[:, 0]) for i, part in enumerate(data.SPLITS)}
+    return Result(
+        **{f"{part}_loss": loss for part, (loss, _) in ends.items()},
+        **{f"{part}_accuracy": accuracy for part, (_, accuracy) in ends.items()},
+        grokking_step=_grokked(trained.curve),
+        steps=trained.step,
+        stopped_early=trained.stopped(recipe.stop_accuracy),
+        leaks_label=spec.leaks_label,
+        leak=Leak.model_validate(leak),
+        curve=[Point.model_validate(point) for point in trained.curve],
+    )
+
+
+def _recipe(spec: Spec) -> Recipe:
+    from husai_core.models.training import Recipe
+
+    names = (f.name for f in fields(Recipe))
+    return Recipe(**spec.model_dump(include=set(names)))
+
+
+def _grokked(curve: Sequence[Mapping[str, float]]) -> int | None:
+    """The published definition of the grokking step."""
+    steps = (q["step"] for q in curve if q["train_accuracy"] >= 0.99 and q["validation_accuracy"] >= 0.95)
+    return next((int(step) for step in steps), None)

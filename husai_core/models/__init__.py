@@ -1,0 +1,1 @@
+"""Transformers: building, running and storing them."""

@@ -1,0 +1,1 @@
+"""The release decision: policies, evidence and the pure function between them. Nothing here needs torch."""

@@ -1,0 +1,148 @@
+"""The decision: a pure function of policy, candidate, evidence, controls and the instant of judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from husai_core import identity
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Result
+from husai_core.release.evidence import Control, Controls, Item
+from husai_core.release.judge import SEVERITY, Judged, RuleOutcome, Verdict, judge_result, judge_rule, read_evidence
+from husai_core.release.policy import Policy
+
+ENGINE = 1
+CONTROL_KIND = "stress.trained_vs_random"
+
+
+class ControlOutcome(BaseModel):
+    """What the policy's stability rules made of one control world."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    artifact: str | None = Field(description="digest of the result artifact")
+    result_digest: str | None = Field(description="digest of the result itself")
+    statistic: str | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: Verdict
+    measured: bool = Field(description="a converged figure with an interval was there to judge")
+    reason: str
+
+
+class SelfTest(BaseModel):
+    """Whether the gate tells a known-good world from a known-bad one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    good: ControlOutcome
+    bad: ControlOutcome
+    passed: bool
+    reason: str
+
+
+class Considered(BaseModel):
+    """A result artifact that was put before the gate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str
+    kind: str
+    produced_at: float = Field(description="Unix time in seconds")
+
+
+class Decision(Result):
+    """The verdict on one candidate with everything that led to it."""
+
+    verdict: Verdict
+    policy: str
+    policy_digest: str
+    candidate: str = Field(description="digest of the SAE checkpoint")
+    as_of: str = Field(description="instant at which freshness was judged")
+    reasons: list[str]
+    rules: list[RuleOutcome]
+    self_test: SelfTest
+    evidence: list[Considered]
+    engine: int = Field(default=ENGINE, description="version of the judging code")
+
+
+def decide(policy: Policy, candidate: str, evidence: Sequence[Item], controls: Controls, as_of: str) -> Decision:
+    """Judge a candidate.
+
+    A failed self-test makes the verdict `inconclusive` even where a rule failed: a gate that cannot tell its own
+    controls apart has nothing to say either way.
+
+    Raises:
+        ValueError: `as_of` is not an RFC 3339 instant.
+    """
+    at = instant(as_of)
+    rules = [judge_rule(policy, rule, candidate, evidence, at) for rule in policy.rules]
+    test = self_test(policy, controls)
+    worst = min((rule.verdict for rule in rules), key=SEVERITY.__getitem__)
+    reasons = [] if test.passed else [f"self-test: {test.reason}"]
+    reasons += [f"{rule.name}: {rule.reason}" for rule in rules if rule.verdict != "pass"]
+    return Decision(
+        verdict=worst if test.passed else "inconclusive",
+        policy=policy.name,
+        policy_digest=policy.digest,
+        candidate=candidate,
+        as_of=as_of,
+        reasons=reasons,
+        rules=rules,
+        self_test=test,
+        evidence=[
+            Considered(digest=item.digest, kind=item.document["kind"], produced_at=item.produced_at)
+            for item in sorted(evidence, key=lambda item: item.digest)
+        ],
+    )
+
+
+def instant(as_of: str) -> float:
+    """Unix seconds of an RFC 3339 instant with its offset."""
+    moment = datetime.fromisoformat(as_of)
+    if moment.tzinfo is None:
+        raise ValueError(f"as_of '{as_of}' names no time zone")
+    return moment.timestamp()
+
+
+def self_test(policy: Policy, controls: Controls) -> SelfTest:
+    """Judge the policy's stability rules on both controls.
+
+    The good one must pass; the bad one must be measured and must not.
+    """
+    good, bad = _control(policy, controls.good), _control(policy, controls.bad)
+    if not any(rule.evidence == CONTROL_KIND for rule in policy.rules):
+        reason = f"the policy has no rule on {CONTROL_KIND}, so nothing can be tested"
+    elif good.verdict != "pass":
+        reason = f"the known-good control does not pass: {good.reason}"
+    elif bad.verdict == "pass":
+        reason = f"the known-bad control passes: {bad.reason}"
+    elif not bad.measured:
+        reason = f"the known-bad control could not be measured: {bad.reason}"
+    else:
+        return SelfTest(good=good, bad=bad, passed=True, reason="the gate tells its controls apart")
+    return SelfTest(good=good, bad=bad, passed=False, reason=reason)
+
+
+def _control(policy: Policy, control: Control) -> ControlOutcome:
+    """The worst outcome of the stability rules on a control; neither binding nor freshness applies."""
+    rules = [rule for rule in policy.rules if rule.evidence == CONTROL_KIND]
+    if control.result is None or not rules:
+        judged, statistic = Judged(-7, "inconclusive", control.reason or "there is nothing to judge it by"), None
+    else:
+        outcomes = [(judge_result(policy, rule, read_evidence(control.result)), rule.statistic) for rule in rules]
+        judged, statistic = min(outcomes, key=lambda pair: (SEVERITY[pair[0].verdict], pair[0].rank))
+    estimate = judged.estimate or Estimate(value=None)
+    return ControlOutcome(
+        artifact=control.artifact,
+        result_digest=None if control.result is None else identity.digest(control.result),
+        statistic=statistic,
+        **estimate.model_dump(include={"value", "low", "high"}),
+        verdict=judged.verdict,
+        measured=judged.rank == 0,
+        reason=judged.reason,
+    )

@@ -1,0 +1,153 @@
+"""One rule against the evidence: pure functions of policy, rule, candidate, results and the instant of judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Evidence
+from husai_core.release.evidence import Item
+from husai_core.release.policy import Policy, Rule
+from husai_core.release.power import units_needed
+
+DAY = 86_400
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+SEVERITY: dict[Verdict, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
+
+
+class RuleOutcome(BaseModel):
+    """What one rule made of the evidence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    evidence: str = Field(description="the job kind that was asked for")
+    evidence_digest: str | None = Field(default=None, description="the result artifact that was read")
+    statistic: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bound: str
+    op: str
+    threshold: float
+    verdict: Verdict
+    reason: str
+    settle: str | None = Field(default=None, description="what would settle an inconclusive rule")
+
+
+class Judged(NamedTuple):
+    """The outcome of one rule on one result. `rank` says how far it came: 0 is measured, less is an obstacle."""
+
+    rank: int
+    verdict: Verdict
+    reason: str
+    settle: str | None = None
+    estimate: Estimate | None = None
+
+
+def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[Item], at: float) -> RuleOutcome:
+    """One rule's outcome.
+
+    Where several usable results answer a rule, the least favourable counts, so that choosing among repetitions
+    cannot improve a verdict. Where none is usable, the one nearest to being so gives the reason.
+    """
+    found: list[tuple[Judged, str | None]] = [
+        (_judge_item(policy, rule, candidate, item, at), item.digest)
+        for item in sorted(evidence, key=lambda item: item.digest)
+        if item.document["kind"] == rule.evidence
+    ]
+    missing = Judged(-7, "inconclusive", f"there is no result of {rule.evidence}", rule.settle), None
+    judged, digest = min(found or [missing], key=lambda pair: (-pair[0].rank, SEVERITY[pair[0].verdict]))
+    estimate = judged.estimate or Estimate(value=None)
+    return RuleOutcome(
+        **rule.model_dump(include={"name", "title", "evidence", "statistic", "bound", "op", "threshold"}),
+        evidence_digest=digest,
+        **estimate.model_dump(include={"value", "low", "high"}),
+        verdict="fail" if policy.two_valued and judged.verdict != "pass" else judged.verdict,
+        reason=judged.reason,
+        settle=judged.settle,
+    )
+
+
+def _judge_item(policy: Policy, rule: Rule, candidate: str, item: Item, at: float) -> Judged:
+    """Check that a document speaks about the candidate and is fresh, then judge its result."""
+    read = read_evidence(item.document["result"])
+    inputs = {digest for port in item.document["inputs"].values() for digest in port}
+    if read and (candidate not in inputs or candidate not in read.subject):
+        return Judged(-5, "inconclusive", f"the result of {rule.evidence} is about other checkpoints", rule.settle)
+    age = (at - item.produced_at) / DAY
+    if policy.max_age_days is not None and age > policy.max_age_days:
+        reason = f"the result is {age:.0f} days old; the policy allows {policy.max_age_days:g}"
+        return Judged(-4, "inconclusive", reason, f"{rule.settle} again")
+    return judge_result(policy, rule, read)
+
+
+def read_evidence(result: dict[str, Any]) -> Evidence | None:
+    """The part of a result that every kind of evidence has, or None when it is not there."""
+    try:
+        return Evidence.model_validate({name: result.get(name) for name in Evidence.model_fields})
+    except ValidationError:
+        return None
+
+
+def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
+    """Check that a result holds a converged figure with a sufficient interval, then compare it."""
+    if read is None:
+        return Judged(-6, "inconclusive", f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
+    estimate = read.statistics.get(rule.statistic)
+    if estimate is None or estimate.value is None:
+        return Judged(-3, "inconclusive", f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
+    if rule.requires_converged and not read.converged:
+        settle = "train for more tokens, then repeat the measurement"
+        return Judged(-2, "inconclusive", "a training run behind the figure had not converged", settle, estimate)
+    return _unknown(policy, rule, estimate) or _compare(rule, estimate)
+
+
+def _unknown(policy: Policy, rule: Rule, estimate: Estimate) -> Judged | None:
+    """Why the interval that a rule needs is not there, or None when it is."""
+    if rule.bound == "value":
+        return None
+    if getattr(estimate, rule.bound) is None:
+        reason = f"the interval is unknown with {estimate.n} {estimate.unit}s"
+        return Judged(-1, "inconclusive", reason, f"use at least 3 {estimate.unit}s", estimate)
+    if estimate.confidence < policy.confidence:
+        reason = f"the interval has confidence {estimate.confidence:g}; the policy asks for {policy.confidence:g}"
+        return Judged(-1, "inconclusive", reason, f"repeat it at confidence {policy.confidence:g}", estimate)
+    return None
+
+
+def _compare(rule: Rule, estimate: Estimate) -> Judged:
+    """Pass when the bound clears the threshold, fail when the other end shows that it cannot."""
+    other = {"low": "high", "high": "low", "value": "value"}[rule.bound]
+    bound, best = getattr(estimate, rule.bound), getattr(estimate, other)
+    name = {"low": "the lower bound", "high": "the upper bound", "value": "the value"}
+    sign, side = (1, "below") if rule.op == ">=" else (-1, "above")
+    if sign * (bound - rule.threshold) >= 0:
+        return Judged(0, "pass", f"{name[rule.bound]} {bound:.4g} is {rule.op} {rule.threshold:g}", None, estimate)
+    if best is not None and sign * (best - rule.threshold) < 0:
+        whole = "" if rule.bound == "value" else "even "
+        reason = f"{whole}{name[other]} {best:.4g} lies {side} {rule.threshold:g}"
+        return Judged(0, "fail", reason, None, estimate)
+    reason = f"{name[rule.bound]} {bound:.4g} lies {side} {rule.threshold:g}, but the interval reaches across it"
+    return Judged(0, "inconclusive", reason, _settle(rule, estimate), estimate)
+
+
+def _settle(rule: Rule, estimate: Estimate) -> str:
+    """About how many units would decide an undecided rule."""
+    value, bound = estimate.value, getattr(estimate, rule.bound)
+    if value is None or value == rule.threshold or estimate.n < 2:
+        return f"use more {estimate.unit}s"
+    half_width, distance = abs(value - bound), abs(value - rule.threshold)
+    needed = units_needed(distance, half_width, estimate.n, estimate.confidence)
+    side = "pass" if (value > rule.threshold) == (rule.op == ">=") else "fail"
+    if needed is None:
+        return f"more {estimate.unit}s will not settle it: over 1000 would be needed at the present spread"
+    return (
+        f"about {needed} {estimate.unit}s in all (now {estimate.n}) would show a {side} with power 0.8, "
+        "if the estimate and its spread are right"
+    )

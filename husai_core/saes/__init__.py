@@ -1,0 +1,1 @@
+"""Sparse autoencoders: recipe, training, evaluation, checkpoints and foreign formats."""

@@ -1,0 +1,112 @@
+"""The stability battery of one group of siblings: every overlap of every pair, over all and over alive features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from husai_core.estimate import Estimate
+from husai_core.saes.sae import SAE
+from husai_core.seeding import generator
+from husai_core.stability.intervals import Statistic, pair_mean, smallest
+from husai_core.stability.matching import activation_pw_mcc, pw_mcc
+from husai_core.stability.nulls import Null, gaussian
+from husai_core.stability.overlap import activation_mcc, best_matches, profiles
+from husai_core.stability.panels import Matrix
+
+DECODER = ("pwmcc", "mmcs_signed", "shared_fraction_0_7", "pw_mcc")
+ACTIVATION = ("activation_mcc", "activation_pw_mcc")
+SUFFIXES = {"": False, "_alive": True}
+MOST_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Group:
+    """SAEs that differ in their seed alone, and held-out rows [n, d_in] on which their latents are compared."""
+
+    saes: Sequence[SAE]
+    rows: Tensor
+
+    @cached_property
+    def latents(self) -> list[Tensor]:
+        """Per member, latents [n, d_sae] of at most `MOST_ROWS` rows, drawn at random where there are more."""
+        chosen = torch.randperm(len(self.rows), generator=generator(0, "battery"))[:MOST_ROWS].sort().values
+        with torch.no_grad():
+            return [sae.encode(self.rows[chosen]) for sae in self.saes]
+
+    @cached_property
+    def alive(self) -> list[Tensor]:
+        """Per member, which latents fire on any of these rows [d_sae]."""
+        return [(latents != 0).any(0) for latents in self.latents]
+
+    @cached_property
+    def matrices(self) -> dict[str, Matrix]:
+        """Pair matrices of all metrics (see `DECODER`, `ACTIVATION`); a name ends in `_alive` over alive features."""
+        n = len(self.saes)
+        found = {name + suffix: _diagonal(n) for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES}
+        for suffix, alive_only in SUFFIXES.items():
+            masks = self.alive if alive_only else [torch.ones_like(mask) for mask in self.alive]
+            decoders = [sae.decoder[mask] for sae, mask in zip(self.saes, masks, strict=True)]
+            actives = [profiles(latents[:, mask]) for latents, mask in zip(self.latents, masks, strict=True)]
+            for i, j in combinations(range(n), 2):
+                for metric, value in _overlaps(decoders[i], decoders[j], actives[i], actives[j]).items():
+                    matrix = found[metric + suffix]
+                    matrix[i][j] = matrix[j][i] = value if isfinite(value) else None
+        return found
+
+    def statistic(self, metric: str) -> Statistic:
+        """The mean of a metric over pairs, as a figure about the seeds."""
+        return pair_mean([[torch.nan if v is None else v for v in row] for row in self.matrices[metric]])
+
+    def gaussian(self, metric: str) -> Null:
+        """Chance level of a decoder metric at the shape of this group; over alive features, at their mean number."""
+        width, features = self.saes[0].W_dec.shape[1], self.saes[0].d_sae
+        if metric.endswith("_alive"):
+            features = round(sum(int(mask.sum()) for mask in self.alive) / len(self.alive))
+        return gaussian(width, max(1, features))[metric.removesuffix("_alive")]
+
+
+def against_nulls(
+    metric: str, observed: Statistic, chance: Null | Statistic, control: Statistic
+) -> dict[str, Estimate]:
+    """A figure, both of its nulls, and its excess over the larger of them.
+
+    The control shares its seeds with what was observed, so their difference is one figure about these seeds.
+    """
+    return {
+        metric: observed.estimate(),
+        f"{metric}_gaussian_null": chance.estimate(),
+        f"{metric}_shuffled_null": control.estimate(),
+        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, control)]),
+    }
+
+
+def excesses(observed: Statistic, chance: Null | Statistic, control: Statistic) -> list[Statistic]:
+    """What is left of a figure above each of its nulls, the smallest first."""
+    found = [observed.minus(chance.independent), observed - control]
+    return sorted(found, key=lambda excess: excess.value)
+
+
+def _diagonal(n: int) -> Matrix:
+    return [[1.0 if i == j else None for j in range(n)] for i in range(n)]
+
+
+def _overlaps(a: Tensor, b: Tensor, active_a: Tensor, active_b: Tensor) -> dict[str, float]:
+    """All metrics of one pair of dictionaries [n, d] and [m, d] with their activation profiles [n, r] and [m, r]."""
+    if not len(a) or not len(b):
+        return dict.fromkeys((*DECODER, *ACTIVATION), torch.nan)
+    found = best_matches(a, b)
+    return {
+        "pwmcc": found.pwmcc,
+        "mmcs_signed": found.mmcs_signed,
+        "shared_fraction_0_7": found.shared_fraction(0.7),
+        "pw_mcc": pw_mcc(a, b),
+        "activation_mcc": activation_mcc(active_a, active_b),
+        "activation_pw_mcc": activation_pw_mcc(active_a, active_b),
+    }

@@ -1,0 +1,153 @@
+"""Intervals that resample what varies: the training seed.
+
+n trained models give n(n-1)/2 pairs, but pairs that share a model are dependent, so the pairs are never resampled as
+if they were independent. A `Statistic` is a figure as a function of seed weights; weights of 0 and 1 leave seeds out
+(jackknife) and counts repeat them (bootstrap). Figures about the same seeds are subtracted before that (`a - b`), so
+their dependence is kept: an SAE, its shuffled control and its transcoder share a seed, hence the initial decoder and
+the order of the rows. Terms from independent simulations or other seeds bring their own variance (`minus`).
+
+Below 3 seeds the interval is unknown. Up to 7 it is the leave-one-seed-out jackknife with t quantiles, whose degrees
+of freedom follow Welch and Satterthwaite when there are independent terms. From 8 on it is the BCa bootstrap (Efron
+1987) over seeds, with its level widened for small n as Hesterberg (2015, arXiv 1411.5279) advises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from husai_core.estimate import Estimate
+
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+BOOTSTRAP_FROM = 8
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Independent:
+    """A term estimated apart from the seeds: its value, the variance of that value, and its degrees of freedom."""
+
+    value: float
+    variance: float = 0.0
+    df: float = inf
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A figure about `n` seeds: `at` maps seed weights [r, n] to r values; `terms` were subtracted from it."""
+
+    n: int
+    at: Callable[[Array], Array]
+    terms: tuple[Independent, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The figure with every seed once; NaN where it has none."""
+        return float(self.at(np.ones((1, self.n)))[0]) - sum(term.value for term in self.terms)
+
+    @property
+    def jackknife(self) -> Array:
+        """The figure without each seed in turn [n], independent terms left aside."""
+        return self.at(1 - np.eye(self.n))
+
+    @property
+    def variance(self) -> float:
+        """Jackknife variance, independent terms left aside; NaN below 3 seeds."""
+        if self.n < 3:
+            return float("nan")
+        return float((self.n - 1) * self.jackknife.var())
+
+    def __sub__(self, other: Statistic) -> Statistic:
+        """The difference of two figures about the same seeds in the same order."""
+        assert self.n == other.n
+        negated = tuple(Independent(-term.value, term.variance, term.df) for term in other.terms)
+        return Statistic(self.n, lambda w: self.at(w) - other.at(w), self.terms + negated)
+
+    def minus(self, term: Independent) -> Statistic:
+        """The difference to an independent term."""
+        return Statistic(self.n, self.at, (*self.terms, term))
+
+    @property
+    def independent(self) -> Independent:
+        """This figure as a term for figures about other seeds; of unknown variance below 3 seeds."""
+        return Independent(self.value, self.variance, self.n - 1)
+
+    def estimate(self) -> Estimate:
+        """The figure with its 95 % interval."""
+        if not isfinite(self.value):
+            return Estimate(value=None, n=self.n, method="cannot be computed")
+        variances = [self.variance, *(term.variance for term in self.terms)]
+        if not all(map(isfinite, variances)):
+            return Estimate(value=self.value, n=self.n, method="unknown below 3 seeds")
+        return self._bca() if self.n >= BOOTSTRAP_FROM else self._t(variances)
+
+    def _t(self, variances: list[float]) -> Estimate:
+        dfs = [self.n - 1, *(term.df for term in self.terms)]
+        total = sum(variances)
+        below = sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
+        df = total**2 / below if below > 0 else self.n - 1
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * total**0.5
+        method = f"leave-one-seed-out jackknife, t quantile, {df:.3g} degrees of freedom"
+        return Estimate(value=self.value, low=self.value - half, high=self.value + half, n=self.n, method=method)
+
+    def _bca(self) -> Estimate:
+        rng = np.random.default_rng(0)
+        draws = self.at(rng.multinomial(self.n, [1 / self.n] * self.n, size=RESAMPLES).astype(float))
+        for term in self.terms:
+            draws = draws - term.value + term.variance**0.5 * rng.standard_normal(RESAMPLES)
+        draws = np.sort(draws[np.isfinite(draws)])
+        below = (np.sum(draws < self.value) + np.sum(draws <= self.value)) / (2 * len(draws))
+        z0 = stats.norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+        influence = self.jackknife.mean() - self.jackknife
+        spread = float((influence**2).sum())
+        acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+        z = z0 + (self.n / (self.n - 1)) ** 0.5 * stats.t.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], self.n - 1)
+        low, high = np.quantile(draws, stats.norm.cdf(z0 + z / (1 - acceleration * z)))
+        method = f"BCa bootstrap over seeds, {RESAMPLES} resamples, level widened for small n"
+        return Estimate(value=self.value, low=float(low), high=float(high), n=self.n, method=method)
+
+
+def pair_mean(matrix: ArrayLike) -> Statistic:
+    """The U-statistic of a symmetric matrix [n, n] of pair values; the diagonal is not read.
+
+    A bootstrap resample weighs the pair of two different seeds by the product of their counts; a seed drawn twice
+    makes no pair with itself.
+    """
+    pairs = np.array(matrix, dtype=float)
+    np.fill_diagonal(pairs, 0)
+    n = len(pairs)
+
+    def at(w: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            mean: Array = ((w @ pairs) * w).sum(1) / (w.sum(1) ** 2 - (w**2).sum(1))
+        return mean
+
+    return Statistic(n, at)
+
+
+def seed_mean(values: Sequence[float]) -> Statistic:
+    """The mean of one value per seed."""
+    array = np.array(values, dtype=float)
+    return Statistic(len(array), lambda w: w @ array / w.sum(1))
+
+
+def smallest(estimates: Sequence[Estimate]) -> Estimate:
+    """The smallest of several figures, for an excess over the largest of several nulls.
+
+    Its interval runs from the smallest lower to the smallest upper end. It errs on neither side more often than the
+    single intervals do: it lies above the smallest figure only if that figure's own interval does, and likewise below
+    (the intersection-union principle, Berger 1982).
+    """
+    least = min(estimates, key=lambda estimate: inf if estimate.value is None else estimate.value)
+    lows, highs = [e.low for e in estimates if e.low is not None], [e.high for e in estimates if e.high is not None]
+    if any(e.value is None for e in estimates):
+        return Estimate(value=None, n=least.n, method="cannot be computed")
+    if min(len(lows), len(highs)) < len(estimates):
+        return least.model_copy(update={"low": None, "high": None})
+    return least.model_copy(update={"low": min(lows), "high": min(highs)})

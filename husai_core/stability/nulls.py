@@ -1,0 +1,99 @@
+"""What overlap means nothing: dictionaries that have only their shape in common."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from husai_core.estimate import Estimate
+from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.sae import SAE
+from husai_core.seeding import generator
+from husai_core.stability.intervals import Independent
+from husai_core.stability.matching import pw_mcc
+from husai_core.stability.overlap import best_matches
+
+DRAWS = 200
+ASSIGNMENT_DRAWS = 24
+
+
+@dataclass(frozen=True)
+class Null:
+    """Mean of a metric over `draws` simulated pairs, with the standard error of that mean."""
+
+    mean: float
+    standard_error: float
+    draws: int
+
+    @property
+    def independent(self) -> Independent:
+        """The null as a term of a difference."""
+        return Independent(self.mean, self.standard_error**2, self.draws - 1)
+
+    def estimate(self) -> Estimate:
+        """The mean with its 95 % interval over draws."""
+        half = 1.96 * self.standard_error
+        method = "mean of simulated pairs, normal quantile"
+        low, high = self.mean - half, self.mean + half
+        return Estimate(value=self.mean, low=low, high=high, n=self.draws, unit="simulated pair", method=method)
+
+
+@cache
+def gaussian(width: int, features: int) -> dict[str, Null]:
+    """Chance level of every decoder metric: two dictionaries of `features` Gaussian directions in `width` dimensions.
+
+    It depends on the shape: PWMCC is 0.283 for 512 features in 128 dimensions, 0.152 for 1024 in 512. The draws of a
+    shape are the same in every process. The assignment, whose cost is cubic, is solved for the first
+    `ASSIGNMENT_DRAWS` pairs only; its standard error tells.
+    """
+    rng = generator(0, "gaussian-null", width, features)
+    values = defaultdict[str, list[float]](list)
+    for draw in range(DRAWS):
+        a, b = torch.randn(2, features, width, generator=rng)
+        found = best_matches(a, b)
+        values["pwmcc"].append(found.pwmcc)
+        values["mmcs_signed"].append(found.mmcs_signed)
+        values["shared_fraction_0_7"].append(found.shared_fraction(0.7))
+        if draw < ASSIGNMENT_DRAWS:
+            values["pw_mcc"].append(pw_mcc(a, b))
+    return {metric: _null(torch.tensor(drawn, dtype=torch.float64)) for metric, drawn in values.items()}
+
+
+def random_saes(recipe: SAERecipe, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:
+    """Untrained SAEs: Gaussian unit decoders, encoders tied to them, centred on `rows` [n, d].
+
+    The activations of their latents agree as much as the geometry of the rows makes random directions agree.
+    """
+    saes = []
+    for seed in seeds:
+        drawn = torch.randn(recipe.d_sae, rows.shape[1], generator=generator(seed, "random-sae"))
+        decoder = torch.nn.functional.normalize(drawn, dim=1)
+        saes.append(
+            SAE(
+                architecture=recipe.architecture,
+                k=recipe.k,
+                W_enc=decoder.T,
+                b_enc=torch.zeros(recipe.d_sae),
+                W_dec=decoder,
+                b_dec=rows.mean(0),
+            )
+        )
+    return saes
+
+
+def shuffled(rows: Tensor, seed: int, use: str) -> Tensor:
+    """Rows [n, d] with every dimension permuted on its own: same marginals, no joint structure left.
+
+    `use` names the split, so that equal seeds shuffle different splits differently.
+    """
+    rng = generator(seed, "shuffled", use)
+    return torch.stack([column[torch.randperm(len(rows), generator=rng)] for column in rows.T], dim=1)
+
+
+def _null(values: Tensor) -> Null:
+    return Null(float(values.mean()), float(values.std() / len(values) ** 0.5), len(values))

@@ -1,0 +1,85 @@
+"""Retraining inside a stress: the same recipe and seeds on other rows, one group after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from husai_core.kinds.base import Job, KindError
+from husai_core.saes import checkpoint
+from husai_core.saes.evaluate import evaluate
+from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.sae import SAE
+from husai_core.saes.trainer import TrainedSAE, train
+from husai_core.stability.panels import Member
+
+FIGURES = ("normalised_mse", "dead_fraction")
+
+
+class Trainings:
+    """A known number of trainings with one recipe and the same seeds, reported as one progress."""
+
+    def __init__(self, job: Job, recipe: SAERecipe, seeds: Sequence[int], count: int) -> None:
+        self.job, self.recipe, self.seeds, self.count, self.finished = job, recipe, seeds, count, 0
+
+    def run(
+        self,
+        label: str,
+        rows: Tensor,
+        validation: Tensor,
+        targets: Tensor | None = None,
+        validation_targets: Tensor | None = None,
+    ) -> list[TrainedSAE]:
+        """Train one SAE (with targets, one transcoder) per seed; `label` names the group in the live curves.
+
+        Raises:
+            KindError: a training diverged.
+        """
+
+        def report(done: int, total: int, figures: dict[str, float]) -> None:
+            done += self.finished * total
+            self.job.progress(done, self.count * total, "rows")
+            if figures:
+                self.job.metrics(done, {f"{name}/{label}": figures[name] for name in FIGURES})
+
+        trained = train(
+            self.recipe,
+            rows,
+            self.seeds,
+            validation=validation,
+            targets=targets,
+            validation_targets=validation_targets,
+            device=self.job.device,
+            on_step=report,
+        )
+        for sae in trained:
+            _check(sae, label)
+        self.finished += 1
+        return trained
+
+
+def member(sae: SAE, seed: int, drift: float, converged: bool, rows: Tensor, targets: Tensor | None = None) -> Member:
+    """The table row of one SAE on held-out rows [n, d_in] (of a transcoder, also targets [n, d_out])."""
+    figures = evaluate(sae, rows, targets)
+    return Member(
+        seed=seed,
+        explained_variance=figures.explained_variance,
+        normalised_mse=figures.normalised_mse,
+        l0=figures.l0,
+        dead_fraction=figures.dead_fraction,
+        drift_from_init=drift,
+        converged=converged,
+    )
+
+
+def members(trained: Sequence[TrainedSAE], rows: Tensor, targets: Tensor | None = None) -> list[Member]:
+    """The table of a trained group on held-out rows."""
+    return [member(sae, sae.seed, sae.drift_from_init, sae.converged, rows, targets) for sae in trained]
+
+
+def _check(sae: TrainedSAE, label: str) -> None:
+    try:
+        checkpoint.check(sae)
+    except KindError as error:
+        raise KindError(f"training of the {label} group with seed {sae.seed} diverged: {error}") from error

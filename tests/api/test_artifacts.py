@@ -1,0 +1,95 @@
+"""Uploading and fetching files by digest."""
+
+import base64
+import hashlib
+
+import httpx
+
+from tests.api.serving import MAX_UPLOAD, Server, slug
+
+
+def upload(client: httpx.Client, data: bytes, name: str = "weights.bin", **headers: str) -> httpx.Response:
+    digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+    given = {"Content-Type": "application/octet-stream", "Content-Digest": f"sha-256=:{digest}:"} | headers
+    return client.post("/v1/artifacts", params={"name": name}, content=data, headers=given)
+
+
+def test_an_upload_comes_back_by_digest(ada):
+    data = bytes(range(256)) * 8000
+    made = upload(ada, data)
+    assert made.status_code == 201
+    artifact = made.json()
+    blob = hashlib.sha256(data).hexdigest()
+    assert artifact["files"] == {"weights.bin": {"sha256": blob, "size": len(data)}}
+    assert made.headers["location"] == f"/v1/artifacts/{artifact['sha256']}"
+    index = ada.get(f"/v1/artifacts/{artifact['sha256']}")
+    assert index.json() == {"type": "upload", "files": artifact["files"]}
+    assert hashlib.sha256(index.content).hexdigest() == artifact["sha256"]
+    fetched = ada.get(f"/v1/artifacts/{blob}")
+    assert fetched.content == data
+    assert fetched.headers["etag"] == f'"{blob}"'
+    assert "immutable" in fetched.headers["cache-control"]
+    assert ada.get(f"/v1/artifacts/{blob}", headers={"If-None-Match": fetched.headers["etag"]}).status_code == 304
+    head = ada.head(f"/v1/artifacts/{blob}")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(data)))
+    listed = ada.get("/v1/artifacts?type=upload&limit=1").json()["items"]
+    assert listed[0]["sha256"] == artifact["sha256"]
+
+
+def test_ranges_of_a_file(ada):
+    data = bytes(i % 251 for i in range(1 << 20))
+    upload(ada, data)
+    path = f"/v1/artifacts/{hashlib.sha256(data).hexdigest()}"
+    for header, part in {"bytes=10-19": data[10:20], "bytes=-5": data[-5:], "bytes=600000-": data[600000:]}.items():
+        response = ada.get(path, headers={"Range": header})
+        assert (response.status_code, response.content) == (206, part)
+        assert int(response.headers["content-length"]) == len(part)
+    beyond = ada.get(path, headers={"Range": f"bytes={1 << 20}-"})
+    assert slug(beyond) == (416, "range-not-satisfiable")
+    assert beyond.headers["content-range"] == f"bytes */{1 << 20}"
+    assert ada.get(path, headers={"Range": "rows=1-2"}).status_code == 200
+
+
+def test_bad_uploads_leave_nothing(ada, server: Server):
+    wrong = base64.b64encode(bytes(32)).decode()
+    data = b"something else"
+    assert slug(upload(ada, data, **{"Content-Digest": f"sha-256=:{wrong}:"})) == (422, "digest-mismatch")
+    assert not server.store.exists(hashlib.sha256(data).hexdigest())
+    assert slug(upload(ada, data, **{"Content-Digest": "md5=:AAAA:"})) == (422, "invalid-request")
+    assert slug(upload(ada, data, **{"Content-Type": "text/plain"})) == (415, "unsupported-media-type")
+    for name in ("../key", "a/b", "", ".hidden"):
+        assert slug(upload(ada, data, name)) == (422, "invalid-request")
+    assert slug(upload(ada, bytes(MAX_UPLOAD + 1))) == (413, "body-too-large")
+    assert slug(ada.post("/v1/artifacts", params={"name": "x", "type": "result"}, content=b"")) == (
+        422,
+        "invalid-request",
+    )
+    assert not list(server.home.glob(".upload-*"))
+
+
+def test_unknown_artifacts(ada):
+    assert slug(ada.get("/v1/artifacts/" + "0" * 64)) == (404, "unknown-artifact")
+    assert slug(ada.get("/v1/artifacts/..%2Fkey")) == (404, "not-found")
+    assert slug(ada.get("/v1/artifacts/xyz")) == (404, "unknown-artifact")
+
+
+def test_a_tree_of_uploaded_files(ada):
+    files = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("cfg.json", "model.bin")}
+    for name in files:
+        assert upload(ada, name.encode(), name).status_code == 201
+    made = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
+    assert made.status_code == 201
+    assert made.json()["size"] == len("cfg.jsonmodel.bin")
+    again = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
+    assert again.json()["sha256"] == made.json()["sha256"]
+    unknown = ada.post("/v1/artifacts/trees", json={"files": {"x": "0" * 64}})
+    assert slug(unknown) == (422, "unknown-artifact")
+    forged = ada.post("/v1/artifacts/trees", json={"type": "result", "files": files})
+    assert slug(forged) == (422, "invalid-request")
+
+
+def test_an_uploaded_index_is_not_an_artifact_of_that_type(ada):
+    forged = b'{"files":{},"type":"activations"}'
+    upload(ada, forged, "index.json")
+    inputs = {"activations": hashlib.sha256(forged).hexdigest()}
+    assert slug(ada.post("/v1/jobs", json={"kind": "train.sae", "inputs": inputs})) == (422, "unknown-artifact")

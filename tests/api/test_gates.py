@@ -1,0 +1,117 @@
+"""Policies, candidates and decisions."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from husai_core.release import bundle as bundles
+from husai_core.release import policy as policies
+from husai_core.release.decide import decide
+from husai_core.release.evidence import Control, Controls
+from services.tables import Candidate
+from tests.api.serving import Server, slug
+
+NOBODY = "f" * 64
+
+
+def make_candidate(server: Server, submit, tmp_path) -> str:
+    """Finish an SAE job as a worker would; returns the candidate's digest."""
+    folders = [tmp_path / name for name in ("activations", "sae")]
+    for folder in folders:
+        folder.mkdir()
+    source = server.claim(submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"])
+    rows = server.stored("activations", {"cfg.json": tmp_path.name.encode()}, folders[0])
+    server.finish(source, {}, {"activations": [rows]})
+    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256})["id"])
+    cfg = f'{{"architecture":"topk","d_sae":64,"husai":{{"run":"{tmp_path.name}"}}}}'
+    sae = server.stored("sae", {"cfg.json": cfg.encode()}, folders[1])
+    server.finish(training, {}, {"saes": [sae]})
+    return sae.sha256
+
+
+def test_policies(ada):
+    listed = ada.get("/v1/policies").json()["items"]
+    assert {policy["name"] for policy in listed} >= {"strict", "reference-2026-02"}
+    strict = ada.get("/v1/policies/strict").json()
+    assert strict in listed
+    assert {"name", "statistic", "threshold"} <= set(strict["rules"][0])
+    assert slug(ada.get("/v1/policies/lenient")) == (404, "unknown-policy")
+
+
+def test_nothing_is_known_about_an_unknown_candidate(ada):
+    assert slug(ada.get(f"/v1/candidates/{NOBODY}")) == (404, "unknown-candidate")
+    assert slug(ada.post("/v1/gates/strict/decisions", json={"candidate": NOBODY})) == (404, "unknown-candidate")
+    assert slug(ada.post("/v1/gates/lenient/decisions", json={"candidate": NOBODY})) == (404, "unknown-policy")
+    none = ada.get(f"/v1/gates/strict/decisions/latest?subject={NOBODY}&wait=0.2")
+    assert slug(none) == (404, "unknown-decision")
+    assert "retry-after" in none.headers
+    assert slug(ada.get("/v1/decisions/" + "0" * 24)) == (404, "unknown-decision")
+    assert slug(ada.get("/v1/decisions/" + "0" * 24 + "/bundle")) == (404, "unknown-decision")
+    assert slug(ada.get("/v1/gates/strict/decisions/latest")) == (422, "invalid-request")
+    badge = ada.get(f"/v1/gates/strict/badge.svg?subject={NOBODY}")
+    assert badge.headers["content-type"] == "image/svg+xml"
+    assert "undecided" in badge.text
+
+
+def test_a_candidate_can_be_judged(ada: httpx.Client, submit, server: Server, tmp_path):
+    candidate = make_candidate(server, submit, tmp_path)
+    document = ada.get(f"/v1/candidates/{candidate}").json()
+    assert document["facts"]["d_sae"] == 64
+    assert ada.get(f"/v1/jobs/{document['job']}").json()["kind"] == "train.sae"
+    assert ada.get("/v1/candidates?limit=1").json()["items"][0]["sha256"] == candidate
+    asked = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate})
+    job = asked.json()
+    assert asked.status_code == 202
+    assert (job["kind"], job["priority"], job["inputs"]["candidate"]) == ("release.gate", "gate", [candidate])
+    assert job["spec"]["policy"] == "strict"
+    children = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
+    assert children
+    assert {child["parent"] for child in children} == {job["id"]}
+    with server.database.read() as session:
+        assert session.get_one(Candidate, candidate).siblings == []
+
+
+def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: Server, tmp_path):
+    candidate = make_candidate(server, submit, tmp_path)
+    job = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}, headers={"Idempotency-Key": "g"}).json()
+    again = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}, headers={"Idempotency-Key": "g"})
+    assert (again.status_code, again.json()["id"]) == (200, job["id"])
+    for child in ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]:
+        ada.post(f"/v1/jobs/{child['id']}:cancel")
+    claim = server.claim(job["id"])
+    folder = tmp_path / "decision"
+    folder.mkdir()
+    policy, controls = policies.load("strict"), Controls(good=Control(reason="none"), bad=Control(reason="none"))
+    decision = decide(policy, candidate, [], controls, job["spec"]["as_of"]).model_dump(mode="json")
+    bundles.write(folder, policy, [], controls, decision)
+    stored = server.stored("decision", {}, folder)
+
+    path = f"/v1/gates/strict/decisions/latest?subject={candidate}"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ada.get, f"{path}&wait=20")
+        time.sleep(0.5)
+        server.finish(claim, decision, {"decision": [stored]})
+        answer = waiting.result(10)
+    document = answer.json()
+    assert (document["verdict"], document["candidate"], document["job"]) == ("inconclusive", candidate, job["id"])
+    assert document["rules"] == decision["rules"]
+    etag = answer.headers["etag"]
+    assert ada.get(path, headers={"If-None-Match": etag}).status_code == 304
+    one = ada.get(f"/v1/decisions/{document['id']}")
+    assert one.json() == document
+    assert "immutable" in one.headers["cache-control"]
+    bundle = ada.get(f"/v1/decisions/{document['id']}/bundle").json()
+    report = bundles.verify(bundle)
+    assert (report.ok, report.verdict) == (True, "inconclusive")
+    assert ada.get("/v1/decisions?limit=1").json()["items"] == [document]
+    eve = server.client(server.make_key("eve", ["read"]))
+    assert eve.get(f"/v1/decisions/{document['id']}").json() == document | {"job": None}
+    badge = ada.get(f"/v1/gates/strict/badge.svg?subject={candidate}")
+    assert "inconclusive" in badge.text
+    assert (
+        ada.get(
+            badge.url.path, params={"subject": candidate}, headers={"If-None-Match": badge.headers["etag"]}
+        ).status_code
+        == 304
+    )

@@ -1,0 +1,233 @@
+"""Submitting, reading, listing and cancelling over HTTP."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from sqlalchemy import func, select
+
+from services.tables import Execution, Job
+from tests.api.serving import Server, slug
+
+UNKNOWN = "0" * 24
+DIGEST = "a" * 64
+
+
+def test_submit_answers_202_with_location_and_document(ada, submit):
+    response = ada.post(
+        "/v1/jobs", json={"kind": "train.transformer", "spec": {"seed": 7}, "labels": ["a/b"], "priority": "batch"}
+    )
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert response.headers["etag"] == f'"{job["id"]}-{job["version"]}"'
+    assert response.headers["retry-after"] == "1"
+    assert (job["state"], job["queue"], job["owner"], job["labels"]) == ("queued", "train", "ada", ["a/b"])
+    assert job["spec"]["p"] == 113
+    assert job["created_at"].endswith("Z")
+    assert (job["outputs"], job["result"], job["priority"]) == ({}, None, "batch")
+    assert ada.get(response.headers["location"]).json() == job
+
+
+def test_bad_submissions_name_the_field(ada):
+    def post(body):
+        return ada.post("/v1/jobs", json=body)
+
+    unknown = post({"kind": "train.everything"})
+    assert slug(unknown) == (422, "unknown-kind")
+    assert "train.transformer" in unknown.json()["known"]
+    assert slug(post({"spec": {}})) == (422, "invalid-request")
+    for spec, detail in (
+        ({"stpes": 3}, "spec.stpes: unknown field"),
+        ({"steps": 0}, "spec.steps: Input should be greater than or equal to 1"),
+        ({"lr": "fast"}, "spec.lr: Input should be a valid number, unable to parse string as a number"),
+    ):
+        response = post({"kind": "train.transformer", "spec": spec})
+        assert slug(response) == (422, "invalid-spec")
+        assert response.json()["detail"] == detail
+    nested = post({"kind": "train.sae", "spec": {"recipe": {"d_sae": 4, "k": -1}}})
+    assert nested.json()["errors"][0]["field"].startswith("spec.recipe.")
+    extra = post({"kind": "train.transformer", "colour": 1})
+    assert slug(extra) == (422, "invalid-request")
+    assert extra.json()["detail"] == "colour: unknown field"
+    assert slug(post({"kind": "train.transformer", "priority": "now"})) == (422, "invalid-request")
+
+
+def test_bad_bodies_are_refused(ada):
+    def post(content, type="application/json"):
+        return ada.post("/v1/jobs", content=content, headers={"content-type": type})
+
+    assert slug(post(b"{")) == (422, "invalid-request")
+    assert slug(post(b'"\xff"')) == (400, "invalid-request")
+    assert slug(post(b"[" * 100_000)) == (400, "invalid-request")
+    assert slug(post(b"kind=x", "text/plain")) == (415, "unsupported-media-type")
+    assert slug(post(b" " * (1 << 20) + b"{}")) == (413, "body-too-large")
+
+    def endless():
+        for _ in range(64):
+            yield b" " * (1 << 16)
+
+    assert slug(post(endless())) == (413, "body-too-large")
+
+
+def test_inputs_are_checked_at_submission(ada, submit, server: Server):
+    def post(**inputs):
+        return ada.post("/v1/jobs", json={"kind": "train.sae", "inputs": inputs})
+
+    assert slug(post()) == (422, "missing-input")
+    assert slug(post(activations=DIGEST)) == (422, "unknown-artifact")
+    assert slug(post(activations="not a digest")) == (422, "invalid-request")
+    assert slug(post(activations=[{"job": UNKNOWN, "output": "activations"}])) == (404, "unknown-job")
+    eve = server.client(server.make_key("eve", ["read", "submit"]))
+    hers = submit(eve)["id"]
+    assert slug(post(activations={"job": hers, "output": "activations"})) == (404, "unknown-job")
+    job = submit(kind="train.sae", spec={}, inputs={"activations": {"job": submit()["id"], "output": "activations"}})
+    assert job["state"] == "waiting"
+    assert job["digest"] is None
+
+
+def test_dry_run_stores_nothing(ada, server: Server):
+    with server.database.read() as session:
+        before = session.scalar(select(func.count(Job.id)))
+    response = ada.post("/v1/jobs?dry_run=true", json={"kind": "train.transformer", "spec": {"seed": 99}})
+    assert response.status_code == 200
+    (cell,) = response.json()["cells"]
+    assert (cell["kind"], cell["spec"]["seed"], cell["spec"]["p"]) == ("train.transformer", 99, 113)
+    missing = ada.post("/v1/jobs?dry_run=1", json={"kind": "train.sae"}).json()
+    assert "activations" in missing["missing"][0]
+    assert slug(ada.post("/v1/jobs?dry_run=1", json={"kind": "x"})) == (422, "unknown-kind")
+    with server.database.read() as session:
+        assert session.scalar(select(func.count(Job.id))) == before
+
+
+def test_one_idempotency_key_makes_one_job(ada, server: Server):
+    body = {"kind": "train.transformer", "spec": {"seed": 11}}
+
+    def post(_):
+        return ada.post("/v1/jobs", json=body, headers={"Idempotency-Key": "once"})
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(post, range(200)))
+    assert {answer.json()["id"] for answer in answers} == {answers[0].json()["id"]}
+    assert sorted(answer.status_code for answer in answers) == [200] * 199 + [202]
+    other = ada.post("/v1/jobs", json=body | {"labels": ["x"]}, headers={"Idempotency-Key": "once"})
+    assert slug(other) == (422, "idempotency-mismatch")
+    eve = server.client(server.make_key("eve", ["submit"]))
+    theirs = eve.post("/v1/jobs", json=body, headers={"Idempotency-Key": "once"})
+    assert theirs.status_code == 202
+    assert slug(ada.post("/v1/jobs", json=body, headers={"Idempotency-Key": "x" * 256})) == (422, "invalid-request")
+
+
+def test_equal_specs_share_one_execution(ada, server: Server):
+    body = {"kind": "train.transformer", "spec": {"seed": 12}}
+    with ThreadPoolExecutor(16) as pool:
+        ids = {answer.json()["id"] for answer in pool.map(lambda _: ada.post("/v1/jobs", json=body), range(50))}
+    assert len(ids) == 50
+    with server.database.read() as session:
+        executions = session.scalars(select(Job.execution_id).where(Job.id.in_(ids))).all()
+        assert len(set(executions)) == 1
+        digest = session.get_one(Execution, executions[0]).digest
+        assert session.scalar(select(func.count(Execution.id)).where(Execution.digest == digest)) == 1
+    apart = ada.post("/v1/jobs", json=body | {"reuse": "never"}).json()
+    with server.database.read() as session:
+        assert session.get_one(Job, apart["id"]).execution_id not in executions
+
+
+def test_cancel_retry_and_rerun_respect_the_state(ada, submit):
+    job = submit()
+    path = f"/v1/jobs/{job['id']}"
+    assert slug(ada.post(f"{path}:retry")) == (409, "not-retryable")
+    cancelled = ada.post(f"{path}:cancel")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+    assert slug(ada.post(f"{path}:cancel")) == (409, "already-final")
+    assert slug(ada.post(f"{path}:rerun"))[0] == 409
+    again = ada.post(f"{path}:retry")
+    assert again.status_code == 202
+    assert again.json()["retry_of"] == job["id"]
+    assert again.headers["location"] == f"/v1/jobs/{again.json()['id']}"
+    assert ada.get(path).json()["state"] == "cancelled"
+
+
+def test_jobs_of_others_do_not_exist(admin: httpx.Client, submit, server: Server):
+    job = submit()
+    eve = server.client(server.make_key("eve", ["read", "submit"]))
+    for path in ("", "/events", "/logs", "/lineage", "/report"):
+        assert slug(eve.get(f"/v1/jobs/{job['id']}{path}")) == (404, "unknown-job")
+    for action in ("cancel", "retry", "rerun"):
+        assert slug(eve.post(f"/v1/jobs/{job['id']}:{action}")) == (404, "unknown-job")
+    assert admin.get(f"/v1/jobs/{job['id']}").json()["owner"] == "ada"
+    assert slug(eve.get("/v1/jobs/not-an-id")) == (404, "unknown-job")
+
+
+def test_pages_follow_each_other_without_gap_or_repeat(server: Server, submit):
+    bob = server.client(server.make_key("bob", ["read", "submit"]))
+    made = [submit(bob, labels=[f"l{n % 2}"])["id"] for n in range(7)]
+    seen, path = [], "/v1/jobs?limit=3"
+    while path:
+        response = bob.get(path)
+        seen += [job["id"] for job in response.json()["items"]]
+        path = str(response.links["next"]["url"]) if "next" in response.links else None
+        assert (path is None) == (response.json()["next"] is None)
+    assert seen == made[::-1]
+    labelled = bob.get("/v1/jobs", params={"label": "l1", "kind": "train.transformer", "state": "queued"}).json()
+    assert [job["id"] for job in labelled["items"]] == made[1::2][::-1]
+    assert bob.get("/v1/jobs?state=succeeded").json()["items"] == []
+
+
+def test_bad_queries_are_refused(ada):
+    assert slug(ada.get("/v1/jobs?cursor=%21")) == (400, "bad-cursor")
+    assert slug(ada.get("/v1/jobs?cursor=WzFd")) == (400, "bad-cursor")
+    for path in ("artifacts", "candidates", "decisions", "keys"):
+        assert slug(ada.get(f"/v1/{path}?cursor=W10")) == (400, "bad-cursor")
+    assert slug(ada.get("/v1/jobs?limit=0")) == (422, "invalid-request")
+    assert slug(ada.get("/v1/jobs?state=lost")) == (422, "invalid-request")
+    unknown = ada.get("/v1/jobs?limt=3")
+    assert slug(unknown) == (422, "invalid-request")
+    assert unknown.json()["detail"] == "limt: unknown query parameter"
+    assert slug(ada.post("/v1/jobs/" + UNKNOWN + ":cancel?force=1")) == (422, "invalid-request")
+    assert slug(ada.get("/v1/nothing")) == (404, "not-found")
+    wrong = ada.put("/v1/jobs")
+    assert slug(wrong) == (405, "method-not-allowed")
+    assert "POST" in wrong.headers["allow"]
+
+
+def test_a_finished_job_shows_outputs_and_result_and_is_reused(ada, submit, server: Server, tmp_path):
+    job = submit()
+    claim = server.claim(job["id"])
+    running = ada.get(f"/v1/jobs/{job['id']}").json()
+    assert (running["state"], running["attempt"]) == ("running", 1)
+    assert running["version"] > job["version"]
+    model = server.stored("transformer", {"cfg.json": b"{}"}, tmp_path)
+    server.finish(claim, {"steps": 3}, {"transformer": [model]})
+    done = ada.get(f"/v1/jobs/{job['id']}").json()
+    assert (done["state"], done["result"], done["outputs"]) == (
+        "succeeded",
+        {"steps": 3},
+        {"transformer": [model.sha256]},
+    )
+    again = ada.post("/v1/jobs", json={"kind": job["kind"], "spec": job["spec"]})
+    assert again.status_code == 200
+    assert (again.json()["reused_from"], again.json()["result"]) == (job["id"], {"steps": 3})
+    graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
+    assert [job["id"], model.sha256, "transformer"] in graph["edges"]
+    assert {node["id"]: node["label"] for node in graph["nodes"]}[model.sha256] == "transformer"
+    consumer = submit(kind="train.activations", spec={}, inputs={"transformer": model.sha256})
+    edges = ada.get(f"/v1/jobs/{consumer['id']}/lineage").json()["edges"]
+    assert [model.sha256, consumer["id"], "transformer"] in edges
+    assert [job["id"], model.sha256, "transformer"] in edges
+
+
+def test_a_study_shows_its_children(ada):
+    planned = ada.post("/v1/jobs?dry_run=true", json={"kind": "study.pipeline"}).json()["cells"]
+    job = ada.post("/v1/jobs", json={"kind": "study.pipeline"}).json()
+    assert (job["state"], job["queue"]) == ("waiting", "control")
+    children = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
+    assert {(one["name"], one["kind"]) for one in children} == {(one["name"], one["kind"]) for one in planned}
+    assert {one["parent"] for one in children} == {job["id"]}
+    graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
+    assert {tuple(edge) for edge in graph["edges"]} == {(job["id"], one["id"], "child") for one in children}
+    report = ada.get(f"/v1/jobs/{job['id']}/report")
+    assert report.headers["content-type"].startswith("text/html")
+    assert job["id"] in report.text
+    assert ada.post(f"/v1/jobs/{job['id']}:cancel").json()["state"] == "cancelled"
+    after = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
+    assert {one["state"] for one in after} <= {"cancelled", "failed"}

@@ -1,0 +1,71 @@
+"""Keys and scopes."""
+
+import time
+
+import httpx
+
+from tests.api.serving import Server, slug
+
+
+def test_without_a_good_key_nothing_below_v1_answers(server: Server):
+    good = server.make_key("ada", ["read"])
+    expired = server.make_key("ada", ["read"], expires_at=1.0)
+    for headers in (
+        {},
+        {"Authorization": "Basic eDp5"},
+        {"Authorization": "Bearer x"},
+        {"Authorization": f"Bearer {good[:-1]}~"},
+        {"Authorization": f"Bearer {good[:-8]}" + "A" * 8},
+    ):
+        response = httpx.get(f"{server.url}/v1/jobs", headers=headers)
+        assert slug(response) == (401, "bad-key")
+        assert response.headers["www-authenticate"].startswith("Bearer")
+        assert good[15:-8] not in response.text
+    assert slug(server.client(expired).get("/v1/jobs")) == (401, "expired-key")
+    assert server.client(good).get("/v1/jobs").status_code == 200
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+        assert httpx.get(server.url + path).status_code == 200
+
+
+def test_scopes_are_enforced(server: Server):
+    reader = server.client(server.make_key("rita", ["read"]))
+    submitter = server.client(server.make_key("sam", ["submit"]))
+    job = {"kind": "train.transformer"}
+    assert slug(reader.post("/v1/jobs", json=job)) == (403, "wrong-scope")
+    assert slug(submitter.get("/v1/jobs")) == (403, "wrong-scope")
+    assert slug(reader.post("/v1/gates/strict/decisions", json={"candidate": "0" * 64})) == (403, "wrong-scope")
+    assert slug(reader.post("/v1/keys", json={"name": "x", "scopes": ["admin"]})) == (403, "wrong-scope")
+
+
+def test_a_key_lives_from_making_to_revoking(admin, server: Server):
+    made = admin.post("/v1/keys", json={"name": "ci", "scopes": ["read"], "owner": "robot", "role": "ci"})
+    assert made.status_code == 201
+    assert made.headers["cache-control"] == "no-store"
+    key = made.json()
+    robot = server.client(key["token"])
+    listed = robot.get("/v1/keys")
+    assert [one["id"] for one in listed.json()["items"]] == [key["id"]]
+    assert key["token"] not in listed.text
+    assert "mac" not in listed.json()["items"][0]
+    assert {one["owner"] for one in admin.get("/v1/keys?limit=200").json()["items"]} >= {"admin", "robot"}
+    eve = server.client(server.make_key("eve", ["read"]))
+    assert slug(eve.delete(f"/v1/keys/{key['id']}")) == (404, "unknown-key")
+    gone = admin.delete(f"/v1/keys/{key['id']}")
+    assert gone.json()["revoked_at"] is not None
+    assert slug(robot.get("/v1/keys")) == (401, "revoked-key")
+
+
+def test_a_key_may_not_exceed_its_owner(admin):
+    body = {"name": "n", "scopes": ["submit"], "owner": "robot2", "role": "ci"}
+    assert slug(admin.post("/v1/keys", json=body)) == (409, "wrong-role")
+    assert slug(admin.post("/v1/keys", json={"name": "n", "scopes": ["root"]})) == (422, "invalid-request")
+    assert slug(admin.post("/v1/keys", json={"name": "n", "scopes": []})) == (422, "invalid-request")
+
+
+def test_an_expiry_takes_effect(admin, server: Server):
+    made = admin.post("/v1/keys", json={"name": "brief", "scopes": ["read"], "expires_in_days": 0.5 / 86_400})
+    brief = server.client(made.json()["token"])
+    deadline = time.monotonic() + 10
+    while (response := brief.get("/v1/keys")).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert slug(response) == (401, "expired-key")

@@ -1,0 +1,106 @@
+"""The process: start, imports, memory, headers, metrics, and the committed OpenAPI document."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from api import openapi
+from tests.api.serving import ROOT, Server, start, stop
+
+HEAVY = ("torch", "scipy", "numpy", "transformer_lens", "transformers")
+
+
+def test_building_the_application_loads_no_numerical_library(tmp_path):
+    code = (
+        "import sys; from api.app import create_app; create_app().openapi();"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={"HUSAI_HOME": str(tmp_path)}, capture_output=True, check=True
+    )
+    assert run.stdout.decode().strip() == "[]"
+
+
+def test_the_committed_openapi_document_is_current():
+    assert json.loads(openapi.COMMITTED.read_text()) == json.loads(openapi.text())
+
+
+def test_every_kind_documents_its_spec(server: Server):
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    kinds = server.admin.get("/v1/kinds").json()["items"]
+    assert set(body["discriminator"]["mapping"]) == {kind["name"] for kind in kinds}
+    sae = server.admin.get("/v1/kinds/train.sae").json()
+    assert sae in kinds
+    assert sae["inputs"]["activations"]["type"] == "activations"
+    assert "recipe" in sae["spec_schema"]["properties"]
+
+
+def test_security_headers_and_request_ids(server: Server):
+    first, second = httpx.get(f"{server.url}/healthz"), httpx.get(f"{server.url}/nowhere")
+    for response in (first, second):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "server" not in response.headers
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+def test_an_unexpected_error_tells_nothing(tmp_path):
+    server = start(tmp_path / "home")
+    try:
+        client = server.admin
+        job = client.post("/v1/jobs", json={"kind": "train.transformer"}).json()
+        with server.database.write() as session:
+            session.connection().exec_driver_sql("UPDATE jobs SET priority = 99")
+        response = client.get(f"/v1/jobs/{job['id']}")
+        assert response.status_code == 500
+        problem = response.json()
+        assert problem["type"] == "urn:husai:problem:internal-error"
+        assert problem["request_id"] == response.headers["x-request-id"]
+        assert "KeyError" not in response.text
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+    finally:
+        stop(server)
+
+
+def test_metrics_count_requests_and_jobs(server: Server, submit):
+    submit()
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'husai_jobs{state="queued"}' in text
+    assert 'husai_queue_depth{queue="train",state="queued"}' in text
+    assert 'husai_http_requests_total{method="POST",route="/jobs",status="202"}' in text
+
+
+def test_queue_and_workers(server: Server, submit):
+    cara = server.client(server.make_key("cara", ["read", "submit"]))
+    assert cara.get("/v1/queue").json()["mine"]["train"] == {}
+    submit(cara)
+    queue = cara.get("/v1/queue").json()
+    assert queue["mine"]["train"] == {"queued": 1}
+    assert queue["queues"]["train"]["queued"] >= 1
+    assert cara.get("/v1/workers").json()["items"] == []
+
+
+def test_a_fresh_home_is_ready_soon_and_memory_stays_small(tmp_path):
+    server = start(tmp_path / "home")
+    try:
+        token = (server.home / "key").read_text().strip()
+        job = server.admin.post("/v1/jobs", json={"kind": "train.transformer"}).json()
+        paths = ["/v1/jobs", f"/v1/jobs/{job['id']}", "/v1/queue", "/healthz", "/v1/kinds/train.sae"]
+
+        def get_many(part: int) -> set[int]:
+            with server.client(token) as client:
+                return {client.get(paths[n % len(paths)]).status_code for n in range(2500)}
+
+        with ThreadPoolExecutor(4) as pool:
+            assert set.union(*pool.map(get_many, range(4))) == {200}
+        status = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        assert resident < 150_000
+        assert server.started_in_cpu < 3
+    finally:
+        stop(server)

@@ -1,0 +1,135 @@
+"""A service whose processes are started again at once when they die, and whose failpoints can be armed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from sqlalchemy import func, select
+
+from services.db import Database
+from services.tables import Execution, Outbox, Result
+
+ROOT = Path(__file__).parents[2]
+
+
+def failpoints() -> list[str]:
+    """The names of all failpoints, read from the code."""
+    files = [*ROOT.glob("services/*.py"), *ROOT.glob("worker/*.py"), *ROOT.glob("api/**/*.py")]
+    return sorted({name for file in files for name in re.findall(r'failpoint\("([\w.]+)"\)', file.read_text())})
+
+
+class Keeper:
+    """One API and one worker process on one home."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home, self.armed = home, home / "armed"
+        self.armed.mkdir(parents=True)
+        self.database = Database(f"sqlite:///{home / 'husai.db'}")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment = {
+            **os.environ, "HUSAI_HOME": str(home), "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light",
+            "PYTHONPATH": str(ROOT), "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1", "HUSAI_DEVICE": "cpu", **environment,
+        }  # fmt: skip
+        self.commands = {"api": ["--port", str(self.port)], "worker": []}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.stopping = threading.Event()
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40)
+
+    def __enter__(self) -> Self:
+        for name in self.commands:
+            self._start(name)
+        threading.Thread(target=self._keep, daemon=True).start()
+        self.until(lambda: (self.home / "key").exists() and self.client.get("/healthz").status_code == 200)
+        self.client.headers["Authorization"] = f"Bearer {(self.home / 'key').read_text().strip()}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+        self.database.close()
+
+    def _start(self, name: str) -> None:
+        log = (self.home / f"{name}.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", name, *self.commands[name]], env=self.environment, stdout=log, stderr=log
+        )
+
+    def _keep(self) -> None:
+        while not self.stopping.wait(0.02):
+            for name, process in self.processes.items():
+                if process.poll() is not None and not self.stopping.is_set():
+                    self._start(name)
+
+    def arm(self, name: str) -> Path:
+        """Kill the next process that passes this point."""
+        file = self.armed / name
+        file.touch()
+        return file
+
+    def until(self, condition: Any, seconds: float = 90) -> Any:
+        """Wait for something to become true, through any connection error."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                if found := condition():
+                    return found
+            time.sleep(0.02)
+        raise AssertionError(f"not within {seconds} s: {(self.home / 'worker.log').read_text()[-2000:]}")
+
+    def post(self, path: str, key: str | None = None, **body: Any) -> dict[str, Any]:
+        """POST through any crash of the API; the Idempotency-Key makes that safe."""
+        headers = {"Idempotency-Key": key} if key else {}
+        answer: httpx.Response = self.until(lambda: self.client.post(path, json=body, headers=headers))
+        assert answer.status_code < 300, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def job(self, id: str, wait: float = 0) -> dict[str, Any]:
+        """A job's document."""
+        return dict(self.until(lambda: self.client.get(f"/v1/jobs/{id}", params={"wait": wait}).json()))
+
+    def finished(self, id: str) -> dict[str, Any]:
+        """A job's document once it has ended."""
+        return dict(self.until(lambda: (job := self.job(id))["finished_at"] and job))
+
+    def supervised(self) -> Iterator[int]:
+        """Process ids of all children of attempts: session leaders forked by this home's forkserver."""
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError, IndexError):
+                environ = (entry / "environ").read_bytes()
+                if f"HUSAI_HOME={self.home}".encode() not in environ.split(b"\0"):
+                    continue
+                session = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[3])
+                if session == int(entry.name) and b"forkserver" in (entry / "cmdline").read_bytes():
+                    yield session
+
+    def settled(self) -> None:
+        """Nothing is left to do, nothing is left behind, and every success has its one result."""
+        self.until(lambda: not list(self.supervised()))
+        self.until(self._outbox_empty)
+        with self.database.read() as session:
+            done = set(session.scalars(select(Execution.id).where(Execution.state == "succeeded")))
+            assert set(session.scalars(select(Result.execution_id))) == done
+        self.until(lambda: not list((self.home / "work").glob("*")))
+
+    def _outbox_empty(self) -> bool:
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(Outbox)) == 0

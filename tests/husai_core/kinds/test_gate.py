@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
+
+from husai_core import identity
+from husai_core.kinds.base import Artifact, Done, Inputs, KindError
+from husai_core.kinds.release import gate
+from husai_core.release import bundle
+from husai_core.release.policy import load
+from tests.husai_core.kinds.studies import Executor, FolderJob
+from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, controls, full_evidence
+
+STRICT = load("strict")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Both controls, measured for real."""
+    executor = Executor(tmp_path_factory.mktemp("controls"))
+    return executor.children(gate.plan(gate.Spec(), {}, {}))
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Inputs:
+    """A candidate with evidence that clears every rule."""
+    evidence = []
+    for number, item in enumerate(full_evidence(STRICT)):
+        folder = tmp_path / f"evidence-{number}"
+        folder.mkdir()
+        (folder / "result.json").write_bytes(identity.canonical(item.document))
+        evidence.append(Artifact(item.digest, "result", folder, item.produced_at))
+    return Inputs({"candidate": [Artifact(CANDIDATE, "sae", tmp_path, AT)], "evidence": evidence})
+
+
+def decide(given: Inputs, done: Mapping[str, Done], folder: Path, **spec: Any) -> tuple[gate.Result, Path]:
+    job = FolderJob(folder)
+    decision = gate.summarise(gate.Spec(as_of=AS_OF, **spec), given, done, job)
+    return decision, job.made[0][2]
+
+
+def pretended() -> dict[str, Done]:
+    made = controls()
+    return {
+        f"{name}-stability": Done("succeeded", None, control.result, {"result": [control.artifact or ""]})
+        for name, control in (("good", made.good), ("bad", made.bad))
+    }
+
+
+def test_the_measured_controls_are_told_apart(measured: dict[str, Done], given: Inputs, tmp_path: Path) -> None:
+    decision, _ = decide(given, measured, tmp_path / "job")
+    assert (decision.verdict, decision.self_test.passed) == ("pass", True)
+    good, bad = decision.self_test.good, decision.self_test.bad
+    assert good.low is not None
+    assert good.low > 0.2
+    assert bad.high is not None
+    assert bad.high < 0.1
+    assert good.artifact == measured["good-stability"].outputs["result"][0]
+
+
+def test_the_artifact_alone_makes_a_bundle_that_verifies(given: Inputs, tmp_path: Path) -> None:
+    decision, folder = decide(given, pretended(), tmp_path / "job")
+    sealed = bundle.seal(folder, Ed25519PrivateKey.generate(), bundle.Chain(seq=1))
+    report = bundle.verify(json.loads(identity.canonical(sealed.model_dump(mode="json"))))
+    assert (report.ok, report.verdict) == (True, decision.verdict)
+    assert len(sealed.evidence) == len(given.many("evidence"))
+
+
+def test_deciding_twice_writes_the_same_bytes(given: Inputs, tmp_path: Path) -> None:
+    folders = [decide(given, pretended(), tmp_path / name)[1] for name in ("one", "two")]
+    one, two = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
+    assert one == two
+    assert set(one) == {"decision.json", "policy.json", "evidence.json", "controls.json"}
+
+
+def test_without_evidence_every_rule_says_what_to_run(given: Inputs, tmp_path: Path) -> None:
+    bare = Inputs({"candidate": given.ports["candidate"]})
+    decision, _ = decide(bare, pretended(), tmp_path / "job")
+    assert decision.verdict == "inconclusive"
+    assert all(rule.settle and rule.settle.startswith("run ") for rule in decision.rules)
+
+
+def test_a_failed_control_makes_the_gate_inconclusive(given: Inputs, tmp_path: Path) -> None:
+    done = pretended() | {
+        "bad-saes": Done("failed", "out of memory"),
+        "bad-stability": Done("failed", "needs bad-saes"),
+    }
+    decision, _ = decide(given, done, tmp_path / "job")
+    assert decision.verdict == "inconclusive"
+    assert "bad-saes: out of memory" in decision.reasons[0]
+
+
+def test_swapped_controls_make_the_gate_inconclusive(given: Inputs, tmp_path: Path) -> None:
+    done = pretended()
+    swapped = {"good-stability": done["bad-stability"], "bad-stability": done["good-stability"]}
+    decision, _ = decide(given, swapped, tmp_path / "job")
+    assert decision.verdict == "inconclusive"
+
+
+def test_controls_are_planned_once_and_do_not_depend_on_the_candidate() -> None:
+    first = gate.plan(gate.Spec(as_of=AS_OF), {"candidate": ["a"]}, {})
+    assert first == gate.plan(gate.Spec(policy="reference-2026-02"), {"candidate": ["b"]}, {})
+    assert gate.plan(gate.Spec(), {}, pretended()) == []
+
+
+def test_a_file_that_is_no_result_is_the_users_mistake(given: Inputs, tmp_path: Path) -> None:
+    first = given.many("evidence")[0]
+    (first.path / "result.json").write_text('{"kind": 5}')
+    with pytest.raises(KindError, match="not a result document"):
+        decide(given, pretended(), tmp_path / "job")
+
+
+def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match="as_of"):
+        gate.summarise(gate.Spec(), given, pretended(), FolderJob(tmp_path / "job"))
+
+
+def test_stale_evidence_is_judged_by_the_artifacts_age(given: Inputs, tmp_path: Path) -> None:
+    old = [replace(artifact, produced_at=0.0) for artifact in given.many("evidence")]
+    decision, _ = decide(Inputs({**given.ports, "evidence": old}), pretended(), tmp_path / "job")
+    assert {rule.verdict for rule in decision.rules} == {"inconclusive"}
+    assert "days old" in decision.rules[0].reason
+
+
+def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:
+    spec = gate.Spec(policy="strict")
+    assert spec.policy_digest == STRICT.digest
+    assert gate.Spec.model_validate(spec.model_dump()) == spec
+    with pytest.raises(ValidationError, match="has digest"):
+        gate.Spec(policy="strict", policy_digest="0" * 64)
+    with pytest.raises(ValidationError, match="no policy"):
+        gate.Spec(policy="lenient")
+
+
+@pytest.mark.parametrize("as_of", ["yesterday", "2026-01-31T12:00:00"])
+def test_as_of_is_an_instant(as_of: str) -> None:
+    with pytest.raises(ValidationError):
+        gate.Spec(as_of=as_of)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from husai_core import kinds
+from husai_core.kinds.base import Done, From, Inputs, KindError
+from husai_core.kinds.study import pipeline
+from tests.husai_core.kinds.studies import Executor, FolderJob
+
+AS_OF = "2026-01-31T12:00:00Z"
+SMOKE = pipeline.Spec(preset="smoke", as_of=AS_OF)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, dict[str, Done]]:
+    """The whole smoke pipeline, run once: its outcome and its stages."""
+    executor = Executor(tmp_path_factory.mktemp("smoke"))
+    outcome = executor.run("study.pipeline", SMOKE.model_dump(), {})
+    assert outcome.state == "succeeded", outcome.reason
+    return outcome, executor.done
+
+
+def summarise(done: dict[str, Done], tmp_path: Path, **spec: Any) -> pipeline.Result:
+    changed = pipeline.Spec.model_validate({**SMOKE.model_dump(), **spec})
+    return pipeline.summarise(changed, Inputs({}), done, FolderJob(tmp_path))
+
+
+def patched(done: dict[str, Done], stage: str, **result: Any) -> dict[str, Done]:
+    return {**done, stage: replace(done[stage], result={**(done[stage].result or {}), **result})}
+
+
+def test_smoke_reaches_a_decision_about_the_first_seed(smoke: tuple[Done, dict[str, Done]]) -> None:
+    outcome, done = smoke
+    result = outcome.result or {}
+    assert result["candidate"] == done["sae"].outputs["saes"][0]
+    assert result["verdict"] in {"fail", "inconclusive"}
+    assert [stage["name"] for stage in result["stages"]] == list(pipeline.STAGES)
+    assert any("benchmark.saebench" in reason for reason in result["reasons"])
+
+
+def test_the_gate_read_every_stress_of_this_candidate(smoke: tuple[Done, dict[str, Done]]) -> None:
+    _, done = smoke
+    gate = done["gate"].result or {}
+    read = {rule["evidence_digest"] for rule in gate["rules"] if rule["evidence"].startswith("stress.")}
+    assert read == {done[stress].outputs["result"][0] for stress in pipeline.STRESSES}
+    assert not any("other checkpoints" in rule["reason"] or "no figure" in rule["reason"] for rule in gate["rules"])
+
+
+def test_the_gates_own_controls_held(smoke: tuple[Done, dict[str, Done]]) -> None:
+    assert (smoke[1]["gate"].result or {})["self_test"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "result", "named"),
+    [
+        ("transformer", {"test_accuracy": 0.1}, "test accuracy is 0.1"),
+        ("transformer", {"leak": {"passed": False}}, "leak test passed is 0"),
+        ("sae", {"members": [{"explained_variance": -2.64}]}, "lowest explained variance is -2.64"),
+        ("sae", {"members": [{"explained_variance": 0.99}, {"explained_variance": 0.1}]}, "variance is 0.1"),
+        ("sae", {"members": [{"explained_variance": float("nan")}]}, "variance is nan"),
+    ],
+)
+def test_stages_that_ran_but_did_not_work_fail_the_study(
+    smoke: tuple[Done, dict[str, Done]], tmp_path: Path, stage: str, result: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(KindError, match=named):
+        summarise(patched(smoke[1], stage, **result), tmp_path)
+
+
+def test_floors_can_be_raised(smoke: tuple[Done, dict[str, Done]], tmp_path: Path) -> None:
+    with pytest.raises(KindError, match=r"the floor is 0\.9999"):
+        summarise(smoke[1], tmp_path, min_explained_variance=0.9999)
+
+
+def test_failed_stages_are_named_with_their_reasons(smoke: tuple[Done, dict[str, Done]], tmp_path: Path) -> None:
+    done = {**smoke[1], "ood": Done("failed", "out of memory"), "gate": Done("cancelled", "needs ood")}
+    with pytest.raises(KindError, match="ood: out of memory; gate: needs ood"):
+        summarise(done, tmp_path)
+
+
+def test_every_required_port_is_wired_to_a_stage_before_it() -> None:
+    children = pipeline.plan(pipeline.Spec(), {}, {})
+    for place, child in enumerate(children):
+        ports = kinds.get(child.kind).inputs
+        assert {name for name, port in ports.items() if port.required} <= set(child.inputs)
+        for one in (one for given in child.inputs.values() for one in given):
+            assert isinstance(one, From)
+            source = next(before for before in children[:place] if before.name == one.child)
+            assert one.output in {*kinds.get(source.kind).outputs, "result"}
+    assert pipeline.plan(pipeline.Spec(), {}, {"gate": Done("succeeded")}) == []
+
+
+def test_overrides_change_fields_and_keep_the_rest() -> None:
+    spec = pipeline.Spec(preset="smoke", transformer={"p": 17}, sae={"recipe": {"k": 4}})
+    planned = {child.name: child.spec for child in pipeline.plan(spec, {}, {})}
+    preset = pipeline.PRESETS["smoke"]
+    assert planned["transformer"] == {**preset["transformer"], "p": 17}
+    assert planned["sae"] == {**preset["sae"], "recipe": {**preset["sae"]["recipe"], "k": 4}}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sae": {"seeds": [1, 1]}}, {"transformer": {"modulus": 5}}, {"policy": "lenient"}, {"preset": "huge"}]
+)
+def test_a_stage_that_cannot_run_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        pipeline.Spec.model_validate(wrong)
+
+
+def test_demo_is_modulo_113_with_five_seeds() -> None:
+    planned = {child.name: child for child in pipeline.plan(pipeline.Spec(), {}, {})}
+    assert kinds.get("train.transformer").spec.model_validate(planned["transformer"].spec).model_dump()["p"] == 113
+    assert len(planned["sae"].spec["seeds"]) == 5
+    assert planned["gate"].inputs["candidate"] == [From("sae", "saes", 0)]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from husai_core.data.modular import pairs
+from husai_core.kinds.base import Artifact
+from husai_core.kinds.stress.ood import Result, Spec, _parts, _probe
+from tests.husai_core.kinds.stress_job import network, run, siblings, stress
+
+KIND = "stress.ood"
+Pair = tuple[Artifact, list[Artifact]]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    home = tmp_path_factory.mktemp("ood")
+    transformer = network(home / "network")
+    (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
+    return transformer, siblings(home / "saes", activations)
+
+
+@pytest.fixture(scope="module")
+def evidence(given: Pair, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=given[1], transformer=[given[0]])
+    assert isinstance(result, Result)
+    return result
+
+
+def test_the_domains_are_disjoint_halves() -> None:
+    data = pairs(113)
+    parts = _parts(Spec(), data)
+    a, b = data.tokens[:, 1], data.tokens[:, 3]
+    for name in ("train", "validation", "id"):
+        assert int(a[parts[name]].max()) == 56
+    assert int(a[parts["ood"]].min()) == 57
+    assert int(torch.minimum(a, b)[parts["unmirrored"]].min()) == 57
+    every = torch.cat([parts[name] for name in ("train", "validation", "id", "ood")])
+    assert every.sort().values.tolist() == list(range(113**2))
+
+
+def test_a_probe_on_the_answer_survives_and_one_on_the_operand_does_not() -> None:
+    data = pairs(23)
+    parts = _parts(Spec(), data)
+    answer = _probe(one_hot(data.label).float(), data, parts)
+    assert (answer.id, answer.ood, answer.unmirrored, answer.drop) == (1, 1, 1, 0)
+    table = one_hot(data.tokens[:, 1] * 23 + data.tokens[:, 3]).float()
+    assert _probe(table, data, parts).ood < 0.15
+
+
+def test_drops_are_differences_of_the_panels(evidence: Result) -> None:
+    assert evidence.threshold == 7
+    assert evidence.rows["ood"] == 6 * 13
+    assert evidence.rows["unmirrored"] == 6 * 6
+    explained = sum(domains.id - domains.ood for domains in evidence.explained_variance) / 3
+    drop = sum(domains.id - domains.ood for domains in evidence.probe_accuracy) / 3
+    raw = evidence.raw_probe_accuracy.id - evidence.raw_probe_accuracy.ood
+    statistics = {name: estimate.value for name, estimate in evidence.statistics.items()}
+    assert statistics["explained_variance_drop"] == pytest.approx(explained)
+    assert statistics["probe_accuracy_drop"] == pytest.approx(drop)
+    assert statistics["probe_accuracy_drop_excess"] == pytest.approx(drop - raw)
+    assert evidence.statistics["explained_variance_drop"].low is not None
+
+
+def test_in_distribution_figures_are_those_of_the_members(evidence: Result) -> None:
+    for domains, member in zip(evidence.explained_variance, evidence.members, strict=True):
+        assert domains.id == pytest.approx(member.explained_variance, abs=1e-4)
+    assert 0 <= evidence.transformer_accuracy.ood <= 1
+
+
+def test_repeats_bit_for_bit(given: Pair, evidence: Result, tmp_path: Path) -> None:
+    again = stress(KIND, tmp_path, saes=given[1], transformer=[given[0]])
+    assert again.model_dump_json() == evidence.model_dump_json()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from husai_core.estimate import Estimate
+from husai_core.kinds.base import Artifact, Evidence, KindError
+from husai_core.kinds.stress.trained_vs_random import Result
+from tests.husai_core.kinds.stress_job import artifact, run, siblings, stress
+
+KIND = "stress.trained_vs_random"
+WORLD = {"rows": 6000, "n_features": 48, "d_model": 24, "active": 3.0}
+Control = tuple[Artifact, list[Artifact]]
+
+
+def control(home: Path, structureless: bool) -> Control:
+    """SAEs on a world; the structureless one is Gaussian noise with nearly equal variance in every direction."""
+    world = WORLD | ({"n_features": 1024} if structureless else {})
+    spec = {"source": "synthetic", "world": world, "structureless": structureless}
+    (activations,) = run("train.activations", home / "activations", spec)[1]
+    return activations, siblings(home / "saes", activations, tokens=120_000)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Control:
+    """SAEs on a world whose features can be found."""
+    return control(tmp_path_factory.mktemp("good"), False)
+
+
+@pytest.fixture(scope="module")
+def evidence(good: Control, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=good[1], activations=[good[0]])
+    assert isinstance(result, Result)
+    return result
+
+
+def bounds(evidence: Evidence, name: str) -> tuple[float, float, float]:
+    found: Estimate = evidence.statistics[name]
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    return found.low, found.value, found.high
+
+
+def test_true_features_are_found_by_every_seed(evidence: Result) -> None:
+    for metric in ("pwmcc", "pw_mcc", "activation_mcc", "pwmcc_alive"):
+        assert bounds(evidence, f"{metric}_excess")[0] > 0.1, metric
+    assert bounds(evidence, "pwmcc")[1] > 0.7
+    assert evidence.subject != []
+    assert evidence.seeds == [0, 1, 2]
+
+
+def test_noise_gives_no_features(evidence: Result, tmp_path: Path) -> None:
+    activations, saes = control(tmp_path, True)
+    noise = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert bounds(noise, "pwmcc_excess")[1] < 0.05
+    assert bounds(noise, "pwmcc")[1] < bounds(evidence, "pwmcc")[1] - 0.2
+
+
+def test_the_excess_is_over_the_larger_null(evidence: Result) -> None:
+    for metric in ("pwmcc", "pw_mcc_alive", "mmcs_signed", "activation_pw_mcc"):
+        nulls = [bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled")]
+        expected = bounds(evidence, metric)[1] - max(nulls)
+        assert bounds(evidence, f"{metric}_excess")[1] == pytest.approx(expected)
+
+
+def test_metrics_are_not_mixed(evidence: Result) -> None:
+    low = [bounds(evidence, name)[1] for name in ("pw_mcc", "pwmcc")]
+    assert low[0] < low[1]
+    assert evidence.pairs == evidence.matrices["pwmcc"]
+    pairs = [evidence.pairs[i][j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert bounds(evidence, "pwmcc")[1] == pytest.approx(sum(v for v in pairs if v is not None) / 3)
+    assert [len(row) for row in evidence.control_matrices["pwmcc"]] == [3, 3, 3]
+
+
+def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
+    assert [member.seed for member in evidence.members] == [0, 1, 2]
+    assert all(member.explained_variance > 0.7 for member in evidence.members)
+    drift = sum(member.drift_from_init for member in evidence.members) / 3
+    assert bounds(evidence, "drift_from_init")[1] == pytest.approx(drift)
+    assert len(evidence.control_members) == 3
+
+
+def test_repeats_bit_for_bit_and_reports_progress(good: Control, evidence: Result, tmp_path: Path) -> None:
+    result, _, job = run(KIND, tmp_path, saes=good[1], activations=[good[0]])
+    assert result.model_dump_json() == evidence.model_dump_json()
+    assert job.reported[-1][0] == job.reported[-1][1]
+    assert all(set(values) == {"normalised_mse/shuffled", "dead_fraction/shuffled"} for _, values in job.curves)
+
+
+def test_two_seeds_leave_the_interval_unknown(good: Control, tmp_path: Path) -> None:
+    excess = stress(KIND, tmp_path, saes=good[1][:2], activations=[good[0]]).statistics["pwmcc_excess"]
+    assert excess.value is not None
+    assert (excess.low, excess.high) == (None, None)
+
+
+def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> None:
+    activations, saes = good
+    with pytest.raises(KindError, match="same seed"):
+        stress(KIND, tmp_path, saes=[saes[0], saes[0]], activations=[activations])
+    other = siblings(tmp_path / "other", activations, [7], tokens=5_000)
+    with pytest.raises(KindError, match="do not have one recipe"):
+        stress(KIND, tmp_path, saes=[saes[0], *other], activations=[activations])
+    (elsewhere,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": WORLD, "seed": 1})[1]
+    with pytest.raises(KindError, match="not trained on this activations"):
+        stress(KIND, tmp_path, saes=saes, activations=[elsewhere])
+
+
+def test_an_imported_checkpoint_names_what_is_missing(good: Control, tmp_path: Path) -> None:
+    activations, saes = good
+    cfg = json.loads((saes[0].path / "cfg.json").read_bytes())
+    del cfg["husai"]["recipe"]
+    (tmp_path / "sae_weights.safetensors").write_bytes((saes[0].path / "sae_weights.safetensors").read_bytes())
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(KindError, match=r"its cfg\.json lacks recipe"):
+        stress(KIND, tmp_path / "x", saes=[artifact(tmp_path, "sae"), saes[1]], activations=[activations])

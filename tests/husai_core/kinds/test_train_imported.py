@@ -1,0 +1,195 @@
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from husai_core.activations import store
+from husai_core.kinds.base import Artifact, KindError
+from husai_core.models import modular
+from husai_core.saes import checkpoint
+from tests.husai_core.kinds.stress_job import run
+
+D, N, K = 16, 32, 4
+CFG = modular.config(p=13, n_layers=2, d_model=D, n_heads=2, d_mlp=32, act_fn="relu", normalization_type="LN")
+X = torch.randn(40, D, generator=torch.Generator().manual_seed(9))
+
+
+def earlier_sae(**fields: Any) -> dict[str, Any]:
+    source = torch.Generator().manual_seed(0)
+    state = {
+        "encoder.weight": torch.randn(N, D, generator=source),
+        "encoder.bias": torch.randn(N, generator=source),
+        "decoder.weight": torch.randn(D, N, generator=source),
+    }
+    return {"sae_state_dict": state, "k": K, "config": {"architecture": "topk"}, "metrics": {"l0": [4.0]}} | fields
+
+
+def upload(path: Path, **files: Any) -> Artifact:
+    """An upload of files whose names are given with `__` for the dot."""
+    path.mkdir(parents=True)
+    for name, content in files.items():
+        target = path / name.replace("__", ".")
+        target.write_bytes(content) if isinstance(content, bytes) else torch.save(content, target)
+    return Artifact("e" * 64, "upload", path, 0.0)
+
+
+def imported(tmp_path: Path, *uploads: Artifact, **spec: Any) -> tuple[list[dict[str, Any]], list[Artifact]]:
+    result, made, _ = run("train.imported", tmp_path / "out", spec, file=list(uploads))
+    return [item.model_dump() for item in result.items], made
+
+
+def test_an_earlier_topk_sae_keeps_its_function(tmp_path: Path) -> None:
+    """k largest signed pre-activations, no ReLU, no biases on input and output."""
+    content = earlier_sae()
+    items, (made,) = imported(
+        tmp_path, upload(tmp_path / "in", sae_final__pt=content), hook_name="blocks.1.hook_mlp_out"
+    )
+    state: dict[str, Tensor] = content["sae_state_dict"]
+    z = X @ state["encoder.weight"].T + state["encoder.bias"]
+    f = torch.where(z >= z.topk(K).values[:, -1:], z, 0.0)
+    loaded = checkpoint.load(made.path)
+    torch.testing.assert_close(loaded(X), f @ state["decoder.weight"].T)
+    assert torch.equal(loaded.W_dec, state["decoder.weight"].T)
+    (item,) = items
+    assert (item["what"], item["format"], item["architecture"]) == ("sae", "earlier", "husai_signed_topk")
+    assert (item["d_in"], item["d_sae"], item["k"], item["hook_name"]) == (D, N, K, "blocks.1.hook_mlp_out")
+    assert loaded.provenance["relu_after_topk"] is False
+    assert loaded.provenance["metrics"] == {"l0": [4.0]}
+
+
+def test_an_earlier_relu_sae_is_a_standard_sae(tmp_path: Path) -> None:
+    content = earlier_sae(k=None, config={"sae": {"architecture": "relu"}})
+    content["model_state_dict"] = content.pop("sae_state_dict")
+    items, (made,) = imported(tmp_path, upload(tmp_path / "in", sae__pt=content))
+    assert items[0]["architecture"] == "standard"
+    assert (checkpoint.load(made.path).encode(X) >= 0).all()
+
+
+def test_an_earlier_transformer_computes_the_same_and_is_marked_as_leaking(tmp_path: Path) -> None:
+    model = modular.build(CFG, 3)
+    content = {"model_state_dict": model.state_dict(), "config": CFG, "epoch": 3, "metrics": {"val/accuracy": 1.0}}
+    items, (made,) = imported(tmp_path, upload(tmp_path / "in", transformer_best__pt=content))
+    tokens = torch.randint(0, 13, (5, 7))
+    torch.testing.assert_close(modular.load(made.path)(tokens), model(tokens))
+    cfg = modular.read_config(made.path)
+    assert (cfg["leaks_label"], cfg["dataset"]["p"], cfg["dataset"]["position"]) == (True, 13, "answer_token")
+    assert items[0]["what"] == "transformer"
+
+
+def test_a_transformer_inside_an_experiment_config_is_rebuilt(tmp_path: Path) -> None:
+    inner = {"n_layers": 2, "d_model": D, "n_heads": 2, "d_mlp": 32, "vocab_size": 17, "max_seq_len": 7}
+    content = {
+        "model_state_dict": modular.build(CFG, 3).state_dict(),
+        "config": {"transformer": inner | {"activation": "relu"}},
+    }
+    items, _ = imported(tmp_path, upload(tmp_path / "in", t__pt=content))
+    assert items[0]["d_in"] == D
+
+
+def test_a_transformer_that_does_not_fit_its_config_is_refused(tmp_path: Path) -> None:
+    content = {"model_state_dict": modular.build(CFG, 3).state_dict(), "config": CFG | {"d_mlp": 64}}
+    with pytest.raises(KindError, match="do not fit its config"):
+        imported(tmp_path, upload(tmp_path / "in", t__pt=content))
+
+
+def test_earlier_activations_get_a_split_and_their_true_position(tmp_path: Path) -> None:
+    meta = {"layer": 1, "position": "answer", "modulus": 113, "shape": [100, D]}
+    rows = torch.randn(100, D)
+    items, (made,) = imported(tmp_path, upload(tmp_path / "in", layer1_answer__pt=rows, layer1_answer__meta__pt=meta))
+    loaded = store.load(made.path)
+    assert torch.equal(loaded.rows, rows)
+    assert (loaded.hook_name, loaded.position, loaded.leaks_label) == ("blocks.1.hook_resid_post", "answer_token", True)
+    assert [int(loaded.mask(part).sum()) for part in ("train", "validation", "test")] == [70, 10, 20]
+    assert items[0]["n_rows"] == 100
+
+
+def test_a_saelens_checkpoint_arrives_as_two_uploads_or_as_a_zip(tmp_path: Path) -> None:
+    _, (first,) = imported(
+        tmp_path / "a", upload(tmp_path / "in", sae__pt=earlier_sae(k=None, config={"architecture": "relu"}))
+    )
+    parts = {path.name.replace(".", "__"): path.read_bytes() for path in first.path.iterdir()}
+    uploads = [upload(tmp_path / name, **{name: data}) for name, data in parts.items()]
+    items, (second,) = imported(tmp_path / "b", *uploads, what="sae")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for folder in ("x", "y"):
+            for path in first.path.iterdir():
+                archive.write(path, f"{folder}/{path.name}")
+    both, made = imported(tmp_path / "c", upload(tmp_path / "zip", two__zip=(tmp_path / "two.zip").read_bytes()))
+    assert items[0]["format"] == "saelens"
+    assert (len(both), len(made)) == (2, 2)
+    for again in (second, *made):
+        assert torch.equal(checkpoint.load(again.path)(X), checkpoint.load(first.path)(X))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("unpickled",)
+
+
+def nan_sae() -> dict[str, Any]:
+    content = earlier_sae()
+    content["sae_state_dict"]["encoder.bias"][3] = torch.nan
+    return content
+
+
+def misshapen_sae() -> dict[str, Any]:
+    content = earlier_sae()
+    content["sae_state_dict"]["decoder.weight"] = torch.randn(D + 1, N)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nan_sae(), "contains NaN"),
+        (misshapen_sae(), "do not fit together"),
+        (earlier_sae(k=N + 1), "k = 33"),
+        (earlier_sae(config={"architecture": "gated"}), "'gated' cannot be run"),
+        ({"sae_state_dict": {"weight": torch.zeros(3)}}, "neither an SAE nor"),
+        ({"a": 1}, "neither sae_state_dict nor"),
+        (torch.zeros(100), "tensor of shape"),
+        (b"not a checkpoint", "damaged or holds more than plain tensors"),
+        (b"", "damaged or holds more than plain tensors"),
+    ],
+)
+def test_bad_files_are_one_clear_line(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match=message) as error:
+        imported(tmp_path, upload(tmp_path / "in", bad__pt=content))
+    assert "\n" not in str(error.value)
+
+
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KindError, match="more than plain tensors"):
+        imported(tmp_path, upload(tmp_path / "in", bad__pt={"sae_state_dict": Evil()}))
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
+    whole = upload(tmp_path / "whole", sae__pt=earlier_sae()).path / "sae.pt"
+    with pytest.raises(KindError, match="damaged"):
+        imported(tmp_path, upload(tmp_path / "in", sae__pt=whole.read_bytes()[:-500]))
+    with pytest.raises(KindError, match="not a readable zip"):
+        imported(tmp_path / "b", upload(tmp_path / "zip", sae__zip=whole.read_bytes()[:-500]))
+
+
+def test_zip_entries_cannot_leave_their_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../../../escaped.pt", b"x")
+    with pytest.raises(KindError, match="damaged"):
+        imported(tmp_path, upload(tmp_path / "in", bad__zip=(tmp_path / "bad.zip").read_bytes()))
+    assert not list(tmp_path.parent.rglob("escaped.pt"))
+
+
+def test_what_was_not_asked_for_is_refused(tmp_path: Path) -> None:
+    uploaded = upload(tmp_path / "in", sae__pt=earlier_sae())
+    with pytest.raises(KindError, match="holds sae, not transformer"):
+        imported(tmp_path / "a", uploaded, what="transformer")
+    with pytest.raises(KindError, match="layout earlier, not saelens"):
+        imported(tmp_path / "b", uploaded, format="saelens")
+    with pytest.raises(KindError, match="no known layout"):
+        imported(tmp_path / "c", upload(tmp_path / "text", notes__bin=b"hello"))

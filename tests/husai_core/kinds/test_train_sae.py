@@ -1,0 +1,119 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from husai_core import kinds
+from husai_core.activations import store
+from husai_core.identity import canonical
+from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.kinds.train import sae as kind
+from husai_core.saes import checkpoint
+from husai_core.saes.evaluate import evaluate
+from tests.husai_core.kinds.stress_job import DirectoryJob, artifact, run
+
+RECIPE = {"d_sae": 48, "k": 4, "tokens": 128 * 60, "batch_size": 128, "lr": 5e-3, "dead_after_tokens": 2000}
+SPEC = {"recipe": RECIPE, "seeds": [3, 5]}
+WORLD = {"rows": 2000, "n_features": 24, "d_model": 12, "active": 2}
+
+
+@pytest.fixture(scope="module")
+def activations(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    spec = {"source": "synthetic", "world": WORLD}
+    return run("train.activations", tmp_path_factory.mktemp("activations"), spec)[1][0]
+
+
+def test_figures_are_those_of_the_saved_checkpoints_on_the_test_rows(activations: Artifact, tmp_path: Path) -> None:
+    result, saes, job = run("train.sae", tmp_path, SPEC, activations=[activations])
+    rows = store.load(activations.path)
+    assert [member.seed for member in result.members] == [3, 5]
+    for member, saved in zip(result.members, saes, strict=True):
+        loaded = checkpoint.load(saved.path)
+        figures = evaluate(loaded, rows.part("test"))
+        assert member.explained_variance == figures.explained_variance > 0.5
+        assert (member.l0, member.dead_fraction) == (figures.l0, figures.dead_fraction)
+        assert figures != evaluate(loaded, rows.part("train"))
+        said = loaded.provenance
+        assert (said["seed"], said["activations_digest"]) == (member.seed, activations.digest)
+        assert checkpoint.recipe(loaded).k == 4
+    assert result.curves[-1].tokens == RECIPE["tokens"]
+    assert len(result.curves) == len(job.curves) > 10
+    assert job.reported[-1] == (RECIPE["tokens"], RECIPE["tokens"])
+    assert result.converged == all(member.converged for member in result.members)
+
+
+def test_test_rows_influence_no_weight_and_no_curve(activations: Artifact, tmp_path: Path) -> None:
+    rows = store.load(activations.path)
+    changed = store.Activations(**{**vars(rows), "rows": rows.rows.clone()})
+    changed.rows[rows.mask("test")] *= 3.0
+    (tmp_path / "changed").mkdir()
+    store.save(tmp_path / "changed", changed)
+    other = Artifact(activations.digest, "activations", tmp_path / "changed", 0.0)
+    first, saes, _ = run("train.sae", tmp_path / "a", SPEC, activations=[activations])
+    second, others, _ = run("train.sae", tmp_path / "b", SPEC, activations=[other])
+    assert [a.digest for a in saes] == [b.digest for b in others]
+    assert first.curves == second.curves
+    assert first.members[0].explained_variance != second.members[0].explained_variance
+
+
+def test_repeating_a_job_gives_the_same_bytes(activations: Artifact, tmp_path: Path) -> None:
+    first, saes, _ = run("train.sae", tmp_path / "a", SPEC, activations=[activations])
+    second, others, _ = run("train.sae", tmp_path / "b", SPEC, activations=[activations])
+    assert [a.digest for a in saes] == [b.digest for b in others]
+    assert canonical(first.model_dump(mode="json")) == canonical(second.model_dump(mode="json"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+class DrainingJob(DirectoryJob):
+    """Asks for a checkpoint after twenty reports and is killed when it has one."""
+
+    def metrics(self, step: int, values: Any) -> None:
+        super().metrics(step, values)
+        self.draining = len(self.curves) == 20
+
+    def commit_checkpoint(self, path: Path) -> None:
+        super().commit_checkpoint(path)
+        raise Interrupted
+
+
+def test_a_drained_job_goes_on_bit_for_bit(activations: Artifact, tmp_path: Path) -> None:
+    whole, saes, _ = run("train.sae", tmp_path / "whole", SPEC, activations=[activations])
+    found, inputs = kinds.get("train.sae"), Inputs({"activations": [activations]})
+    killed = DrainingJob(tmp_path / "killed")
+    with pytest.raises(Interrupted):
+        kind.run(found.spec.model_validate(SPEC), inputs, killed)
+    resumed = DirectoryJob(tmp_path / "resumed", resume=killed.resume)
+    result = kind.run(found.spec.model_validate(SPEC), inputs, resumed)
+    assert len(resumed.curves) == len(whole.curves) - 20
+    assert result == whole
+    assert [artifact(path, "sae").digest for _, _, path in resumed.outputs] == [a.digest for a in saes]
+
+
+def test_rows_that_cannot_be_trained_on_are_refused(activations: Artifact, tmp_path: Path) -> None:
+    rows = store.load(activations.path)
+    (tmp_path / "flat").mkdir()
+    store.save(tmp_path / "flat", store.Activations(**{**vars(rows), "rows": torch.ones_like(rows.rows)}))
+    with pytest.raises(KindError, match="not all equal"):
+        run("train.sae", tmp_path, SPEC, activations=[artifact(tmp_path / "flat", "activations")])
+
+
+def test_a_diverging_run_is_an_error_not_a_checkpoint(activations: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match="seed 3 diverged"):
+        run("train.sae", tmp_path, {**SPEC, "recipe": {**RECIPE, "lr": 1e38}}, activations=[activations])
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+def test_seeds_are_distinct_and_not_negative(seeds: list[int]) -> None:
+    with pytest.raises(ValidationError):
+        kind.Spec(seeds=seeds)
+
+
+@pytest.mark.parametrize("name", kind.PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    spec = kind.Spec.model_validate(kind.PRESETS[name])
+    assert spec.recipe.tokens >= 200_000

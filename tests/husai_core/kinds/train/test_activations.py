@@ -1,0 +1,88 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from husai_core.activations import store
+from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.kinds.train import activations
+from husai_core.kinds.train.activations import Spec
+from husai_core.models import modular
+
+CFG = modular.config(p=13, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    path = tmp_path / "network"
+    path.mkdir()
+    facts = {"dataset": {"p": 13, "seed": 0, "position": "answer"}, "leaks_label": False}
+    modular.save(path, modular.build(CFG, 7), CFG | facts)
+    return Inputs({"transformer": [Artifact("d" * 64, "transformer", path, 0.0)]})
+
+
+def test_rows_are_those_of_the_network(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
+    result = activations.run(Spec(hook_name="blocks.1.hook_mlp_out"), inputs, local_job(tmp_path))
+    found = store.load(tmp_path / "activations")
+    model = modular.load(inputs.one("transformer").path)
+    _, cache = model.run_with_cache(torch.cat([found.tokens, torch.zeros(169, 2, dtype=torch.int64)], 1))
+    assert torch.allclose(found.rows, cache["blocks.1.hook_mlp_out"][:, 4], atol=1e-6)
+    assert found.tokens.shape == (169, 5)  # the answer token is not part of the context
+    assert (found.model_digest, found.p, found.source) == ("d" * 64, 13, "model")
+    assert result.rows_by_split == {"train": 118, "validation": 17, "test": 34}
+    assert torch.allclose(found.mean, found.rows.mean(0), atol=1e-6)
+    assert result.effective_rank == found.effective_rank > 1
+    assert not result.leaks_label
+
+
+def test_an_untrained_network_has_other_weights(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
+    for name, spec in {"model": Spec(), "untrained": Spec(source="untrained", untrained_seed=1)}.items():
+        activations.run(spec, inputs, local_job(tmp_path / name))
+    trained, fresh = (store.load(tmp_path / name / "activations") for name in ("model", "untrained"))
+    assert trained.rows.shape == fresh.rows.shape
+    assert not torch.allclose(trained.rows, fresh.rows)
+    assert torch.equal(trained.split, fresh.split)
+    assert fresh.model_digest is None
+    wanted = modular.activations(modular.build(CFG, 1), fresh.tokens, [fresh.hook_name], "answer")
+    assert torch.equal(fresh.rows, wanted[fresh.hook_name])
+
+
+@pytest.mark.parametrize("structureless", [False, True])
+def test_synthetic_rows_need_no_network(tmp_path: Path, local_job: Any, structureless: bool) -> None:
+    world = {"rows": 500, "n_features": 24, "d_model": 12}
+    spec = Spec.model_validate({"source": "synthetic", "structureless": structureless, "world": world})
+    result = activations.run(spec, Inputs({}), local_job(tmp_path))
+    found = store.load(tmp_path / "activations")
+    assert (result.n_rows, result.d_model, result.rows_by_split["test"]) == (500, 12, 100)
+    assert (found.source, found.p, found.model_digest) == ("synthetic", None, None)
+    assert bool((found.rows == 0).all(1).any()) is not structureless  # a row without a firing feature is zero
+
+
+def test_equal_specs_give_equal_bytes(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
+    for name in ("one", "two"):
+        activations.run(Spec(), inputs, local_job(tmp_path / name))
+    for file in ("activations.safetensors", "cfg.json"):
+        one, two = ((tmp_path / name / "activations" / file).read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+@pytest.mark.parametrize("source", ["model", "untrained"])
+def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: str) -> None:
+    with pytest.raises(KindError, match="needs a transformer"):
+        activations.run(Spec.model_validate({"source": source}), Inputs({}), local_job(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"position": "answer_token"}, "leaks_label"),
+        ({"structureless": True}, "synthetic"),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "no rows"),
+        ({"source": "synthetic", "world": {"n_features": 2, "active": 3}}, "active"),
+    ],
+)
+def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Spec.model_validate(fields)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from husai_core import identity
+from husai_core.release import bundle, dsse
+from husai_core.release.decide import decide
+from husai_core.release.policy import load
+from tests.husai_core.release.make import AS_OF, CANDIDATE, controls, full_evidence
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+STRICT = load("strict")
+
+
+def sealed(directory: Path, chain: bundle.Chain | None = None, key: Ed25519PrivateKey = KEY) -> bundle.Bundle:
+    evidence = full_evidence(STRICT)
+    decision = decide(STRICT, CANDIDATE, evidence, controls(), AS_OF).model_dump(mode="json")
+    bundle.write(directory, STRICT, evidence, controls(), decision)
+    return bundle.seal(directory, key, chain or bundle.Chain(seq=1))
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> dict[str, Any]:
+    return json.loads(identity.canonical(sealed(tmp_path).model_dump(mode="json")))  # type: ignore[no-any-return]
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict | list) and value:
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(child, (*path, key))
+    else:
+        yield path
+
+
+def changed(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    copied = copy.deepcopy(document)
+    parent = copied
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[path[-1]] = value
+    return copied
+
+
+def other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return ("B" if value[:1] == "A" else "A") + value[1:]
+    return "something" if value is None else None
+
+
+def test_a_bundle_verifies_and_names_its_verdict(document: dict[str, Any]) -> None:
+    report = bundle.verify(document, dsse.public_bytes(KEY))
+    assert (report.ok, report.trusted, report.problems) == (True, True, [])
+    assert (report.verdict, report.candidate) == ("pass", CANDIDATE)
+
+
+def test_without_a_known_key_it_is_whole_but_not_trusted(document: dict[str, Any]) -> None:
+    report = bundle.verify(document)
+    assert (report.ok, report.trusted) == (True, False)
+
+
+def test_sealing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert sealed(tmp_path / "one") == sealed(tmp_path / "two")
+
+
+def test_any_changed_leaf_is_noticed(document: dict[str, Any]) -> None:
+    paths = list(leaves(document))
+    assert len(paths) > 300
+    value = {path: _at(document, path) for path in paths}
+    missed = [path for path in paths if bundle.verify(changed(document, path, other(value[path]))).ok]
+    assert missed == []
+
+
+def _at(document: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("policy", "rules", 0, "threshold"), 0.0, "policy"),
+        (("evidence", 0, "document", "result", "converged"), False, "evidence"),
+        (("evidence", 0, "produced_at"), 0.0, "decision"),
+        (("decision", "verdict"), "fail", "decision"),
+        (("controls", "bad", "result", "converged"), False, "decision"),
+        (("chain", "seq"), 2, "signature"),
+        (("envelope", "signatures", 0, "sig"), dsse.encode(bytes(64)), "signature"),
+        (("envelope", "payloadType"), "text/plain", "signature"),
+        (("format",), "husai-bundle/9", "format"),
+        (("decision", "engine"), 9, "decision"),
+    ],
+)
+def test_each_mismatch_is_named(document: dict[str, Any], path: tuple[Any, ...], value: Any, named: str) -> None:
+    report = bundle.verify(changed(document, path, value))
+    assert named in {problem.split(":")[0] for problem in report.problems}
+    assert (report.verdict, report.trusted) == (None, False)
+
+
+def test_a_forger_with_another_key_is_refused(tmp_path: Path) -> None:
+    forged = sealed(tmp_path, key=Ed25519PrivateKey.from_private_bytes(b"f" * 32)).model_dump(mode="json")
+    assert bundle.verify(forged).ok
+    report = bundle.verify(forged, dsse.public_bytes(KEY))
+    assert report.problems == ["signature: the bundle's key is not the expected one"]
+
+
+@pytest.mark.parametrize("broken", [{}, {"format": "husai-bundle/1"}, {"evidence": [{"document": {"inputs": 5}}]}])
+def test_a_malformed_bundle_is_a_problem_not_an_exception(broken: dict[str, Any]) -> None:
+    assert bundle.verify(broken).problems[0].startswith("format")
+
+
+def test_unknown_content_is_refused(document: dict[str, Any]) -> None:
+    assert not bundle.verify({**document, "note": "approved"}).ok
+
+
+def test_the_statement_is_in_toto_about_the_candidate(document: dict[str, Any]) -> None:
+    statement = json.loads(dsse.decode(document["envelope"]["payload"]))
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [{"name": "candidate", "digest": {"sha256": CANDIDATE}}]
+    assert statement["predicateType"] == "urn:husai:gate-decision:v1"
+    assert statement["predicate"]["decision"] == document["decision"]
+
+
+def test_decisions_form_a_chain(tmp_path: Path) -> None:
+    first = sealed(tmp_path)
+    second = sealed(tmp_path, bundle.Chain(seq=2, previous=bundle.chain_hash(first)))
+    payload = identity.sha256(dsse.decode(second.envelope.payload))
+    assert bundle.chain_hash(second) == identity.sha256((bundle.chain_hash(first) + payload).encode())
+    assert bundle.chain_hash(first) != bundle.chain_hash(sealed(tmp_path, bundle.Chain(seq=2)))
+
+
+def test_nothing_in_release_loads_torch() -> None:
+    code = (
+        "import sys, pkgutil, importlib, husai_core.release as r;"
+        "[importlib.import_module(f'husai_core.release.{m.name}') for m in pkgutil.iter_modules(r.__path__)];"
+        "from husai_core.release.policy import load; load('strict');"
+        "sys.exit(bool({'torch', 'numpy', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

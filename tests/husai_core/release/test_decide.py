@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from husai_core import identity
+from husai_core.estimate import Estimate
+from husai_core.release.decide import decide, instant
+from husai_core.release.evidence import Control, Controls, Item
+from husai_core.release.judge import RuleOutcome
+from husai_core.release.policy import load
+from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, SIBLING, controls, full_evidence, interval, item
+
+STRICT = load("strict")
+
+
+def verdict(evidence: list[Item], candidate: str = CANDIDATE) -> str:
+    return decide(STRICT, candidate, evidence, controls(), AS_OF).verdict
+
+
+def stability(*evidence: Item, candidate: str = CANDIDATE) -> RuleOutcome:
+    return decide(STRICT, candidate, evidence, controls(), AS_OF).rules[0]
+
+
+def measured(value: float, half_width: float = 0.01, **given: object) -> Item:
+    return item("stress.trained_vs_random", {"pwmcc_excess": interval(value, half_width)}, **given)  # type: ignore[arg-type]
+
+
+def test_all_clear_passes_without_reasons() -> None:
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT), controls(), AS_OF)
+    assert (decision.verdict, decision.reasons) == ("pass", [])
+    assert all(rule.settle is None and rule.evidence_digest for rule in decision.rules)
+
+
+@pytest.mark.parametrize("rule", STRICT.rules, ids=lambda rule: rule.name)
+def test_each_rule_alone_can_fail_the_candidate(rule) -> None:  # type: ignore[no-untyped-def]
+    wrong = interval(rule.threshold + (-0.2 if rule.op == ">=" else 0.2))
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, **{rule.statistic: wrong}), controls(), AS_OF)
+    assert decision.verdict == "fail"
+    assert [reason.split(":")[0] for reason in decision.reasons] == [rule.name]
+
+
+@pytest.mark.parametrize("rule", STRICT.rules, ids=lambda rule: rule.name)
+def test_a_good_value_with_a_wide_interval_is_no_pass(rule) -> None:  # type: ignore[no-untyped-def]
+    wide = interval(rule.threshold + (0.1 if rule.op == ">=" else -0.1), half_width=0.2)
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, **{rule.statistic: wide}), controls(), AS_OF)
+    outcome = next(outcome for outcome in decision.rules if outcome.name == rule.name)
+    assert decision.verdict == outcome.verdict == "inconclusive"
+    assert "about" in (outcome.settle or "")
+
+
+def test_the_published_margin_of_6e_5_is_not_a_pass() -> None:
+    thin = Estimate(value=0.00123, low=6.2e-5, high=0.0024, n=5)
+    outcome = stability(item("stress.trained_vs_random", {"pwmcc_excess": thin}))
+    assert outcome.verdict == "fail"
+    assert "below 0.05" in outcome.reason
+
+
+def test_missing_evidence_is_inconclusive_and_says_what_to_run() -> None:
+    evidence = [found for found in full_evidence(STRICT) if found.document["kind"] != "benchmark.cebench"]
+    decision = decide(STRICT, CANDIDATE, evidence, controls(), AS_OF)
+    assert decision.verdict == "inconclusive"
+    assert decision.rules[-1].settle == "run benchmark.cebench on this candidate"
+    assert decision.rules[-1].evidence_digest is None
+
+
+def test_evidence_about_one_checkpoint_never_passes_another() -> None:
+    assert verdict(full_evidence(STRICT), candidate="e" * 64) == "inconclusive"
+    assert "other checkpoints" in stability(measured(0.4), candidate="e" * 64).reason
+
+
+def test_a_claimed_subject_that_was_not_an_input_is_not_bound() -> None:
+    assert "other checkpoints" in stability(measured(0.4, inputs=(SIBLING,))).reason
+
+
+def test_age_is_judged_at_as_of() -> None:
+    assert stability(measured(0.4, age_days=90)).verdict == "pass"
+    stale = stability(measured(0.4, age_days=90.01))
+    assert (stale.verdict, stale.reason) == ("inconclusive", "the result is 90 days old; the policy allows 90")
+    assert stability(measured(0.4, age_days=-1)).verdict == "pass"
+
+
+def test_unconverged_training_is_inconclusive() -> None:
+    outcome = stability(measured(0.4, converged=False))
+    assert (outcome.verdict, outcome.low) == ("inconclusive", pytest.approx(0.39))
+    assert "converged" in outcome.reason
+
+
+def test_an_unknown_interval_is_inconclusive_however_good_the_value() -> None:
+    point = Estimate(value=0.9, n=2)
+    outcome = stability(item("stress.trained_vs_random", {"pwmcc_excess": point}))
+    assert (outcome.verdict, outcome.settle) == ("inconclusive", "use at least 3 seeds")
+
+
+def test_a_laxer_interval_than_the_policy_asks_for_is_inconclusive() -> None:
+    lax = Estimate(value=0.4, low=0.39, high=0.41, n=5, confidence=0.8)
+    assert "asks for 0.95" in stability(item("stress.trained_vs_random", {"pwmcc_excess": lax})).reason
+
+
+def test_an_absent_figure_and_an_unreadable_result_are_inconclusive() -> None:
+    assert "no figure" in stability(item("stress.trained_vs_random", {"pwmcc": interval(0.4)})).reason
+    broken = measured(0.4)
+    document = {**broken.document, "result": {"subject": 5}}
+    assert "cannot be read" in stability(broken.model_copy(update={"document": document})).reason
+
+
+def test_the_least_favourable_of_several_results_counts() -> None:
+    assert stability(measured(0.4), measured(0.0)).verdict == "fail"
+    assert stability(measured(0.4), measured(0.06, half_width=0.1)).verdict == "inconclusive"
+    assert stability(measured(0.4), measured(0.0, age_days=500)).verdict == "pass"
+
+
+def test_fail_outranks_inconclusive() -> None:
+    evidence = [measured(0.0)]
+    assert verdict(evidence) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (controls(good=0.0), "known-good control does not pass"),
+        (controls(bad=0.4), "known-bad control passes"),
+        (controls(converged=False), "could not be measured"),
+        (Controls(good=controls().good, bad=Control(reason="training failed")), "training failed"),
+    ],
+)
+@pytest.mark.parametrize("excess", [0.4, 0.0])
+def test_a_gate_that_cannot_tell_its_controls_apart_says_nothing(given: Controls, reason: str, excess: float) -> None:
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, pwmcc_excess=interval(excess)), given, AS_OF)
+    assert decision.verdict == "inconclusive"
+    assert reason in decision.reasons[0]
+    assert not decision.self_test.passed
+
+
+def test_order_of_evidence_does_not_matter() -> None:
+    evidence = [*full_evidence(STRICT), measured(0.0)]
+    one, other = (decide(STRICT, CANDIDATE, given, controls(), AS_OF) for given in (evidence, evidence[::-1]))
+    assert identity.canonical(one.model_dump(mode="json")) == identity.canonical(other.model_dump(mode="json"))
+
+
+def test_as_of_needs_a_time_zone() -> None:
+    assert instant(AS_OF) == AT == instant("2026-01-31T13:00:00+01:00")
+    with pytest.raises(ValueError, match="zone"):
+        instant("2026-01-31T12:00:00")
+
+
+finite = st.floats(-2, 2)
+
+
+@settings(deadline=None)
+@given(st.lists(finite, min_size=3, max_size=3).map(sorted), st.sampled_from(STRICT.rules))
+def test_verdict_follows_the_interval(ends: list[float], rule) -> None:  # type: ignore[no-untyped-def]
+    low, value, high = ends
+    estimate = Estimate(value=value, low=low, high=high, n=5)
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, **{rule.statistic: estimate}), controls(), AS_OF)
+    outcome = next(outcome for outcome in decision.rules if outcome.name == rule.name)
+    inside = low >= rule.threshold if rule.op == ">=" else high <= rule.threshold
+    outside = high < rule.threshold if rule.op == ">=" else low > rule.threshold
+    assert outcome.verdict == ("pass" if inside else "fail" if outside else "inconclusive")
+    assert (outcome.settle is None) == (outcome.verdict != "inconclusive")

@@ -1,0 +1,134 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from husai_core.kinds.base import KindError
+from husai_core.saes import checkpoint
+from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.sae import SAE
+
+X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+
+
+def sae(d_out: int = 6, **fields: Any) -> SAE:
+    source = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (6, 12), "b_enc": (12,), "W_dec": (12, d_out), "b_dec": (d_out,)}
+    weights = {name: torch.randn(shape, generator=source) for name, shape in shapes.items()}
+    return SAE(**(weights | {"architecture": "topk", "k": 3, "hook_name": "blocks.0.hook_resid_post"} | fields))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "topk": {},
+    "standard": {"architecture": "relu", "k": None},
+    "jumprelu": {"architecture": "jumprelu", "k": None, "threshold": torch.full((12,), 0.7)},
+    "husai_signed_topk": {"relu_after_topk": False, "apply_b_dec_to_input": False},
+    "husai_topk_transcoder": {"d_out": 4, "transcoder": True, "apply_b_dec_to_input": False},
+    "transcoder": {"d_out": 4, "transcoder": True, "apply_b_dec_to_input": False, "architecture": "relu", "k": None},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_saved_sae_loads_as_the_same_function(name: str, tmp_path: Path) -> None:
+    made = sae(**KINDS[name])
+    checkpoint.save(made, tmp_path, {"seed": 3})
+    loaded = checkpoint.load(tmp_path)
+    assert torch.equal(loaded(X), made(X))
+    assert (loaded.hook_name, loaded.provenance) == (made.hook_name, {"seed": 3})
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    assert (cfg["architecture"], cfg["dtype"], cfg.get("d_out")) == (name, "float32", 4 if made.transcoder else None)
+    assert set(load_file(tmp_path / "sae_weights.safetensors")) >= {"W_enc", "b_enc", "W_dec", "b_dec"}
+
+
+def test_topk_checkpoints_compute_what_the_published_formula_says(tmp_path: Path) -> None:
+    checkpoint.save(sae(), tmp_path, {})
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    w = load_file(tmp_path / "sae_weights.safetensors")
+    assert cfg["apply_b_dec_to_input"]
+    assert not cfg["rescale_acts_by_decoder_norm"]
+    z = (X - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    f = torch.where(z >= z.topk(cfg["k"]).values[:, -1:], z, 0.0).relu()
+    torch.testing.assert_close(checkpoint.load(tmp_path)(X), f @ w["W_dec"] + w["b_dec"])
+
+
+def test_signed_topk_keeps_negative_latents() -> None:
+    signed = sae(relu_after_topk=False, k=12)
+    assert (signed.encode(X) < 0).any()
+    assert not (sae(k=12).encode(X) < 0).any()
+
+
+def test_bytes_depend_on_the_arguments_alone(tmp_path: Path) -> None:
+    def digests(name: str, provenance: dict[str, Any]) -> list[str]:
+        directory = tmp_path / name
+        directory.mkdir()
+        checkpoint.save(sae(), directory, provenance)
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())]
+
+    first = digests("a", {"seed": 1, "position": "answer"})
+    assert first == digests("b", {"position": "answer", "seed": 1})
+    assert first != digests("c", {"seed": 2, "position": "answer"})
+
+
+def test_decoder_norm_rescaling_of_saelens_is_folded(tmp_path: Path) -> None:
+    made = sae()
+    checkpoint.save(made, tmp_path, {})
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"rescale_acts_by_decoder_norm": True}))
+    loaded = checkpoint.load(tmp_path)
+    norms = made.W_dec.norm(dim=-1)
+    z = ((X - made.b_dec) @ made.W_enc + made.b_enc) * norms
+    f = torch.where(z >= z.topk(3).values[:, -1:], z, 0.0).relu()
+    torch.testing.assert_close(loaded(X), (f / norms) @ made.W_dec + made.b_dec)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"architecture": "gated"}, "architecture 'gated'"),
+        ({"normalize_activations": "layer_norm"}, "layer_norm"),
+        ({"k": 13}, "k = 13"),
+        ({"k": None}, "k = None"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(cfg: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint.save(sae(), tmp_path, {})
+    known = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(known | cfg))
+    with pytest.raises(KindError, match=message):
+        checkpoint.load(tmp_path)
+
+
+def test_a_missing_architecture_is_not_taken_for_relu(tmp_path: Path) -> None:
+    checkpoint.save(sae(), tmp_path, {})
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    del cfg["architecture"]
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(KindError, match="architecture None"):
+        checkpoint.load(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    checkpoint.save(sae(), tmp_path, {})
+    path = tmp_path / "sae_weights.safetensors"
+    good, tensors = path.read_bytes(), load_file(path)
+    path.write_bytes(good[:-8])
+    with pytest.raises(KindError, match="cannot be read"):
+        checkpoint.load(tmp_path)
+    save_file(tensors | {"b_enc": torch.zeros(11)}, path)
+    with pytest.raises(KindError, match="b_enc has shape"):
+        checkpoint.load(tmp_path)
+    save_file(tensors | {"b_enc": torch.full((12,), torch.nan)}, path)
+    with pytest.raises(KindError, match="b_enc contains NaN"):
+        checkpoint.load(tmp_path)
+
+
+def test_recipe_comes_back_from_the_checkpoint(tmp_path: Path) -> None:
+    recipe = SAERecipe(d_sae=12, k=3)
+    checkpoint.save(sae(), tmp_path, {"recipe": recipe.model_dump(mode="json")})
+    assert checkpoint.recipe(checkpoint.load(tmp_path)) == recipe
+    with pytest.raises(KindError, match="does not say how it was trained"):
+        checkpoint.recipe(sae())

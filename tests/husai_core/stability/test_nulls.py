@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from husai_core.saes.recipe import SAERecipe
+from husai_core.stability.nulls import gaussian, random_saes, shuffled
+
+PUBLISHED = [(128, 64, 0.2275), (128, 128, 0.2476), (128, 256, 0.2653), (512, 256, 0.1342)]
+"""Width, features and mean PWMCC of Gaussian decoders, from an independent simulation of 20 pairs."""
+
+
+@pytest.mark.parametrize(("width", "features", "expected"), PUBLISHED)
+def test_chance_level_agrees_with_an_independent_simulation(width: int, features: int, expected: float) -> None:
+    null = gaussian(width, features)["pwmcc"]
+    assert null.draws >= 200
+    assert null.mean == pytest.approx(expected, abs=0.0015)
+    assert 0 < null.standard_error < 0.0005
+
+
+def test_chance_of_the_metrics_is_ordered() -> None:
+    null = gaussian(64, 96)
+    assert null["pw_mcc"].mean < null["pwmcc"].mean
+    assert null["mmcs_signed"].mean < null["pwmcc"].mean
+    assert null["shared_fraction_0_7"].mean == 0
+    low, high = null["pwmcc"].estimate().low, null["pwmcc"].estimate().high
+    assert low is not None
+    assert high is not None
+    assert low < null["pwmcc"].mean < high
+
+
+def test_shuffling_keeps_marginals_and_breaks_correlation() -> None:
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([x, 2 * x, x.exp()], dim=1)
+    mixed = shuffled(rows, 0, "train")
+    torch.testing.assert_close(mixed.sort(dim=0).values, rows.sort(dim=0).values)
+    assert float(torch.corrcoef(rows.T)[0, 1]) > 0.99
+    assert abs(float(torch.corrcoef(mixed.T)[0, 1])) < 0.06
+    assert not torch.equal(shuffled(rows, 0, "test"), mixed)
+    assert torch.equal(shuffled(rows, 0, "train"), mixed)
+
+
+def test_random_saes_have_the_shape_and_sparsity_of_the_recipe() -> None:
+    rows = torch.randn(100, 8, generator=torch.Generator().manual_seed(0)) + 5
+    first, second = random_saes(SAERecipe(d_sae=32, k=4), rows, [0, 1])
+    assert not torch.equal(first.decoder, second.decoder)
+    assert (first.encode(rows) != 0).sum(1).max() <= 4
+    torch.testing.assert_close(first.b_dec, rows.mean(0))
