@@ -21,6 +21,7 @@ from services import accounts
 from services.accounts import Principal
 from services.artifacts import Store
 from services.db import Database
+from services.failpoints import failpoint
 from services.problems import Problem
 from services.settings import Settings
 
@@ -47,6 +48,7 @@ class Context:
         """A write transaction. SQLite has one writer, so threads queue here rather than poll its lock."""
         with self._writer if self.database.sqlite else nullcontext(), self.database.write() as session:
             yield session
+        failpoint("api.committed")
 
     def transact(self, work: Callable[[Session], T]) -> T:
         """Run `work` in a write transaction; once more when another process made the same row first."""

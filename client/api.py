@@ -300,7 +300,7 @@ class Husai:
         """All that is needed to check a decision offline."""
         return self._json("GET", f"/v1/decisions/{_segment(decision_id)}/bundle")
 
-    # Keys and the service itself
+    # Keys
 
     def keys(self) -> list[Key]:
         """API keys, without their secrets."""
@@ -314,13 +314,6 @@ class Husai:
     def revoke_key(self, key_id: str) -> None:
         """End a key."""
         self._transport.request("DELETE", f"/v1/keys/{_segment(key_id)}")
-
-    def healthy(self) -> bool:
-        """True when the service answers now."""
-        try:
-            return self._transport.request("GET", "/healthz").is_success
-        except (Refused, OSError):
-            return False
 
     # Plumbing
 

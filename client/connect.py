@@ -44,12 +44,26 @@ def running(place: Path) -> str:
     """The address of the server of a home folder.
 
     Raises:
-        Unavailable: none has announced itself there.
+        Unavailable: none has announced itself there, or it was killed since.
     """
     try:
-        return str(json.loads((place / "server.json").read_text())["url"])
+        announced = json.loads((place / "server.json").read_text())
+        url, pid = str(announced["url"]), int(announced["pid"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise Unavailable(f"no server runs on {place}; start one with `husai up`, or set HUSAI_URL") from None
+        url, pid = "", 0
+    if not (url and pid > 0 and _alive(pid)):
+        raise Unavailable(f"no server runs on {place}; start one with `husai up`, or set HUSAI_URL")
+    return url
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _key(place: Path) -> str:

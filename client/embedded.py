@@ -88,10 +88,12 @@ class Child:
                 os.killpg(self._process.pid, number)
 
     def last_words(self) -> str:
-        """The last line of its log."""
+        """The end of its log: the last line that is not indented, with what follows it."""
         with suppress(OSError, IndexError):
-            return self.log.read_text(errors="replace").strip().splitlines()[-1]
-        return "its log is empty"
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+            start = max((i for i, line in enumerate(lines) if not line.startswith(" ")), default=0)
+            return " ".join(" ".join(lines[start:]).split()) or "its log is empty"
+        return "it has no log"
 
 
 class Server:
@@ -150,11 +152,10 @@ class Server:
         if self._lock is None:
             return
         (self.home / "server.json").unlink(missing_ok=True)
-        grace = float(os.environ.get("HUSAI_GRACE_SECONDS") or 30) + 5
+        deadline = time.monotonic() + grace_seconds() + 5
         with suppress(KeyboardInterrupt):
             for child in reversed(self.children):
                 child.signal(signal.SIGTERM)
-            deadline = time.monotonic() + grace
             while any(child.alive for child in self.children) and time.monotonic() < deadline:
                 time.sleep(0.05)
         for child in self.children:
@@ -163,12 +164,21 @@ class Server:
         self._lock = None
 
 
+def grace_seconds() -> float:
+    """What a draining worker is given to hand its jobs back."""
+    try:
+        return float(os.environ.get("HUSAI_GRACE_SECONDS", ""))
+    except ValueError:
+        return 30.0
+
+
 def environment(home: Path) -> dict[str, str]:
     """The environment of the two processes. A checkout that is not installed stays importable."""
     root = Path(__file__).resolve().parent.parent
     paths = [str(root)] if (root / "pyproject.toml").exists() else []
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    return {**os.environ, "HUSAI_HOME": str(home)} | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
+    own = {"HUSAI_HOME": str(home), "PYDANTIC_ERRORS_INCLUDE_URL": "false"}
+    return os.environ | own | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
 
 
 def choose_port(host: str, wanted: int | None) -> int:

@@ -21,7 +21,7 @@ def lines(children: Mapping[str, Job]) -> Iterator[tuple[str, str]]:
         dict(children[name].result or {}) if name in children else {} for name in ("transformer", "sae")
     )
     if transformer:
-        yield "transformer: held-out accuracy", percent(transformer.get("validation_accuracy"))
+        yield "transformer: accuracy on test pairs", percent(transformer.get("test_accuracy"))
         yield "transformer: leak test", leak(transformer.get("leak") or {})
     members = sae.get("members") or []
     if members:

@@ -151,13 +151,13 @@ class Bars:
     """One live bar per job."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TaskProgressColumn(markup=False),
+            TextColumn("{task.fields[share]:>4}", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
             console=console(sys.stderr),
         )
@@ -174,9 +174,15 @@ class Bars:
         for row in rows:
             task = self._tasks.get(row.job.id)
             if task is None:
-                task = self._tasks[row.job.id] = self._progress.add_task(printable(row.name), total=None, note="")
+                task = self._tasks[row.job.id] = self._progress.add_task(
+                    printable(row.name), total=None, note="", share=""
+                )
             share = row.share if row.share is not None else (0.0 if row.job.state != "running" else None)
             note = "  ".join(part for part in (row.job.state, row.figure) if part)
             self._progress.update(
-                task, total=None if share is None else 1.0, completed=share or 0.0, note=printable(note)
+                task,
+                total=None if share is None else 1.0,
+                completed=share or 0.0,
+                share="" if share is None else f"{share:.0%}",
+                note=printable(note),
             )

@@ -275,17 +275,18 @@ def abandon(session: Session, execution: Execution, reason: str) -> None:
         return
     move(session, execution, State.CANCELLED, reason)
     children = select(Job).where(Job.parent_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
-    for child in session.scalars(children).all():
-        if not child.state.final:
-            drop(session, child, "cancelled.parent")
+    drop(session, list(session.scalars(children)), "cancelled.parent")
 
 
-def drop(session: Session, job: Job, reason: str) -> None:
-    """Cancel one job; its execution goes on for the others."""
-    move_job(session, job, State.CANCELLED, reason)
-    if job.execution_id is not None:
-        abandon(session, session.get_one(Execution, job.execution_id, with_for_update=True), reason)
-    settle(session, job)
+def drop(session: Session, jobs: list[Job], reason: str) -> None:
+    """Cancel jobs; an execution goes on for the others that follow it."""
+    for job in jobs:
+        move_job(session, job, State.CANCELLED, reason)
+    for job in jobs:
+        if job.execution_id is not None:
+            abandon(session, session.get_one(Execution, job.execution_id, with_for_update=True), reason)
+    for job in jobs:
+        settle(session, job)
 
 
 def end_attempt(session: Session, execution: Execution, outcome: str) -> None:

@@ -206,7 +206,7 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     job = get(session, principal, job_id)
     if job.state.final:
         raise conflict("already-final", "Already final", f"Job {job.id} has {job.state}.", state=job.state)
-    flow.drop(session, job, "cancelled.user")
+    flow.drop(session, [job], "cancelled.user")
     session.flush()
     failpoint("cancel.before_commit")
     return job

@@ -15,6 +15,7 @@ from services.settings import Settings
 def main() -> int:
     """Serve until SIGTERM or SIGINT; a second worker on the same home is refused."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings()
     lock = open(settings.root / "worker.lock", "w")  # noqa: SIM115 (held until the process ends)
     try:
@@ -22,7 +23,7 @@ def main() -> int:
     except BlockingIOError:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     get_context("forkserver").set_forkserver_preload(["worker.warm"])
     forkserver.ensure_running()
     database = Database(settings.database)

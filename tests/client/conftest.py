@@ -32,14 +32,16 @@ Husai = Callable[..., Done]
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HUSAI_GRACE_SECONDS", "2")
-    patch.setenv("HUSAI_DEVICE", "cpu")
-    patch.setenv("HUSAI_THREADS", "1")
-    patch.setenv("HUSAI_SLOTS", "2")
-    with Server(tmp_path_factory.mktemp("server") / "home", port=0) as running:
+    settings = {"HUSAI_GRACE_SECONDS": "2", "HUSAI_DEVICE": "cpu", "HUSAI_THREADS": "1", "HUSAI_SLOTS": "2"}
+    running = Server(tmp_path_factory.mktemp("server") / "home", port=0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        running.__enter__()
+    try:
         yield running
-    patch.undo()
+    finally:
+        running.stop()
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +220,20 @@ def test_several_files_become_one_artifact(server: Server, tmp_path: Path) -> No
         made = service.upload_files({"a.bin": tmp_path / "a", "b.bin": tmp_path / "b"})
         paths = service.fetch(made.sha256, tmp_path / "back")
     assert {path.name: path.read_bytes() for path in paths} == {"a.bin": b"a" * 3_000_000, "b.bin": b""}
+
+
+def test_ctrl_c_is_quiet(server: Server, trained: dict[str, str]) -> None:
+    root = Path(__file__).resolve().parents[2]
+    with connect(server.home) as service:
+        inputs = {"activations": service.job(trained["activations"]).outputs["activations"]}
+        job = service.submit("train.sae", {"recipe": RECIPE | {"tokens": 40_000_000}, "seeds": [3]}, inputs=inputs)
+        command = [sys.executable, "-m", "client.cli", "watch", job.id, "--json"]
+        env = {**os.environ, "HUSAI_HOME": str(server.home)}
+        watch = subprocess.Popen(command, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert watch.stderr is not None
+        assert "train.sae" in watch.stderr.readline()
+        watch.send_signal(signal.SIGINT)
+        out, err = watch.communicate(timeout=20)
+        service.cancel(job.id)
+    assert (watch.returncode, out) == (Exit.INTERRUPTED, "")
+    assert "Traceback" not in err

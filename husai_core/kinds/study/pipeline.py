@@ -41,8 +41,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "transformer": {},
         "activations": {},
-        "sae": {"recipe": {"d_sae": 256, "k": 16, "tokens": 600_000, "decay_fraction": 0.5}, "seeds": [0, 1, 2, 3, 4]},
-        "floors": {"test_accuracy": 0.99, "explained_variance": 0.7},
+        "sae": {"recipe": {"d_sae": 256, "k": 8, "tokens": 800_000, "decay_fraction": 0.8}, "seeds": [0, 1, 2, 3, 4]},
+        "floors": {"test_accuracy": 0.99, "explained_variance": 0.9},
     },
     "smoke": {
         "transformer": {"p": 13, "d_model": 32, "n_heads": 2, "d_mlp": 64, "steps": 600},

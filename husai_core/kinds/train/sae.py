@@ -27,7 +27,7 @@ PROGRESS_SECONDS = 0.5
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {},
-    "smoke": {"recipe": {"d_sae": 256, "k": 16, "tokens": 200_000}, "seeds": [0, 1]},
+    "smoke": {"recipe": {"d_sae": 128, "k": 8, "tokens": 200_000}, "seeds": [0, 1]},
     "examples/topk_16x": {"recipe": {"d_sae": 2048, "k": 64}},
     "sae/topk_8x_k32": {"recipe": {"d_sae": 1024, "k": 32}},
 }
@@ -38,7 +38,7 @@ dimensions; its budget of 140 steps did not converge, so budget and optimiser ar
 class Spec(BaseSpec):
     """What to train."""
 
-    recipe: SAERecipe = Field(SAERecipe(d_sae=512, k=16), description="architecture, budget and optimiser")
+    recipe: SAERecipe = Field(SAERecipe(d_sae=128, k=8, k_aux=32), description="architecture, budget and optimiser")
     seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1, max_length=64, description="one SAE per seed")
 
     @field_validator("seeds")

@@ -18,7 +18,7 @@ X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 def sae(d_out: int = 6, **fields: Any) -> SAE:
     source = torch.Generator().manual_seed(0)
     shapes = {"W_enc": (6, 12), "b_enc": (12,), "W_dec": (12, d_out), "b_dec": (d_out,)}
-    weights = {name: torch.randn(shape, generator=source) for name, shape in shapes.items()}
+    weights: dict[str, Any] = {name: torch.randn(shape, generator=source) for name, shape in shapes.items()}
     return SAE(**(weights | {"architecture": "topk", "k": 3, "hook_name": "blocks.0.hook_resid_post"} | fields))
 
 
