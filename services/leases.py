@@ -189,6 +189,17 @@ def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
     return True
 
 
+def give_up(session: Session, execution_id: str, attempt: int, max_attempts: int) -> bool:
+    """Report that the attempt's process was killed from outside; another attempt follows while some are left."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return False
+    _requeue(session, execution, max_attempts)
+    session.flush()
+    failpoint("give_up.before_commit")
+    return True
+
+
 def reap(session: Session, max_attempts: int, worker_id: str = "", boot_id: str = "") -> int:
     """Take back executions whose lease ran out, and those of an earlier boot of the named worker; returns how many."""
     expired = Execution.lease_until < now()
@@ -196,20 +207,25 @@ def reap(session: Session, max_attempts: int, worker_id: str = "", boot_id: str 
     query = select(Execution).where(Execution.state == State.RUNNING, or_(expired, earlier))
     lost = list(session.scalars(query.order_by(Execution.id).with_for_update(skip_locked=True)))
     for execution in lost:
-        flow.end_attempt(session, execution, "infra.lost")
-        execution.lost += 1
-        if execution.cancel_requested:
-            flow.move(session, execution, State.CANCELLED, "cancelled.user")
-        elif execution.lost >= max_attempts:
-            detail = f"The worker was lost {execution.lost} times."
-            flow.move(session, execution, State.FAILED, "infra.lost", detail)
-        else:
-            flow.move(session, execution, State.QUEUED, "infra.lost")
-            flow.ring(session, execution)
+        _requeue(session, execution, max_attempts)
     session.flush()
     if lost:
         failpoint("reap.before_commit")
     return len(lost)
+
+
+def _requeue(session: Session, execution: Execution, max_attempts: int) -> None:
+    """Queue an execution again whose process or worker was lost, unless that has happened too often."""
+    flow.end_attempt(session, execution, "infra.lost")
+    execution.lost += 1
+    if execution.cancel_requested:
+        flow.move(session, execution, State.CANCELLED, "cancelled.user")
+    elif execution.lost >= max_attempts:
+        detail = f"Its process or worker was killed {execution.lost} times, as happens when memory runs out."
+        flow.move(session, execution, State.FAILED, "infra.lost", detail)
+    else:
+        flow.move(session, execution, State.QUEUED, "infra.lost")
+        flow.ring(session, execution)
 
 
 def _held(session: Session, execution_id: str, attempt: int) -> Execution | None:

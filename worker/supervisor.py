@@ -100,11 +100,13 @@ class Supervisor:
         return None
 
     def _died(self, process: BaseProcess) -> None:
+        """The child ended without a last word: killed from outside, or broken by its own code."""
         process.join(5)
-        code = process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        if code == -signal.SIGKILL:
-            how += ", as when memory runs out"
+        if process.exitcode == -signal.SIGKILL:
+            self.end = {"type": "killed"}
+            return
+        code = process.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
         raise Stop(State.FAILED, "error.process", f"The job's process ended without a result ({how}).")
 
     def _receive(self, pipe: Connection) -> bool:
@@ -188,6 +190,10 @@ class Supervisor:
             with self.database.write() as session:
                 leases.hand_back(session, self.claim.execution_id, self.claim.attempt)
             failpoint("hand_back.committed")
+        elif end["type"] == "killed":
+            with self.database.write() as session:
+                leases.give_up(session, self.claim.execution_id, self.claim.attempt, self.settings.max_attempts)
+            failpoint("give_up.committed")
         elif end["type"] == "failed":
             self._record(Failure(State.FAILED, end["reason"], end["detail"]))
         else:

@@ -160,7 +160,7 @@ def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], named: Pat
     ]
     terminal.line("next:")
     for what, command in commands:
-        terminal.line(f"  {command:<60}  # {what}")
+        terminal.line(f"  {what:<28}{command}")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keeper import Keeper, failpoints
+
+from tests.faults.keeper import Keeper, failpoints
 
 RECIPE = {"d_sae": 64, "k": 4, "tokens": 40_000, "batch_size": 256}
 WORLD = {"rows": 2048, "n_features": 48, "d_model": 24}
@@ -18,6 +19,8 @@ NEED = {
     "checkpoint.committed": "drain",
     "hand_back.before_commit": "drain",
     "hand_back.committed": "drain",
+    "give_up.before_commit": "kill",
+    "give_up.committed": "kill",
     "reap.before_commit": "lose",
     "reap.committed": "lose",
     "renew.committed": "long",
@@ -83,21 +86,27 @@ def disturb(service: Keeper, point: str, situation: str) -> None:
         return
     if situation == "drain":
         service.processes["worker"].send_signal(signal.SIGTERM)
+    elif situation == "kill":
+        (child,) = service.supervised()
+        os.killpg(child, signal.SIGKILL)
     elif situation == "lose":
         service.processes["worker"].kill()
     undisturbed = submit_saes(service, f"{point}-again", rows, tokens=1_500_000)
     assert outcome(service.finished(saes["id"])) == outcome(service.finished(undisturbed["id"]))
 
 
-def test_a_child_killed_in_a_matrix_product_fails_its_job_alone(service: Keeper, faultless: dict[str, Any]) -> None:
+def test_a_child_killed_too_often_fails_its_job_alone(service: Keeper, faultless: dict[str, Any]) -> None:
     rows = submit_rows(service, "child")
     service.finished(rows["id"])
     saes = submit_saes(service, "child", rows, tokens=1_500_000)
-    service.until(lambda: service.job(saes["id"])["progress"])
-    (child,) = service.supervised()
-    os.killpg(child, signal.SIGKILL)
+    for attempt in (1, 2, 3):
+        service.until(
+            lambda attempt=attempt: (job := service.job(saes["id"]))["attempt"] == attempt and job["state"] == "running"
+        )
+        (child,) = service.until(lambda: list(service.supervised()))
+        os.killpg(child, signal.SIGKILL)
     job = service.finished(saes["id"])
-    assert (job["state"], job["reason"]) == ("failed", "error.process")
+    assert (job["state"], job["reason"]) == ("failed", "infra.lost")
     assert chain(service, "after-child") == faultless
     service.settled()
 

@@ -45,9 +45,7 @@ def test_coverage_where_the_pair_bootstrap_fails(n: int, repeats: int) -> None:
 @pytest.mark.parametrize("n", [5, 10])
 def test_coverage_of_a_difference_to_a_simulated_null(n: int) -> None:
     rng = np.random.default_rng(n)
-    differences = [
-        pair_mean(matrix(rng, n)).minus(Independent(rng.normal(scale=0.8), 0.64, 199)) for _ in range(120)
-    ]
+    differences = [pair_mean(matrix(rng, n)).minus(Independent(rng.normal(scale=0.8), 0.64, 199)) for _ in range(120)]
     assert np.mean([covers(difference.estimate()) for difference in differences]) >= least(120)
 
 

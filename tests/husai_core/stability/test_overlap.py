@@ -58,4 +58,6 @@ def test_profiles_give_correlations() -> None:
     expected = torch.corrcoef(latents.T)
     rows = torch.nn.functional.normalize(profiles(latents), dim=1)
     torch.testing.assert_close(rows @ rows.T, expected, atol=1e-5, rtol=0)
-    assert activation_mcc(profiles(latents), profiles(3 * latents[:, [5, 4, 3, 2, 1, 0]] + 1)) == pytest.approx(1, abs=1e-5)
+    assert activation_mcc(profiles(latents), profiles(3 * latents[:, [5, 4, 3, 2, 1, 0]] + 1)) == pytest.approx(
+        1, abs=1e-5
+    )

@@ -17,6 +17,15 @@ def test_finds_a_linear_answer_and_nothing_in_noise() -> None:
         assert low <= fit(train, validation, 5).accuracy(*test) <= high
 
 
+def test_rare_classes_are_not_given_up() -> None:
+    """Ten classes on a circle, every other one rare: without equal weights the common ones take their neighbours."""
+    label = torch.cat([torch.full((200 if c % 2 else 10,), c) for c in range(10)])
+    angle = label * (2 * torch.pi / 10) + 0.05 * torch.randn(len(label), generator=torch.Generator().manual_seed(2))
+    features = torch.stack([angle.cos(), angle.sin()], dim=1)
+    probe = fit((features[::2], label[::2]), (features[1::2], label[1::2]), 10)
+    assert all(probe.accuracy(features[label == c], label[label == c]) > 0.95 for c in range(10))
+
+
 def test_more_features_than_rows_and_constant_features() -> None:
     source = torch.Generator().manual_seed(1)
     label = torch.arange(60) % 3
