@@ -28,7 +28,13 @@ METRICS = {
     "activation_pw_mcc": "Activation PW-MCC: the same, one-to-one",
     "activation_pw_mcc_alive": "Activation PW-MCC, alive features only",
 }
-NULLS = {"": "observed", "_gaussian_null": "Gaussian null", "_shuffled_null": "shuffled control", "_excess": "excess"}
+NULLS = {
+    "": "observed",
+    "_gaussian_null": "Gaussian null",
+    "_shuffled_null": "shuffled control",
+    "_covariance_null": "covariance control",
+    "_excess": "excess",
+}
 MEMBER = ["seed", "explained variance", "normalised MSE", "L0", "dead", "drift from init", "converged"]
 DOMAINS = {"id": "fitted", "ood": "shifted", "unmirrored": "unmirrored"}
 DROPS = {
@@ -59,10 +65,13 @@ def panels(data: ReportData) -> list[Panel]:
 def _stability(data: ReportData) -> Panel:
     stage, untrained = data.stage("stability"), data.stage("untrained")
     result, observed = stage.result, _estimate(stage, "pwmcc")
-    shuffled, gaussian = _estimate(stage, "pwmcc_shuffled_null"), _estimate(stage, "pwmcc_gaussian_null")
+    gaussian, shuffled, covariance = (
+        _estimate(stage, f"pwmcc_{null}_null") for null in ("gaussian", "shuffled", "covariance")
+    )
     found = [
         row("trained", observed, points=_pairs(result)),
-        row("shuffled control", shuffled, "null", _pairs(result, "control_matrices.pwmcc")),
+        row("shuffled control", shuffled, "null", _pairs(result, "controls.shuffled.matrices.pwmcc")),
+        row("covariance control", covariance, "null", _pairs(result, "controls.covariance.matrices.pwmcc")),
         row(
             "untrained network",
             _estimate(untrained, "pwmcc_untrained"),
@@ -73,8 +82,9 @@ def _stability(data: ReportData) -> Panel:
     ]
     finding = (
         f"Decoders of different seeds overlap with PWMCC {interval(observed)}. Chance is "
-        f"{number(real(gaussian.get('value')))} for Gaussian decoders and {number(real(shuffled.get('value')))} for "
-        f"the same training on shuffled activations; the excess over the larger is "
+        f"{number(real(gaussian.get('value')))} for Gaussian decoders, {number(real(shuffled.get('value')))} for the "
+        f"same training on shuffled activations and {number(real(covariance.get('value')))} for it on Gaussian rows of "
+        f"the same covariance; the excess over the largest is "
         f"{interval(_estimate(stage, 'pwmcc_excess'))}."
     )
     chance, drift = real(gaussian.get("value")) or 0.0, _by_seed(stage, "drift_from_init")

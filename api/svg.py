@@ -49,7 +49,7 @@ class Axis:
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, log: bool = False, pad: float = 0.06) -> Axis:
         """An axis that shows all finite values, with a margin."""
-        kept = [v for v in values if math.isfinite(v) and (v > 1e-300 or not log)] or ([1.0] if log else [0.0])
+        kept = [v for v in values if math.isfinite(v) and (v > 1e-200 or not log)] or ([1.0] if log else [0.0])
         low, high = (math.log10(min(kept)), math.log10(max(kept))) if log else (min(kept), max(kept))
         size, spread = max(abs(low), abs(high)), high - low
         margin = spread * pad if spread > 1e-9 * size + 1e-300 else max(size * 0.1, 0.1)

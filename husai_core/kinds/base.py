@@ -23,7 +23,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from husai_core.estimate import Estimate
 
 ArtifactType = Literal[
-    "sae", "transformer", "activations", "table", "figure", "report", "result", "manifest", "decision", "state", "upload"
+    "sae",
+    "transformer",
+    "activations",
+    "table",
+    "figure",
+    "report",
+    "result",
+    "manifest",
+    "decision",
+    "state",
+    "upload",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -73,23 +73,23 @@ class Group:
 
 
 def against_nulls(
-    metric: str, observed: Statistic, chance: Null | Statistic, control: Statistic
+    metric: str, observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]
 ) -> dict[str, Estimate]:
-    """A figure, both of its nulls, and its excess over the larger of them.
+    """A figure, its Gaussian null, its trained controls by name, and its excess over the largest of them all.
 
-    The control shares its seeds with what was observed, so their difference is one figure about these seeds.
+    Controls share their seeds with what was observed, so a difference is one figure about these seeds.
     """
     return {
         metric: observed.estimate(),
         f"{metric}_gaussian_null": chance.estimate(),
-        f"{metric}_shuffled_null": control.estimate(),
-        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, control)]),
+        **{f"{metric}_{name}_null": control.estimate() for name, control in controls.items()},
+        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, controls)]),
     }
 
 
-def excesses(observed: Statistic, chance: Null | Statistic, control: Statistic) -> list[Statistic]:
+def excesses(observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]) -> list[Statistic]:
     """What is left of a figure above each of its nulls, the smallest first."""
-    found = [observed.minus(chance.independent), observed - control]
+    found = [observed.minus(chance.independent), *(observed - control for control in controls.values())]
     return sorted(found, key=lambda excess: excess.value)
 
 

@@ -95,5 +95,17 @@ def shuffled(rows: Tensor, seed: int, use: str) -> Tensor:
     return torch.stack([column[torch.randperm(len(rows), generator=rng)] for column in rows.T], dim=1)
 
 
+def covariance_matched(rows: Tensor, like: Tensor, seed: int, use: str) -> Tensor:
+    """Gaussian rows [n, d], as many as `rows`, with the mean and covariance of `like` [m, d]: nothing else is left.
+
+    A dictionary can be stable because the rows have few strong directions; this null has the same ones.
+    """
+    mean = like.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((like - mean).double().T))
+    normal = torch.randn(len(rows), len(mean), generator=generator(seed, "covariance", use), dtype=torch.float64)
+    drawn: Tensor = ((normal * values.clamp(min=0).sqrt()) @ vectors.T).float()
+    return drawn + mean
+
+
 def _null(values: Tensor) -> Null:
     return Null(float(values.mean()), float(values.std() / len(values) ** 0.5), len(values))

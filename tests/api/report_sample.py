@@ -136,14 +136,17 @@ def stability_result(rng: random.Random) -> dict:
                 f"{name}{over}": estimate(0.71, 0.021),
                 f"{name}{over}_gaussian_null": estimate(null, 0.001),
                 f"{name}{over}_shuffled_null": estimate(null + 0.02, 0.006),
+                f"{name}{over}_covariance_null": estimate(null + 0.05, 0.006),
                 f"{name}{over}_excess": estimate(0.69 - null, 0.022),
             }
     return evidence(**statistics) | {
         "pairs": matrix(rng, 0.71),
         "matrices": {"pwmcc": matrix(rng, 0.71)},
-        "control_matrices": {"pwmcc": matrix(rng, 0.3)},
         "members": members(rng),
-        "control_members": members(rng),
+        "controls": {
+            name: {"matrices": {"pwmcc": matrix(rng, 0.3)}, "members": members(rng)}
+            for name in ("shuffled", "covariance")
+        },
     }
 
 

@@ -46,7 +46,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.results: dict[str, int] = {}
         with self.database.write() as session:
             owner = accounts.create_owner(session, "ada", "admin")
-            key, token = accounts.create_key(session, b"k", owner.id, "key", list(accounts.SCOPES))
+            _, token = accounts.create_key(session, b"k", owner.id, "key", list(accounts.SCOPES))
             self.principal = accounts.authenticate(session, b"k", token)
 
     def teardown(self) -> None:

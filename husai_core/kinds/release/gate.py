@@ -24,13 +24,12 @@ Result = Decision
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
 SEEDS = [0, 1, 2, 3, 4]
 GOOD = {"rows": 16_384, "n_features": 32, "d_model": 32, "active": 3}
-BAD = {**GOOD, "n_features": 2048}
 WORLDS: dict[str, dict[str, Any]] = {
     "good": {"source": "synthetic", "world": GOOD},
-    "bad": {"source": "synthetic", "world": BAD, "structureless": True},
+    "bad": {"source": "synthetic", "world": GOOD, "structureless": True},
 }
-"""The good world has as many features as the SAEs have latents. The bad one is Gaussian noise with the covariance of
-so many features that no direction stands out."""
+"""The good world has as many features as the SAEs have latents. The bad one is Gaussian noise with its mean and
+covariance, so that nothing but the features tells them apart."""
 
 
 class Spec(BaseSpec):

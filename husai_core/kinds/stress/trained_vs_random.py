@@ -2,17 +2,26 @@
 
 Every overlap of every pair of sibling SAEs, over all features and over those that fire on the test rows, beside its
 nulls: Gaussian dictionaries of the same shape (for activation-matched overlaps: untrained SAEs on the same rows), and
-the same recipe and seeds trained on shuffled activations, where every dimension is permuted on its own. The excess is
-over the larger null. MMCS is given signed; averaged over both directions, absolute MMCS is PWMCC.
+the same recipe and seeds trained on two controls: shuffled activations, where every dimension is permuted on its own,
+and Gaussian rows with the covariance of the activations. The excess is over the largest null. MMCS is given signed;
+averaged over both directions, absolute MMCS is PWMCC.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from husai_core.kinds.base import Evidence, Inputs, Job, Port
+from husai_core.kinds.base import Result as BaseResult
 from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Matrix, Member
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from husai_core.activations.store import Activations
 
 INPUTS = {
     "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
@@ -22,9 +31,16 @@ OUTPUTS: dict[str, Port] = {}
 
 
 class Spec(BaseSpec):
-    """How the control is made."""
+    """How the controls are made."""
 
-    control_seed: int = Field(0, ge=0, description="seed of the shuffling of the activations")
+    control_seed: int = Field(0, ge=0, description="seed of the shuffling and of the Gaussian rows")
+
+
+class Control(BaseResult):
+    """The same recipe and seeds on rows that hold no features."""
+
+    matrices: dict[str, Matrix] = Field(description="every metric of every pair of seeds")
+    members: list[Member]
 
 
 class Result(Evidence):
@@ -33,13 +49,12 @@ class Result(Evidence):
     seeds: list[int]
     pairs: Matrix = Field(description="PWMCC of every pair of seeds")
     matrices: dict[str, Matrix] = Field(description="every metric of every pair of seeds")
-    control_matrices: dict[str, Matrix] = Field(description="the same of the shuffled control")
     members: list[Member]
-    control_members: list[Member]
+    controls: dict[str, Control] = Field(description="`shuffled` and `covariance`")
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
-    """Train the shuffled control and compare."""
+    """Train the controls and compare."""
     from husai_core.activations.store import load
     from husai_core.seeding import seed_everything
     from husai_core.stability import nulls, siblings
@@ -52,29 +67,41 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given.check(inputs.one("activations"))
     rows = load(inputs.one("activations").path)
     test, drift = rows.part("test"), given.drift()
-    control_rows = {
-        part: nulls.shuffled(rows.part(part), spec.control_seed, part) for part in ("train", "validation", "test")
-    }
-    training = Trainings(job, given.recipe, given.seeds, 1)
-    control_saes = training.run("shuffled", control_rows["train"], control_rows["validation"])
+    noise = {name: _noise(name, rows, spec.control_seed) for name in ("shuffled", "covariance")}
+    training = Trainings(job, given.recipe, given.seeds, len(noise))
+    saes = {name: training.run(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
 
-    trained, control = Group(given.saes, test), Group(control_saes, control_rows["test"])
+    trained = Group(given.saes, test)
+    controls = {name: Group(saes[name], parts["test"]) for name, parts in noise.items()}
     random = Group(nulls.random_saes(given.recipe, rows.part("train"), given.seeds), test)
     statistics = {"drift_from_init": seed_mean(drift).estimate()}
     for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
         chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
-        statistics |= against_nulls(metric, trained.statistic(metric), chance, control.statistic(metric))
+        compared = {name: group.statistic(metric) for name, group in controls.items()}
+        statistics |= against_nulls(metric, trained.statistic(metric), chance, compared)
     return Result(
         subject=given.digests,
-        converged=given.converged and all(sae.converged for sae in control_saes),
+        converged=given.converged and all(sae.converged for group in saes.values() for sae in group),
         statistics=statistics,
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],
         matrices=trained.matrices,
-        control_matrices=control.matrices,
         members=[
             member(sae, seed, moved, sae.provenance["converged"], test)
             for sae, seed, moved in zip(given.saes, given.seeds, drift, strict=True)
         ],
-        control_members=members(control_saes, control_rows["test"]),
+        controls={
+            name: Control(matrices=group.matrices, members=members(saes[name], noise[name]["test"]))
+            for name, group in controls.items()
+        },
     )
+
+
+def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:
+    """A control's rows by split."""
+    from husai_core.stability import nulls
+
+    parts = {part: rows.part(part) for part in ("train", "validation", "test")}
+    if name == "shuffled":
+        return {part: nulls.shuffled(found, seed, part) for part, found in parts.items()}
+    return {part: nulls.covariance_matched(found, parts["train"], seed, part) for part, found in parts.items()}

@@ -133,7 +133,8 @@ class _Arm:
         """A metric with its nulls and excess, and the excess over the larger null as a figure about the seeds."""
         from husai_core.stability.battery import against_nulls, excesses
 
-        terms = self.group.statistic(metric), self.group.gaussian(metric), self.control.statistic(metric)
+        controls = {"shuffled": self.control.statistic(metric)}
+        terms = self.group.statistic(metric), self.group.gaussian(metric), controls
         return against_nulls(metric, *terms), excesses(*terms)[0]
 
 

@@ -16,9 +16,8 @@ Control = tuple[Artifact, list[Artifact]]
 
 
 def control(home: Path, structureless: bool) -> Control:
-    """SAEs on a world; the structureless one is Gaussian noise with nearly equal variance in every direction."""
-    world = WORLD | ({"n_features": 1024} if structureless else {})
-    spec = {"source": "synthetic", "world": world, "structureless": structureless}
+    """SAEs on a world; the structureless one is Gaussian noise that shares the world's mean and covariance."""
+    spec = {"source": "synthetic", "world": WORLD, "structureless": structureless}
     (activations,) = run("train.activations", home / "activations", spec)[1]
     return activations, siblings(home / "saes", activations, tokens=120_000)
 
@@ -52,16 +51,18 @@ def test_true_features_are_found_by_every_seed(evidence: Result) -> None:
     assert evidence.seeds == [0, 1, 2]
 
 
-def test_noise_gives_no_features(evidence: Result, tmp_path: Path) -> None:
+def test_covariance_alone_gives_no_features(evidence: Result, tmp_path: Path) -> None:
     activations, saes = control(tmp_path, True)
     noise = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
-    assert bounds(noise, "pwmcc_excess")[1] < 0.05
+    assert bounds(noise, "pwmcc_excess")[1] < 0.03
+    beyond_shuffled = bounds(noise, "pwmcc")[1] - bounds(noise, "pwmcc_shuffled_null")[1]
+    assert beyond_shuffled > bounds(noise, "pwmcc_excess")[1]
     assert bounds(noise, "pwmcc")[1] < bounds(evidence, "pwmcc")[1] - 0.2
 
 
-def test_the_excess_is_over_the_larger_null(evidence: Result) -> None:
+def test_the_excess_is_over_the_largest_null(evidence: Result) -> None:
     for metric in ("pwmcc", "pw_mcc_alive", "mmcs_signed", "activation_pw_mcc"):
-        nulls = [bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled")]
+        nulls = [bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled", "covariance")]
         expected = bounds(evidence, metric)[1] - max(nulls)
         assert bounds(evidence, f"{metric}_excess")[1] == pytest.approx(expected)
 
@@ -72,7 +73,8 @@ def test_metrics_are_not_mixed(evidence: Result) -> None:
     assert evidence.pairs == evidence.matrices["pwmcc"]
     pairs = [evidence.pairs[i][j] for i, j in ((0, 1), (0, 2), (1, 2))]
     assert bounds(evidence, "pwmcc")[1] == pytest.approx(sum(v for v in pairs if v is not None) / 3)
-    assert [len(row) for row in evidence.control_matrices["pwmcc"]] == [3, 3, 3]
+    for control in evidence.controls.values():
+        assert [len(row) for row in control.matrices["pwmcc"]] == [3, 3, 3]
 
 
 def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
@@ -80,14 +82,21 @@ def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
     assert all(member.explained_variance > 0.7 for member in evidence.members)
     drift = sum(member.drift_from_init for member in evidence.members) / 3
     assert bounds(evidence, "drift_from_init")[1] == pytest.approx(drift)
-    assert len(evidence.control_members) == 3
+    assert {name: len(control.members) for name, control in evidence.controls.items()} == {
+        "shuffled": 3,
+        "covariance": 3,
+    }
 
 
 def test_repeats_bit_for_bit_and_reports_progress(good: Control, evidence: Result, tmp_path: Path) -> None:
     result, _, job = run(KIND, tmp_path, saes=good[1], activations=[good[0]])
     assert result.model_dump_json() == evidence.model_dump_json()
     assert job.reported[-1][0] == job.reported[-1][1]
-    assert all(set(values) == {"normalised_mse/shuffled", "dead_fraction/shuffled"} for _, values in job.curves)
+    assert {name for _, values in job.curves for name in values} == {
+        f"{figure}/{control}"
+        for figure in ("normalised_mse", "dead_fraction")
+        for control in ("shuffled", "covariance")
+    }
 
 
 def test_two_seeds_leave_the_interval_unknown(good: Control, tmp_path: Path) -> None:
