@@ -58,8 +58,8 @@ class Settings(BaseSettings):
 
     @property
     def worker_slots(self) -> int:
-        """Jobs that one worker process runs at once: one per GPU, or one per two cores."""
-        return self.slots or (1 if self.device_class == "cuda" else max(1, _cores() // 2))
+        """Jobs that one worker process runs at once: one on a GPU, or one per core but no more than four."""
+        return self.slots or (1 if self.device_class == "cuda" else min(4, _cores()))
 
     @property
     def job_threads(self) -> int:

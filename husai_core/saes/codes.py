@@ -1,7 +1,7 @@
 """Latents of a stacked batch, and the sums over them that a training step needs.
 
 Shapes: s members, b rows per member, n latents, d columns. Both classes offer the same operations; `SparseCode` keeps
-k latents per row and never builds [s, b, n].
+k latents per row and never builds [s, b, n], which pays once n is much larger than k.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 GROUP = 4
+DENSE = 32
+"""Up to this many latents for each active one, matrix products with zeros are faster than sparse sums."""
 
 
 class Code(Protocol):
@@ -111,14 +113,20 @@ class SparseCode:
         return bags.view(*values.shape[:2], -1)
 
 
-def top(z: Tensor, k: int) -> SparseCode:
+def top(z: Tensor, k: int) -> Code:
     """The k largest entries of each row of z [s, b, n], negative ones as 0."""
-    values, indices = _top(z, k)
-    return SparseCode(values.relu(), indices, z.shape[-1])
+    return chosen(*largest(z, k), z.shape[-1])
 
 
-def _top(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`z.topk(k)`, unsorted.
+def chosen(values: Tensor, indices: Tensor, n: int) -> Code:
+    """The latents at `indices` [s, b, k] out of n, negative values as 0; dense where matrix products are cheaper."""
+    if n > DENSE * values.shape[-1]:
+        return SparseCode(values.relu(), indices, n)
+    return DenseCode(values.new_zeros(*values.shape[:2], n).scatter_(-1, indices, values.relu()))
+
+
+def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of each row of z [s, b, n] and their indices, unsorted.
 
     Where it pays, only the k groups of entries with the largest maxima are searched: they hold the k largest entries.
     """
@@ -128,5 +136,5 @@ def _top(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     groups = z.view(*z.shape[:2], GROUP, -1).amax(-2).topk(k, sorted=False).indices
     members = torch.arange(0, n, n // GROUP, device=z.device)
     candidates = (groups[..., None] + members).flatten(-2)
-    values, chosen = z.gather(-1, candidates).topk(k, sorted=False)
-    return values, candidates.gather(-1, chosen)
+    values, places = z.gather(-1, candidates).topk(k, sorted=False)
+    return values, candidates.gather(-1, places)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from husai_core.saes.codes import Code, DenseCode, SparseCode, top
+from husai_core.saes.codes import Code, DenseCode, chosen, largest, top
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 from husai_core.seeding import generator
@@ -186,8 +186,9 @@ class _Bank:
 
     def advance(self, batch: Tensor) -> None:
         """One optimiser step on the rows at indices `batch` [seeds, batch_size]."""
-        x, z, code = self._encode(self.rows[batch])
-        error = self._decode(code) - self.targets[batch]
+        rows = self.rows[batch]
+        x, z, code = self._encode(rows)
+        error = self._decode(code) - (self.targets[batch] if self.transcoder else rows)
         for gradient in self.gradients:
             gradient.zero_()
         upstream = error * (2 / error.shape[1])
@@ -205,8 +206,8 @@ class _Bank:
         if self.recipe.k is None or not self.recipe.aux_coefficient or not len(columns):
             return
         candidates = z[..., columns].masked_fill(~dead[:, None, columns], -torch.inf)
-        found = top(candidates, min(self.k_aux, len(columns)))
-        code = SparseCode(found.values, columns[found.indices], self.recipe.d_sae)
+        values, indices = largest(candidates, min(self.k_aux, len(columns)))
+        code = chosen(values, columns[indices], self.recipe.d_sae)
         upstream = (code.decode(self.decoder) + error) * (2 * self.recipe.aux_coefficient / error.shape[1])
         self._backward(x, code, upstream, 0.0)
 

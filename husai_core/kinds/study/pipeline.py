@@ -41,7 +41,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "transformer": {},
         "activations": {},
-        "sae": {"recipe": {"d_sae": 256, "k": 8, "tokens": 800_000, "decay_fraction": 0.8}, "seeds": [0, 1, 2, 3, 4]},
+        "sae": {
+            "recipe": {"d_sae": 128, "k": 8, "tokens": 600_000, "batch_size": 1024, "lr": 4e-3, "decay_fraction": 0.9},
+            "seeds": [0, 1, 2, 3, 4],
+        },
         "floors": {"test_accuracy": 0.99, "explained_variance": 0.9},
     },
     "smoke": {
