@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from husai_core.saes.codes import DenseCode, SparseCode, top
+from husai_core.saes.codes import DenseCode, SparseCode, chosen, largest, top
 
 
 def dense(code: SparseCode, values: torch.Tensor) -> torch.Tensor:
@@ -9,18 +9,20 @@ def dense(code: SparseCode, values: torch.Tensor) -> torch.Tensor:
     return full.scatter_(-1, code.indices, values)
 
 
-@pytest.mark.parametrize(("n", "k"), [(64, 4), (63, 4), (16, 5)])
+@pytest.mark.parametrize(("n", "k"), [(64, 4), (63, 4), (16, 5), (200, 4)])
 def test_top_keeps_the_largest_entries(n: int, k: int) -> None:
     z = torch.randn(3, 50, n)
     values, indices = z.topk(k)
     code = top(z, k)
-    assert torch.equal(dense(code, code.values), torch.zeros_like(z).scatter_(-1, indices, values.relu()))
+    kept = code.values if isinstance(code, DenseCode) else dense(code, code.values)
+    assert isinstance(code, SparseCode) == (n == 200)
+    assert torch.equal(kept, torch.zeros_like(z).scatter_(-1, indices, values.relu()))
 
 
 def test_sparse_sums_equal_dense_sums() -> None:
     z, dictionary, rows = torch.randn(3, 50, 64), torch.randn(3, 64, 7), torch.randn(3, 50, 7)
-    sparse = top(z, 4)
-    full = DenseCode(dense(sparse, sparse.values))
+    values, indices = largest(z, 4)
+    sparse, full = SparseCode(values.relu(), indices, 64), chosen(values, indices, 64)
     weights = torch.randn_like(sparse.values)
     torch.testing.assert_close(sparse.decode(dictionary), full.decode(dictionary))
     torch.testing.assert_close(sparse.outer(weights, rows), full.outer(dense(sparse, weights), rows))
