@@ -16,6 +16,7 @@ from typing import Any
 import rfc8785
 
 PACKAGE = Path(__file__).parent
+DATA = (".yaml", ".json")
 NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
 
 
@@ -49,9 +50,16 @@ def job_digest(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence
 
 @cache
 def code_digest(kind: str) -> str:
-    """Digest of the kind's module, of every `husai_core` module that it imports (lazily and transitively), and of
-    the versions of the numerical libraries."""
-    pending, seen = [f"husai_core.kinds.{kind}"], set[str]()
+    """Digest of all that decides what a kind computes.
+
+    That is its module, every `husai_core` module that it imports (lazily and transitively), the data files beside
+    these, the same of every kind that a study may submit (module constant `CHILDREN`), and the versions of the
+    numerical libraries.
+    """
+    from husai_core import kinds
+
+    names = (kind, *getattr(kinds.get(kind).module, "CHILDREN", ()))
+    pending, seen = [f"husai_core.kinds.{name}" for name in names], set[str]()
     while pending:
         module = pending.pop()
         path = _source(module)
@@ -59,7 +67,9 @@ def code_digest(kind: str) -> str:
             continue
         seen.add(module)
         pending += _imports(module, path)
-    files = {module: sha256(path.read_bytes()) for module in seen if (path := _source(module))}
+    paths = {path for module in seen if (path := _source(module))}
+    paths |= {data for path in paths for data in path.parent.glob("*/*") if data.suffix in DATA}
+    files = {path.relative_to(PACKAGE).as_posix(): sha256(path.read_bytes()) for path in paths}
     return digest({"files": files, "versions": library_versions()})
 
 

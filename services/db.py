@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Float, create_engine, event, select, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
@@ -82,7 +82,7 @@ def at_head(database: Database) -> bool:
     with database.read() as session:
         try:
             return bool(session.scalar(text("SELECT version_num FROM alembic_version")) == head)
-        except DatabaseError:
+        except (OperationalError, ProgrammingError):
             return False
 
 

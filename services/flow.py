@@ -6,6 +6,7 @@ queued when nothing is left to plan. Every function here runs inside the caller'
 """
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from husai_core import kinds
 from husai_core.identity import job_digest, sha256
-from husai_core.kinds.base import Child, Done, From
+from husai_core.kinds.base import Child, Done, From, Kind
 from services import events
 from services.db import clock, now
 from services.ids import new_id
@@ -58,7 +59,21 @@ def resolve(session: Session, job: Job) -> dict[str, list[str]] | None:
             if found is None:
                 return None
             inputs[port] += found
+        check_count(kinds.get(job.kind), port, len(inputs[port]))
     return inputs
+
+
+def check_count(kind: Kind, name: str, count: int) -> None:
+    """Refuse too few or too many artifacts for a port.
+
+    Raises:
+        InputFailed: with what the port takes.
+    """
+    port = kind.inputs[name]
+    most = count if port.many else 1
+    if count and not port.at_least <= count <= most:
+        takes = f"at least {port.at_least} artifacts" if port.many else "one artifact"
+        raise InputFailed(f"input {name!r} of {kind.name} takes {takes}, not {count}")
 
 
 def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any]) -> list[str] | None:
@@ -128,6 +143,7 @@ def _equal(session: Session, digest: str, job: Job) -> Execution | None:
 def attach(session: Session, job: Job, execution: Execution) -> None:
     """Let a job follow an execution from its present state on."""
     job.execution_id = execution.id
+    execution.priority = min(execution.priority, job.priority)
     if execution.state == State.SUCCEEDED:
         first = select(Job.id).where(Job.execution_id == execution.id, Job.id != job.id).order_by(Job.id).limit(1)
         job.reused_from = session.scalar(first)
@@ -178,7 +194,23 @@ def attached(session: Session, execution: Execution) -> list[Job]:
 
 
 def settle(session: Session, job: Job) -> None:
-    """Move on what waited for a job that has just ended: jobs that take its outputs, and its study."""
+    """Move on what waited for a job that has just ended: jobs that take its outputs, and its study.
+
+    An end can bring about others, in chains of any length, so they are worked off one after another by the first call.
+    """
+    ended: deque[Job] | None = session.info.get("ended")
+    if ended is not None:
+        ended.append(job)
+        return
+    session.info["ended"] = ended = deque([job])
+    try:
+        while ended:
+            _move_on(session, ended.popleft())
+    finally:
+        del session.info["ended"]
+
+
+def _move_on(session: Session, job: Job) -> None:
     session.flush()
     waiting = list(session.scalars(select(Awaited).where(Awaited.source_id == job.id).order_by(Awaited.job_id)))
     for row in waiting:

@@ -127,8 +127,11 @@ def check_inputs(session: Session, kind: Kind, inputs: dict[str, list[Reference]
         given = inputs.get(name, [])
         if port.required and not given:
             raise invalid("missing-input", "Missing input", f"{kind.name} needs input {name!r}: {port.help}.")
-        if len(given) > 1 and not port.many:
-            raise invalid("too-many-inputs", "Too many inputs", f"Input {name!r} of {kind.name} takes one artifact.")
+        if all(isinstance(reference, str) for reference in given):
+            try:
+                flow.check_count(kind, name, len(given))
+            except flow.InputFailed as wrong:
+                raise invalid("wrong-input-count", "Wrong number of inputs", f"{wrong}.") from None
         for reference in given:
             _check_reference(session, kind, name, reference)
 
@@ -189,7 +192,7 @@ def listing(
         each = func.json_each(Job.labels).table_valued("value")
         query = query.where(select(each.c.value).where(each.c.value == label).exists())
     if parent is not None:
-        query = query.where(Job.parent_id == get(session, principal, parent).execution_id)
+        query = query.where(Job.parent_id == (get(session, principal, parent).execution_id or ""))
     if cursor is not None:
         query = query.where(Job.id > cursor if parent else Job.id < cursor)
     order = Job.id if parent else Job.id.desc()

@@ -3,6 +3,7 @@
 The attempt number is the fence: every write names it, and one that comes from an older attempt changes nothing.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from services.failpoints import failpoint
 from services.states import State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
+log = logging.getLogger("husai.leases")
 Holding = Literal["held", "cancel", "lost"]
 
 
@@ -189,12 +191,12 @@ def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
     return True
 
 
-def give_up(session: Session, execution_id: str, attempt: int, max_attempts: int) -> bool:
-    """Report that the attempt's process was killed from outside; another attempt follows while some are left."""
+def give_up(session: Session, execution_id: str, attempt: int, max_attempts: int, why: str) -> bool:
+    """Report that the attempt was lost to something outside it; another one follows while some are left."""
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
-    _requeue(session, execution, max_attempts)
+    _requeue(session, execution, max_attempts, why)
     session.flush()
     failpoint("give_up.before_commit")
     return True
@@ -207,24 +209,27 @@ def reap(session: Session, max_attempts: int, worker_id: str = "", boot_id: str 
     query = select(Execution).where(Execution.state == State.RUNNING, or_(expired, earlier))
     lost = list(session.scalars(query.order_by(Execution.id).with_for_update(skip_locked=True)))
     for execution in lost:
-        _requeue(session, execution, max_attempts)
+        try:
+            with session.begin_nested():
+                _requeue(session, execution, max_attempts, "its worker was lost")
+        except Exception:
+            log.exception("%s could not be taken back", execution.id)
     session.flush()
     if lost:
         failpoint("reap.before_commit")
     return len(lost)
 
 
-def _requeue(session: Session, execution: Execution, max_attempts: int) -> None:
+def _requeue(session: Session, execution: Execution, max_attempts: int, why: str) -> None:
     """Queue an execution again whose process or worker was lost, unless that has happened too often."""
     flow.end_attempt(session, execution, "infra.lost")
     execution.lost += 1
     if execution.cancel_requested:
         flow.move(session, execution, State.CANCELLED, "cancelled.user")
     elif execution.lost >= max_attempts:
-        detail = f"Its process or worker was killed {execution.lost} times, as happens when memory runs out."
-        flow.move(session, execution, State.FAILED, "infra.lost", detail)
+        flow.move(session, execution, State.FAILED, "infra.lost", f"Lost {execution.lost} times; at last: {why}.")
     else:
-        flow.move(session, execution, State.QUEUED, "infra.lost")
+        flow.move(session, execution, State.QUEUED, "infra.lost", f"{why.capitalize()}.")
         flow.ring(session, execution)
 
 

@@ -11,6 +11,13 @@ from multiprocessing import forkserver, get_context
 from services.db import Database, at_head
 from services.settings import Settings
 
+CHILD_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # one parallel region before a fork makes every child hang
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow their neighbours down
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS does not repeat itself
+}
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; a second worker on the same home is refused."""
@@ -23,7 +30,7 @@ def main() -> int:
     except BlockingIOError:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ |= CHILD_ENVIRONMENT
     get_context("forkserver").set_forkserver_preload(["worker.warm"])
     forkserver.ensure_running()
     database = Database(settings.database)

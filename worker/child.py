@@ -2,11 +2,13 @@
 database. It leads a process group and kills it when the supervisor is gone.
 """
 
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +24,8 @@ from husai_core.kinds.base import Artifact, ArtifactType, Done, Inputs, KindErro
 from services.artifacts import index_tree
 from services.failpoints import failpoint
 
-EXIT_DRAINED = 75
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
+"""What torch says in a RuntimeError when an allocation fails."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +133,25 @@ class ChildJob:
         return due
 
 
-class LogStream:
+class LogStream(io.TextIOBase):
     """`print` and warnings of the kind's code become log lines."""
 
     def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+        self._talk, self._begun = talk, ""
 
     def write(self, text: str) -> int:
-        """Send whole lines; blank ones are dropped."""
-        for line in text.splitlines():
-            if line.strip():
-                self._talk.send("log", text=line)
+        """Send the lines that are complete; blank ones are dropped."""
+        *lines, self._begun = (self._begun + text.replace("\r", "\n")).split("\n")
+        for line in filter(str.strip, lines):
+            self._talk.send("log", text=line)
         return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 def main(pipe: Connection, task: Task) -> None:
     """Run one attempt; the exit status says only whether the process ended by itself."""
     os.setsid()
+    os.environ["TMPDIR"] = task.directory
+    tempfile.tempdir = None
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     talk = Talk(pipe)
@@ -163,11 +165,12 @@ def main(pipe: Connection, task: Task) -> None:
         talk.send("drained")
     except KindError as error:
         talk.send("failed", reason="error.input", detail=str(error))
-    except MemoryError:
-        talk.send("failed", reason="infra.oom", detail="The job ran out of memory.")
     except Exception as error:
         talk.send("log", text=traceback.format_exc())
-        talk.send("failed", reason="error.code", detail=f"{type(error).__name__}: {error}".splitlines()[0])
+        if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+            talk.send("failed", reason="infra.oom", detail="The job needs more memory than there is.")
+        else:
+            talk.send("failed", reason="error.code", detail=f"{type(error).__name__}: {error}".splitlines()[0])
     talk.acknowledged.acquire()
     os._exit(0)
 

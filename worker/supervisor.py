@@ -23,6 +23,7 @@ from services.db import Database
 from services.decisions import Signer
 from services.failpoints import failpoint
 from services.leases import Claim, Failure, Success
+from services.problems import Problem
 from services.settings import Settings
 from services.states import State
 from services.tables import ArtifactRow, Job
@@ -31,6 +32,8 @@ from worker import child
 log = logging.getLogger("husai.worker")
 TICK = 0.25
 PEEK_SECONDS = 0.5
+FORKSERVER_GONE = 255
+"""The exit code that multiprocessing reports when it lost the process that watches the child."""
 
 
 class Lost(Exception):
@@ -64,10 +67,14 @@ class Supervisor:
     def run(self) -> None:
         """Run the attempt to its end and record it; never raises for what the attempt did."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
         try:
             self._finish(self._supervise())
         except Stop as stop:
             self._record(stop.failure)
+        except (OSError, Problem) as error:
+            log.exception("the attempt of %s failed outside its process", self.claim.execution_id)
+            self._give_up(f"{type(error).__name__}: {error}".splitlines()[0])
         except Lost:
             log.warning("attempt %s of %s was taken over", self.claim.attempt, self.claim.execution_id)
         finally:
@@ -102,7 +109,7 @@ class Supervisor:
     def _died(self, process: BaseProcess) -> None:
         """The child ended without a last word: killed from outside, or broken by its own code."""
         process.join(5)
-        if process.exitcode == -signal.SIGKILL:
+        if process.exitcode in (-signal.SIGKILL, FORKSERVER_GONE):
             self.end = {"type": "killed"}
             return
         code = process.exitcode or 0
@@ -191,9 +198,7 @@ class Supervisor:
                 leases.hand_back(session, self.claim.execution_id, self.claim.attempt)
             failpoint("hand_back.committed")
         elif end["type"] == "killed":
-            with self.database.write() as session:
-                leases.give_up(session, self.claim.execution_id, self.claim.attempt, self.settings.max_attempts)
-            failpoint("give_up.committed")
+            self._give_up("its process was killed, as happens when memory runs out")
         elif end["type"] == "failed":
             self._record(Failure(State.FAILED, end["reason"], end["detail"]))
         else:
@@ -203,6 +208,11 @@ class Supervisor:
                 outputs.setdefault(made["name"], []).append(stored)
             failpoint("finish.stored")
             self._record(Success(end["result"], outputs))
+
+    def _give_up(self, why: str) -> None:
+        with self.database.write() as session:
+            leases.give_up(session, self.claim.execution_id, self.claim.attempt, self.settings.max_attempts, why)
+        failpoint("give_up.committed")
 
     def _record(self, end: Success | Failure) -> None:
         with self.database.write() as session:
