@@ -26,7 +26,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     database = Database(settings.database)
     metrics = Metrics(database)
     context = Context(settings, database, Store(settings.artifacts), Hub(database), metrics)
-    app = FastAPI(title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, redoc_url=None)
+    app = FastAPI(
+        title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
+    )  # fmt: skip
     app.state.context = context
     app.add_middleware(
         Shell, metrics=metrics, max_body=settings.max_body_bytes, max_upload=settings.max_upload_bytes

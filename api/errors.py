@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from husai_core.kinds.base import KindError
@@ -100,7 +101,19 @@ async def _unfit(request: Request, error: KindError) -> Response:
 
 async def _routing(request: Request, error: HTTPException) -> Response:
     slug, title = ROUTING.get(error.status_code, ("invalid-request", "Invalid request"))
-    return respond(Problem(error.status_code, slug, title, str(error.detail), headers=error.headers or {}))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers or {}
+    return respond(Problem(error.status_code, slug, title, str(error.detail), headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """The methods that some route of this path has."""
+    scope = {"type": "http", "path": request.url.path, "root_path": "", "headers": []}
+    routes = request.app.routes
+    return ", ".join(
+        method
+        for method in ("DELETE", "GET", "HEAD", "POST")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    )
 
 
 def unexpected(scope: Scope, error: Exception) -> Response:

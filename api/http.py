@@ -13,8 +13,10 @@ from services.problems import Problem
 CHUNK = 1 << 18
 IMMUTABLE = "private, max-age=31536000, immutable"
 
-IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
-Range = Annotated[str | None, Header(max_length=100)]
+IfNoneMatch = Annotated[str | None, Header()]
+IfRange = Annotated[str | None, Header(description="the range is sent only of this version, else the whole")]
+Range = Annotated[str | None, Header()]
+LONGEST = 1000
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="makes a retry harmless")]
 JobPath = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$")]
 DigestPath = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
@@ -27,8 +29,10 @@ def reply(document: BaseModel, status: int = 200, headers: Mapping[str, str] | N
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
-    """True when the client already has this version (weak comparison, RFC 9110)."""
-    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    """True when the client already has this version (weak comparison, RFC 9110); a long header is ignored."""
+    if if_none_match is None or len(if_none_match) > LONGEST:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or "*" in tags
 
 
@@ -41,14 +45,18 @@ def unless_matched(
     return response
 
 
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of a single range; None for the whole, also when the header is not understood.
+def byte_range(
+    header: str | None, size: int, if_range: str | None = None, etag: str | None = None
+) -> tuple[int, int] | None:
+    """Start and end (exclusive) of a single range.
+
+    None for the whole: also when the header is not understood, or when `If-Range` names another version.
 
     Raises:
         Problem: 416 `range-not-satisfiable`.
     """
     asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
-    if asked is None or asked.group() == "bytes=-":
+    if asked is None or asked.group() == "bytes=-" or if_range not in (None, etag):
         return None
     first, last = asked.groups()
     if first and last and int(last) < int(first):

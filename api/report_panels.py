@@ -157,7 +157,7 @@ def _saes(data: ReportData) -> Panel:
     values = [v for _, v in variance]
     spread = f" between {number(min(values))} and {number(max(values))}" if values else " unknown"
     finding = f"{done} of {len(members)} seeds converged; explained variance on test rows is{spread}."
-    notes = ["Converged: the held-out error fell by less than 1 % over the last 10 % of the tokens."]
+    notes = ["Converged: after a fall, the held-out error changed by less than 1 % over the last 10 % of the tokens."]
     source = data.stage("activations").result
     if source:
         rows, width, rank = (real(source.get(key)) for key in ("n_rows", "d_model", "effective_rank"))

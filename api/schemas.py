@@ -39,7 +39,7 @@ class OutputOf(Strict):
     """An input that is what another job produces: all of an output, or the artifact at `index`."""
 
     job: JobId
-    output: str = Field(max_length=64)
+    output: Name
     index: int | None = Field(default=None, ge=0, le=9999)
 
 
@@ -286,12 +286,12 @@ class Decisions(Page):
 
 
 class KeyRequest(Strict):
-    """A new API key for `owner` (by default your own), who is made with `role` if new."""
+    """A new API key for `owner` (by default yourself), who is made with `role` (by default researcher) if new."""
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=4)
     owner: Name | None = None
-    role: Literal["researcher", "ci", "admin"] = "researcher"
+    role: Literal["researcher", "ci", "admin"] | None = None
     expires_in_days: float | None = Field(default=None, gt=0, le=36500)
 
 

@@ -18,10 +18,6 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
-DOCS_POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "script-src https://cdn.jsdelivr.net 'unsafe-inline'; style-src https://cdn.jsdelivr.net; frame-ancestors 'none'"
-)
 
 
 class Shell:
@@ -79,8 +75,6 @@ def _decorate(scope: Scope, message: Message) -> None:
     headers["X-Request-Id"] = scope["request_id"]
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-    if scope["path"] == "/docs":
-        headers["Content-Security-Policy"] = DOCS_POLICY
 
 
 def _too_large(limit: int) -> HTTPException:

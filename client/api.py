@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from client import files, sse
-from client.errors import Mismatch, Refused, TimedOut
+from client.errors import Mismatch, Refused, TimedOut, Usage
 from client.models import FINAL, Artifact, Candidate, Decision, Document, Event, Job, Key, Kind, Plan, Policy
 from client.transport import RESTARTING, Backoff, Transport
 
@@ -355,7 +355,10 @@ def _segment(name: str) -> str:
     """A name as one path segment, so that none can lead elsewhere."""
     from urllib.parse import quote
 
-    return quote(name, safe="") or "-"
+    try:
+        return quote(name, safe="") or "-"
+    except UnicodeEncodeError:
+        raise Usage(f"{name!a} is no name or id") from None
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

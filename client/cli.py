@@ -29,16 +29,22 @@ app.add_typer(keys.app, name="keys")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    code = run(words)
     try:
+        code = run(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.PIPE
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command; every expected error becomes one line and an exit code."""
+    """Run one command; every expected error becomes one line and an exit code.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more.
+    """
     terminal = Terminal("--json" in words)
     try:
         code = app(words, prog_name="husai", standalone_mode=False)
@@ -51,6 +57,11 @@ def run(words: Sequence[str]) -> int:
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
+    except SystemExit as error:  # how typer and rich end a command when its pipe breaks
+        raise BrokenPipeError from error
+    except UnicodeEncodeError as error:
+        terminal.error(Usage(f"{ascii(error.object)[:200]} holds characters that are no text"))
+        return Exit.USAGE
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

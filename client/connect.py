@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ def connect(folder: Path | None = None, patience: float | None = None) -> Husai:
     """A client for the service in force; `folder` asks for the server of that home folder.
 
     Raises:
-        Usage: an address without a key.
+        Usage: an address without a key, or either of a form that cannot be sent.
         Unavailable: no server of this home runs.
     """
     from client.api import Husai
@@ -33,8 +34,6 @@ def connect(folder: Path | None = None, patience: float | None = None) -> Husai:
         key = os.environ.get("HUSAI_KEY", "").strip()
         if not key:
             raise Usage("HUSAI_URL is set but HUSAI_KEY is not")
-        if not url.startswith(("http://", "https://")):
-            raise Usage(f"HUSAI_URL is {url!r}; it starts with http:// or https://")
         return Husai(url, key, patience=seconds)
     place = home(folder)
     return Husai(running(place), _key(place), patience=seconds)
@@ -48,22 +47,27 @@ def running(place: Path) -> str:
     """
     try:
         announced = json.loads((place / "server.json").read_text())
-        url, pid = str(announced["url"]), int(announced["pid"])
+        url = str(announced["url"])
     except (OSError, ValueError, KeyError, TypeError):
-        url, pid = "", 0
-    if not (url and pid > 0 and _alive(pid)):
+        url = ""
+    if not (url and _held(place / "up.lock")):
         raise Unavailable(f"no server runs on {place}; start one with `husai up`, or set HUSAI_URL")
     return url
 
 
-def _alive(pid: int) -> bool:
+def _held(lock: Path) -> bool:
+    """True while a process holds the lock; the kernel frees it at the process's death."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return False
-    except PermissionError:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
-    return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _key(place: Path) -> str:

@@ -114,6 +114,7 @@ class Server:
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _only_one(self.home)
+        (self.home / "server.json").unlink(missing_ok=True)
         try:
             port = choose_port(self.host, self._wanted)
             shown = f"[{self.host}]" if ":" in self.host else self.host
@@ -227,13 +228,14 @@ def _only_one(home: Path) -> int:
         Usage: another server holds it.
     """
     lock = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        where = present(home)
-        raise Usage(f"a server of {home} runs already" + (f" at {where}" if where else "")) from None
-    return lock
+    for _ in range(10):  # a client that looks for the server holds the lock for a moment
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        time.sleep(0.02)
+    os.close(lock)
+    where = present(home)
+    raise Usage(f"a server of {home} runs already" + (f" at {where}" if where else ""))
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

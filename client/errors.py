@@ -17,6 +17,7 @@ class Exit(IntEnum):
     SERVICE = 5
     MISMATCH = 6
     INTERRUPTED = 130
+    PIPE = 141
 
 
 class HusaiError(Exception):

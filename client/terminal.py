@@ -27,7 +27,8 @@ class Terminal:
 
     def document(self, value: Any) -> None:
         """Write the command's JSON document."""
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")  # lone surrogates stay JSON
 
     def line(self, text: str = "") -> None:
         """Write a line of the answer (nothing in JSON mode)."""

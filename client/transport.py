@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from client.errors import Refused, Unavailable
+from client.errors import Refused, Unavailable, Usage
 
 RESTARTING = frozenset({502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+UNSENDABLE = (UnicodeError, httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 Content = bytes | Callable[[], Iterator[bytes]] | None
 
@@ -27,19 +29,22 @@ class Transport:
         url: address of the service, without `/v1`.
         key: API key.
         patience: seconds for which an unreachable service is tried again.
+
+    Raises:
+        Usage: address or key are of a form that cannot be sent.
     """
 
     def __init__(self, url: str, key: str, patience: float) -> None:
         self.url, self.patience = url.rstrip("/"), patience
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                headers={"Authorization": f"Bearer {key}"},
-                timeout=httpx.Timeout(30.0, connect=5.0),
-                trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between two processes of one machine
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise Unavailable(f"{self.url!r} is not an address with a key that can be sent: {error}") from error
+        host = _host(self.url)
+        if not (key.isascii() and key.isprintable()):
+            raise Usage("the API key holds characters that no key has")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(30.0, connect=5.0),
+            trust_env=host not in LOOPBACK,  # no proxy between two processes of one machine
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -67,7 +72,10 @@ class Transport:
         Raises:
             Refused: the service answered with a problem.
             Unavailable: it did not answer in time.
+            Usage: an argument cannot be sent.
         """
+        if not all(value.isprintable() for value in (headers or {}).values()):
+            raise Usage("an argument holds characters that cannot be sent")
         safe = method != "POST" if repeatable is None else repeatable
         retry = Backoff(self.patience)
         while True:
@@ -81,6 +89,8 @@ class Transport:
                     headers=headers,
                     timeout=timeout if timeout is not None else httpx.USE_CLIENT_DEFAULT,
                 )
+            except UNSENDABLE as error:
+                raise Usage(f"an argument holds characters that cannot be sent: {_shown(error)}") from error
             except httpx.HTTPError as error:
                 if not (safe or isinstance(error, UNSENT)) or not retry.sleep():
                     raise self.unavailable(error) from error
@@ -166,6 +176,25 @@ def _may_repeat(response: httpx.Response, safe: bool) -> bool:
     if "retry-after" in response.headers and response.status_code in {429, 503}:
         return True
     return safe and response.status_code in RESTARTING
+
+
+def _host(url: str) -> str:
+    """The host of an address.
+
+    Raises:
+        Usage: it is not the address of a service.
+    """
+    try:
+        parts, host = urlsplit(url), httpx.URL(url).host
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and " " not in url:
+            return host
+    except (ValueError, httpx.InvalidURL):
+        pass
+    raise Usage(f"{url!r} is no address of a service, such as http://127.0.0.1:8765")
+
+
+def _shown(error: Exception) -> str:
+    return ascii(error.object)[:200] if isinstance(error, UnicodeEncodeError) else str(error)
 
 
 def _present(params: Mapping[str, Any] | None) -> dict[str, Any] | None:

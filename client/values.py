@@ -38,6 +38,8 @@ def parse(text: str, source: str) -> Any:
     """
     try:
         return json.loads(json.dumps(yaml.load(text, _Loader), allow_nan=False))
+    except (LookupError, AttributeError):  # what PyYAML does with `!!int ""`, `!!bool x` and `!!timestamp x`
+        raise Usage(f"{source}: a value does not fit its tag") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Usage(f"{source}: {' '.join(str(error).split())}") from None
 

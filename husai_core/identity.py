@@ -50,27 +50,34 @@ def job_digest(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence
 
 @cache
 def code_digest(kind: str) -> str:
-    """Digest of all that decides what a kind computes.
+    """Digest of the files that decide what a kind computes, and of the versions of the numerical libraries."""
+    files = {path.relative_to(PACKAGE).as_posix(): sha256(path.read_bytes()) for path in sources(kind)}
+    return digest({"files": files, "versions": library_versions()})
 
-    That is its module, every `husai_core` module that it imports (lazily and transitively), the data files beside
-    these, the same of every kind that a study may submit (module constant `CHILDREN`), and the versions of the
-    numerical libraries.
+
+def sources(kind: str) -> set[Path]:
+    """The files that decide what a kind computes.
+
+    These are its module, every `husai_core` module that it imports (lazily and transitively), the data files beside
+    them, and the same of every kind that a study may submit (module constant `CHILDREN`).
     """
-    from husai_core import kinds
-
-    names = (kind, *getattr(kinds.get(kind).module, "CHILDREN", ()))
-    pending, seen = [f"husai_core.kinds.{name}" for name in names], set[str]()
+    pending, seen = [f"husai_core.kinds.{name}" for name in (kind, *_children(kind))], set[str]()
+    paths = set[Path]()
     while pending:
         module = pending.pop()
         path = _source(module)
         if module in seen or path is None:
             continue
         seen.add(module)
+        paths |= {path, *(data for data in path.parent.glob("*/*") if data.suffix in DATA)}
         pending += _imports(module, path)
-    paths = {path for module in seen if (path := _source(module))}
-    paths |= {data for path in paths for data in path.parent.glob("*/*") if data.suffix in DATA}
-    files = {path.relative_to(PACKAGE).as_posix(): sha256(path.read_bytes()) for path in paths}
-    return digest({"files": files, "versions": library_versions()})
+    return paths
+
+
+def _children(kind: str) -> tuple[str, ...]:
+    from husai_core import kinds
+
+    return getattr(kinds.get(kind).module, "CHILDREN", ()) if kind in kinds.names() else ()
 
 
 @cache

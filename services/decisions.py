@@ -73,12 +73,6 @@ def get(session: Session, decision_id: str) -> Decision:
     return decision
 
 
-def latest(session: Session, policy: str, candidate: str) -> Decision | None:
-    """The newest decision of a policy about a candidate."""
-    query = select(Decision).where(Decision.policy == policy, Decision.candidate == candidate)
-    return session.scalar(query.order_by(Decision.seq.desc()).limit(1))
-
-
 def document(session: Session, store: Store, decision: Decision) -> dict[str, Any]:
     """What was decided: the content of `decision.json`."""
     found: dict[str, Any] = read_json(store, _artifact(session, decision), "decision.json")

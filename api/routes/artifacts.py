@@ -13,13 +13,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from api import paging, schemas, views
+from api import paging, schemas, views, visible
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import (
     CHUNK,
     IMMUTABLE,
     DigestPath,
     IfNoneMatch,
+    IfRange,
     Range,
     byte_range,
     bytes_response,
@@ -104,7 +105,7 @@ def make_tree(body: schemas.TreeRequest, response: Response, context: Ctx, princ
     """Make one artifact of files that were uploaded one by one."""
     files = {}
     for name, digest in body.files.items():
-        if not context.store.exists(digest):
+        if not _open_to(context, principal, digest):
             raise invalid("unknown-artifact", "Unknown artifact", f"files.{name}: no file {digest} was uploaded.")
         files[name] = schemas.FileEntry(sha256=digest, size=context.store.size(digest))
     return _register(context, principal, response, files)
@@ -122,9 +123,9 @@ def listing(
 ) -> schemas.Artifacts:
     """Artifacts, newest first: everybody's where the lab shares results, otherwise yours."""
     row = tables.ArtifactRow
-    query = select(row) if type is None else select(row).where(row.type == type)
-    if not (context.settings.share_results or principal.admin):
-        query = query.where(row.owner_id == principal.owner_id)
+    query = select(row).where(visible.artifacts(context, principal, row.sha256))
+    if type is not None:
+        query = query.where(row.type == type)
     with context.database.read() as session:
         rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
         seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
@@ -150,9 +151,10 @@ def read(
     principal: Reader,
     if_none_match: IfNoneMatch = None,
     range: Range = None,
+    if_range: IfRange = None,
 ) -> Response:
     """A file, or an artifact's index, by digest. It never changes, so caches may keep it."""
-    if not context.store.exists(sha256):
+    if not _open_to(context, principal, sha256):
         raise not_found("artifact", sha256)
     with context.database.read() as session:
         is_index = session.get(tables.ArtifactRow, sha256) is not None
@@ -161,13 +163,19 @@ def read(
 
     def answer() -> Response:
         size = context.store.size(sha256)
-        span = byte_range(range, size)
         if request.method == "HEAD":
             described = {"Accept-Ranges": "bytes", "Content-Length": str(size)}
             return Response(None, 200, described, media_type)
+        span = byte_range(range, size, if_range, headers["ETag"])
         return bytes_response(size, span, lambda start, end: _pieces(context, sha256, start, end), media_type, {})
 
     return unless_matched(if_none_match, headers["ETag"], answer, headers)
+
+
+def _open_to(context: Context, principal: Principal, digest: str) -> bool:
+    """True when the blob is stored and the caller may see it."""
+    with context.database.read() as session:
+        return context.store.exists(digest) and visible.blob(context, session, principal, digest)
 
 
 def _pieces(context: Context, digest: str, start: int, end: int) -> Iterator[bytes]:

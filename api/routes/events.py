@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api import schemas, views
 from api.deps import Context, Ctx, Reader
-from api.http import JobPath, Range, byte_range, bytes_response, content, reply
+from api.http import IfRange, JobPath, Range, byte_range, bytes_response, content, reply
 from api.lineage import lineage
 from services import events, jobs
 from services.accounts import Principal
@@ -35,11 +36,11 @@ async def read_events(
     after: Annotated[int, Query(ge=0, le=LARGEST, description="the last event id that you have")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = BATCH,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
-    last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
+    last_event_id: Annotated[str | None, Header(description="like `after`; any other text is the beginning")] = None,
 ) -> Response:
     """A page for `Accept: application/json`; otherwise server-sent events, from the first to the final state."""
     types: list[str] | None = list(type) if type else None
-    cursor = after if last_event_id is None else last_event_id
+    cursor = after if last_event_id is None else _event_id(last_event_id)
     found, *_ = await run_in_threadpool(_batch, context, principal, job_id, cursor, limit, types)
     if "application/json" in accept and "text/event-stream" not in accept:
         return reply(schemas.Events(items=found, next=found[-1].id if found else cursor))
@@ -47,6 +48,11 @@ async def read_events(
         raise Problem(503, "not-ready", "Too many waiting clients", "Too many clients wait; ask for pages instead.")
     stream = _stream(context, principal, job_id, cursor, types)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _event_id(text: str) -> int:
+    """The event id that a client sent back; 0, the beginning, for what was never an id."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
 def _batch(
@@ -79,12 +85,14 @@ async def _stream(
 
 
 @router.get("/logs", response_class=Response, responses=content("text/plain", "The log"))
-def read_log(job_id: JobPath, context: Ctx, principal: Reader, range: Range = None) -> Response:
+def read_log(
+    job_id: JobPath, context: Ctx, principal: Reader, range: Range = None, if_range: IfRange = None
+) -> Response:
     """The log so far as plain text. Ask for `bytes=N-` to go on where you stopped."""
     with context.database.read() as session:
         jobs.get(session, principal, job_id)
     size = sum(len(piece) for piece in _log(context, principal, job_id))
-    span = byte_range(range, size)
+    span = byte_range(range, size, if_range)
 
     def read(start: int, end: int) -> Iterator[bytes]:
         position = 0

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
-from api import paging, schemas, views
+from api import paging, schemas, views, visible
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
@@ -87,7 +87,8 @@ def list_candidates(
     """SAE checkpoints that a gate may judge, newest first."""
     row = tables.Candidate
     with context.database.read() as session:
-        rows, following = paging.newest_first(session, select(row), [row.created_at, row.sha256], cursor, limit)
+        query = select(row).where(visible.artifacts(context, principal, row.sha256))
+        rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
         seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
     items = [_candidate(one, seen) for one in rows]
     return schemas.Candidates(items=items, next=paging.link_next(request, response, following))
@@ -97,10 +98,15 @@ def list_candidates(
 def read_candidate(candidate: DigestPath, context: Ctx, principal: Reader) -> schemas.Candidate:
     """One candidate."""
     with context.database.read() as session:
-        row = session.get(tables.Candidate, candidate)
-        if row is None:
-            raise not_found("candidate", candidate)
+        row = _known(context, session, principal, candidate)
         return _candidate(row, views.visible_jobs(session, principal, {row.execution_id}))
+
+
+def _known(context: Context, session: Session, principal: Principal, candidate: str) -> tables.Candidate:
+    row = session.get(tables.Candidate, candidate)
+    if row is None or not visible.blob(context, session, principal, candidate):
+        raise not_found("candidate", candidate)
+    return row
 
 
 @router.post("/gates/{policy}/decisions", status_code=202, response_model=schemas.Job)
@@ -114,13 +120,12 @@ def decide(
     """Ask a policy about a candidate: a `release.gate` job, whose decision is signed and kept."""
     rules = load_policy(policy)
     with context.database.read() as session:
-        if session.get(tables.Candidate, body.candidate) is None:
-            raise not_found("candidate", body.candidate)
+        _known(context, session, principal, body.candidate)
         evidence = body.evidence
         if evidence is None:
             evidence = _asked_before(session, principal, idempotency_key)
         if evidence is None:
-            evidence = known_evidence(session, rules, body.candidate)
+            evidence = known_evidence(context, session, principal, rules, body.candidate)
     inputs: dict[str, list[str | dict[str, Any]]] = {"candidate": [body.candidate], "evidence": [*evidence]}
     submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
     return submit_for(context, principal, submission, idempotency_key)
@@ -132,8 +137,10 @@ def _asked_before(session: Session, principal: Principal, key: str | None) -> li
     return session.get_one(tables.Job, earlier.job_id).inputs.get("evidence") if earlier else None
 
 
-def known_evidence(session: Session, policy: policies.Policy, candidate: str) -> list[str]:
-    """Digests of every stored result that a rule of the policy reads and that speaks of the candidate."""
+def known_evidence(
+    context: Context, session: Session, principal: Principal, policy: policies.Policy, candidate: str
+) -> list[str]:
+    """Digests of every result that the caller may see, that a rule of the policy reads and that names the candidate."""
     output, result, execution = tables.Output, tables.Result, tables.Execution
     query = (
         select(output.sha256, result.result)
@@ -141,6 +148,7 @@ def known_evidence(session: Session, policy: policies.Policy, candidate: str) ->
         .join(result, result.execution_id == execution.id)
         .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
         .where(cast(result.result, Text).contains(candidate))
+        .where(visible.artifacts(context, principal, output.sha256))
         .order_by(execution.id)
     )
     rows = session.execute(query)
@@ -163,6 +171,15 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
     return context.decisions[name]
 
 
+def _latest(
+    context: Context, session: Session, principal: Principal, policy: str, candidate: str
+) -> tables.Decision | None:
+    """The newest decision of a policy about a candidate that the caller may see."""
+    row = tables.Decision
+    query = select(row).where(row.policy == policy, row.candidate == candidate).order_by(row.seq.desc()).limit(1)
+    return session.scalar(query.where(visible.executions(context, principal, row.execution_id)))
+
+
 @router.get(
     "/gates/{policy}/decisions/latest",
     response_model=schemas.Decision,
@@ -181,7 +198,7 @@ async def latest(
 
     def load() -> schemas.Decision | None:
         with context.database.read() as session:
-            row = decisions.latest(session, policy, subject)
+            row = _latest(context, session, principal, policy, subject)
             return None if row is None else _decision(context, session, principal, row)
 
     def ready(found: schemas.Decision | None) -> bool:
@@ -203,7 +220,7 @@ def read_badge(
     """A picture of the newest verdict about a candidate."""
     load_policy(policy)
     with context.database.read() as session:
-        row = decisions.latest(session, policy, subject)
+        row = _latest(context, session, principal, policy, subject)
     verdict = row.verdict if row else "undecided"
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")
     return unless_matched(
@@ -220,12 +237,26 @@ def list_decisions(
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Decisions:
-    """Every decision, newest first."""
+    """Decisions, newest first: everybody's where the lab shares results, otherwise yours."""
     row = tables.Decision
     with context.database.read() as session:
-        rows, following = paging.newest_first(session, select(row), [row.seq], cursor, limit)
+        query = select(row).where(visible.executions(context, principal, row.execution_id))
+        rows, following = paging.newest_first(session, query, [row.seq], cursor, limit)
         items = [_decision(context, session, principal, one) for one in rows]
     return schemas.Decisions(items=items, next=paging.link_next(request, response, following))
+
+
+def _recorded(context: Context, session: Session, principal: Principal, decision_id: str) -> tables.Decision:
+    """A decision that the caller may see.
+
+    Raises:
+        Problem: 404 `unknown-decision`.
+    """
+    row = decisions.get(session, decision_id)
+    seen = visible.executions(context, principal, tables.Decision.execution_id)
+    if session.scalar(select(tables.Decision.id).where(tables.Decision.seq == row.seq, seen)) is None:
+        raise not_found("decision", decision_id)
+    return row
 
 
 def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Response]) -> Response:
@@ -238,7 +269,7 @@ def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none
     found = context.decisions.get((decision_id, principal.owner_id, principal.admin))
     if found is None:
         with context.database.read() as session:
-            found = _decision(context, session, principal, decisions.get(session, decision_id))
+            found = _decision(context, session, principal, _recorded(context, session, principal, decision_id))
     document = found
     return _immutable(f'"{document.id}"', if_none_match, lambda: reply(document))
 
@@ -247,5 +278,5 @@ def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none
 def read_bundle(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Everything that `husai verify` needs to check a decision offline."""
     with context.database.read() as session:
-        bundle = decisions.bundle(session, context.store, decisions.get(session, decision_id))
+        bundle = decisions.bundle(session, context.store, _recorded(context, session, principal, decision_id))
     return _immutable(f'"{decision_id}-bundle"', if_none_match, lambda: JSONResponse(bundle))

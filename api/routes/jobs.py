@@ -46,10 +46,11 @@ def submit(
     dry_run: Annotated[bool, Query(description="answer with the plan and store nothing")] = False,
 ) -> Response:
     """Submit a job, or see what it would do."""
+    planning.check_scope(principal, body.kind)
     submission = planning.submission(body)
     if dry_run:
         with context.database.read() as session:
-            planning.check_visible(session, principal, submission)
+            planning.check_visible(context, session, principal, submission)
             return reply(planning.plan(session, submission))
     return submit_for(context, principal, submission, idempotency_key)
 
@@ -58,7 +59,7 @@ def submit_for(context: Context, principal: Principal, submission: jobs.Submissi
     """Submit on behalf of a caller."""
 
     def work(session: Any) -> tuple[schemas.Job, bool]:
-        planning.check_visible(session, principal, submission)
+        planning.check_visible(context, session, principal, submission)
         job, created = jobs.submit(session, context.settings, principal.owner_id, submission, key=key)
         return views.job(session, job), created
 
@@ -126,6 +127,7 @@ def cancel(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """A new job like one that failed, was cancelled or timed out."""
     with context.write() as session:
+        planning.check_scope(principal, jobs.get(session, principal, job_id).kind)
         job = jobs.retry(session, context.settings, principal, job_id)
         return accepted(views.job(session, job))
 
@@ -134,5 +136,6 @@ def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """Execute a succeeded job again in its recorded environment, without reuse."""
     with context.write() as session:
+        planning.check_scope(principal, jobs.get(session, principal, job_id).kind)
         job = jobs.rerun(session, context.settings, principal, context.store, job_id)
         return accepted(views.job(session, job))

@@ -41,7 +41,10 @@ def listing(
 def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.NewKey:
     """Make a key. Its token is in this answer and nowhere else."""
     with context.write() as session:
-        owner = accounts.create_owner(session, body.owner or principal.owner, body.role)
+        owner = accounts.create_owner(session, body.owner or principal.owner, body.role or "researcher")
+        if body.role not in (None, owner.role):
+            detail = f"{owner.name} is {owner.role}, not {body.role}."
+            raise conflict("wrong-role", "Wrong role", detail)
         beyond = sorted(set(body.scopes) - set(accounts.ROLES[owner.role]))
         if beyond:
             detail = f"{owner.name} is {owner.role}, which does not allow: {', '.join(beyond)}."

@@ -61,7 +61,7 @@ def wait(
             found = _target(husai, target or "", timeout, terminal)
     if isinstance(found, Job):
         show(terminal, found)
-        return Exit.INCONCLUSIVE if found.state == "blocked" else Exit.FAIL
+        return {"blocked": Exit.INCONCLUSIVE, "timed_out": Exit.TIMEOUT}.get(found.state, Exit.SERVICE)
     if summary:
         with summary.open("a", encoding="utf-8") as file:
             file.write(markdown(found))

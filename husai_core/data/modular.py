@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from husai_core.kinds.base import KindError
 from husai_core.seeding import generator
 
 POSITIONS = {"bos": 0, "first_operand": 1, "second_operand": 3, "answer": 4, "answer_token": 5}
@@ -41,13 +42,27 @@ def pairs(p: int) -> Pairs:
 
 
 def split(n: int, validation_fraction: float, test_fraction: float, seed: int) -> Tensor:
-    """Assign `n` rows at random: uint8 [n], 0 train, 1 validation, 2 test (see `SPLITS`)."""
+    """Assign `n` rows at random: uint8 [n], 0 train, 1 validation, 2 test (see `SPLITS`).
+
+    Raises:
+        KindError: a part would have fewer than two rows.
+    """
     validation, test = round(n * validation_fraction), round(n * test_fraction)
     order = torch.randperm(n, generator=generator(seed, "split"))
     parts = torch.zeros(n, dtype=torch.uint8)
     parts[order[:test]] = 2
     parts[order[test : test + validation]] = 1
+    causes = ("what validation and test leave for training is", "validation_fraction leaves", "test_fraction leaves")
+    for cause, size in zip(causes, parts.bincount(minlength=3).tolist(), strict=True):
+        if size < 2:
+            raise KindError(f"{cause} only {size} of {n} rows")
     return parts
+
+
+def distinct(tokens: Tensor) -> Tensor:
+    """Indices [m] of the rows of `tokens` [n, context] that differ from all rows before them, in order."""
+    first = {tuple(row): i for i, row in reversed(list(enumerate(tokens.tolist())))}
+    return torch.tensor(sorted(first.values()))
 
 
 def randomised(data: Pairs, columns: tuple[int, ...], seed: int) -> Pairs:

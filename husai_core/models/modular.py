@@ -84,26 +84,31 @@ def logits(model: HookedTransformer, tokens: Tensor, position: str = "answer", b
 def activations(
     model: HookedTransformer, tokens: Tensor, hook_names: Sequence[str], position: str, batch_size: int = 4096
 ) -> dict[str, Tensor]:
-    """Activations at hooks, for each hook fp32 [n, d] on the CPU; the heads of per-head hooks are laid side by side.
+    """Activations at hooks, for each hook fp32 [n, d] on the CPU.
 
     The forward pass ends at the last hooked layer and reads no token behind `position` (the network is causal).
 
     Raises:
-        KindError: the network has no such hook, or the hook has no vector per position.
+        KindError: the network has no such hook, or does not give one vector per position there, once.
     """
     for name in hook_names:
-        if name not in model.hook_dict or "pattern" in name or "scores" in name:
-            raise KindError(f"the network has no activations per position at hook {name!r}")
+        if name not in model.hook_dict:
+            raise KindError(f"the network has no hook {name!r}")
     found: dict[str, list[Tensor]] = {name: [] for name in hook_names}
     at = POSITIONS[position]
 
     def keep(value: Tensor, hook: Any) -> None:
-        found[hook.name].append(value[:, at].flatten(1).float().cpu())
+        if value.ndim != 3 or value.shape[1] != at + 1:
+            raise KindError(f"hook {hook.name!r} gives {list(value.shape)}, not one vector per position")
+        found[hook.name].append(value[:, at].float().cpu())
 
     with torch.no_grad():
         for part in _batches(model, tokens[:, : at + 1], batch_size):
             hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = [(name, keep) for name in hook_names]
             model.run_with_hooks(part, return_type=None, fwd_hooks=hooks, stop_at_layer=_last_layer(hook_names))
+    for name, parts in found.items():
+        if sum(map(len, parts)) != len(tokens):
+            raise KindError(f"hook {name!r} gives {sum(map(len, parts))} vectors for {len(tokens)} sequences")
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

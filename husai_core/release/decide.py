@@ -12,10 +12,12 @@ from husai_core.estimate import Estimate
 from husai_core.kinds.base import Result
 from husai_core.release.evidence import Control, Controls, Item
 from husai_core.release.judge import SEVERITY, Judged, RuleOutcome, Verdict, judge_result, judge_rule, read_evidence
-from husai_core.release.policy import Policy
+from husai_core.release.policy import Policy, Rule
 
-ENGINE = 1
+ENGINE = 2
 CONTROL_KIND = "stress.trained_vs_random"
+CONTROL_STATISTICS = "_excess"
+"""How the statistics end that the controls test: noise is no features even where it is reconstructed well."""
 
 
 class ControlOutcome(BaseModel):
@@ -115,8 +117,8 @@ def self_test(policy: Policy, controls: Controls) -> SelfTest:
     The good one must pass; the bad one must be measured and must not.
     """
     good, bad = _control(policy, controls.good), _control(policy, controls.bad)
-    if not any(rule.evidence == CONTROL_KIND for rule in policy.rules):
-        reason = f"the policy has no rule on {CONTROL_KIND}, so nothing can be tested"
+    if not _stability(policy):
+        reason = f"the policy has no rule on an excess in {CONTROL_KIND}, so nothing can be tested"
     elif good.verdict != "pass":
         reason = f"the known-good control does not pass: {good.reason}"
     elif bad.verdict == "pass":
@@ -128,11 +130,16 @@ def self_test(policy: Policy, controls: Controls) -> SelfTest:
     return SelfTest(good=good, bad=bad, passed=False, reason=reason)
 
 
+def _stability(policy: Policy) -> list[Rule]:
+    """The rules that the controls test: those on an excess over the nulls."""
+    return [r for r in policy.rules if r.evidence == CONTROL_KIND and r.statistic.endswith(CONTROL_STATISTICS)]
+
+
 def _control(policy: Policy, control: Control) -> ControlOutcome:
     """The worst outcome of the stability rules on a control; neither binding nor freshness applies."""
-    rules = [rule for rule in policy.rules if rule.evidence == CONTROL_KIND]
+    rules = _stability(policy)
     if control.result is None or not rules:
-        judged, statistic = Judged(-7, "inconclusive", control.reason or "there is nothing to judge it by"), None
+        judged, statistic = Judged(-8, "inconclusive", control.reason or "there is nothing to judge it by"), None
     else:
         outcomes = [(judge_result(policy, rule, read_evidence(control.result)), rule.statistic) for rule in rules]
         judged, statistic = min(outcomes, key=lambda pair: (SEVERITY[pair[0].verdict], pair[0].rank))

@@ -14,6 +14,14 @@ from husai_core.release.policy import Policy, Rule
 from husai_core.release.power import units_needed
 
 DAY = 86_400
+AHEAD_DAYS = 7
+"""How long after `as_of` evidence may be produced and count as fresh: a pipeline is stamped when it is submitted.
+
+Without a limit, an early `as_of` would make stale evidence fresh.
+"""
+LEAST_UNITS = 3
+ROUNDING = 1e-9
+"""What rounding may put between the ends of an interval without width and its value."""
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 SEVERITY: dict[Verdict, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -61,7 +69,7 @@ def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[It
         for item in sorted(evidence, key=lambda item: item.digest)
         if item.document["kind"] == rule.evidence
     ]
-    missing = Judged(-7, "inconclusive", f"there is no result of {rule.evidence}", rule.settle), None
+    missing = Judged(-8, "inconclusive", f"there is no result of {rule.evidence}", rule.settle), None
     judged, digest = min(found or [missing], key=lambda pair: (-pair[0].rank, SEVERITY[pair[0].verdict]))
     estimate = judged.estimate or Estimate(value=None)
     return RuleOutcome(
@@ -79,11 +87,13 @@ def _judge_item(policy: Policy, rule: Rule, candidate: str, item: Item, at: floa
     read = read_evidence(item.document["result"])
     inputs = {digest for port in item.document["inputs"].values() for digest in port}
     if read and (candidate not in inputs or candidate not in read.subject):
-        return Judged(-5, "inconclusive", f"the result of {rule.evidence} is about other checkpoints", rule.settle)
+        return Judged(-6, "inconclusive", f"the result of {rule.evidence} is about other checkpoints", rule.settle)
     age = (at - item.produced_at) / DAY
+    if age < -AHEAD_DAYS:
+        return Judged(-5, "inconclusive", "the result was produced after as_of", "decide again at a later as_of")
     if policy.max_age_days is not None and age > policy.max_age_days:
         reason = f"the result is {age:.0f} days old; the policy allows {policy.max_age_days:g}"
-        return Judged(-4, "inconclusive", reason, f"{rule.settle} again")
+        return Judged(-5, "inconclusive", reason, f"{rule.settle} again")
     return judge_result(policy, rule, read)
 
 
@@ -96,9 +106,12 @@ def read_evidence(result: dict[str, Any]) -> Evidence | None:
 
 
 def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
-    """Check that a result holds a converged figure with a sufficient interval, then compare it."""
+    """Check that a result holds an honest, converged figure with a sufficient interval, then compare it."""
     if read is None:
-        return Judged(-6, "inconclusive", f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
+        return Judged(-7, "inconclusive", f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
+    if read.leaks_label:
+        settle = "train and measure on a model whose input does not show the answer"
+        return Judged(-4, "inconclusive", "the model's input shows the answer", settle)
     estimate = read.statistics.get(rule.statistic)
     if estimate is None or estimate.value is None:
         return Judged(-3, "inconclusive", f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
@@ -114,11 +127,21 @@ def _unknown(policy: Policy, rule: Rule, estimate: Estimate) -> Judged | None:
         return None
     if getattr(estimate, rule.bound) is None:
         reason = f"the interval is unknown with {estimate.n} {estimate.unit}s"
-        return Judged(-1, "inconclusive", reason, f"use at least 3 {estimate.unit}s", estimate)
+        return Judged(-1, "inconclusive", reason, f"use at least {LEAST_UNITS} {estimate.unit}s", estimate)
+    if not _usable(estimate):
+        return Judged(-1, "inconclusive", "the interval is not usable", rule.settle, estimate)
     if estimate.confidence < policy.confidence:
         reason = f"the interval has confidence {estimate.confidence:g}; the policy asks for {policy.confidence:g}"
         return Judged(-1, "inconclusive", reason, f"repeat it at confidence {policy.confidence:g}", estimate)
     return None
+
+
+def _usable(estimate: Estimate) -> bool:
+    """True when an interval has both ends around its value and rests on enough units."""
+    low, value, high = estimate.low, estimate.value, estimate.high
+    if low is None or value is None or high is None or estimate.n < LEAST_UNITS:
+        return False
+    return low - ROUNDING <= value <= high + ROUNDING
 
 
 def _compare(rule: Rule, estimate: Estimate) -> Judged:

@@ -8,7 +8,7 @@ from typing import Any
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence
 from husai_core.release.evidence import Item, result_digest
-from husai_core.release.judge import judge_rule
+from husai_core.release.judge import LEAST_UNITS, judge_rule
 from husai_core.release.policy import Rule, load
 
 POLICY = "reference-2026-02"
@@ -63,8 +63,12 @@ def _external(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]
 
 
 def _item(rule: Rule, figure: float) -> Item:
-    """A published figure as evidence; it stands for both the value and the bound that the rule reads."""
-    estimate = Estimate(value=figure, low=figure)
-    result = Evidence(subject=[CANDIDATE], converged=False, statistics={rule.statistic: estimate})
+    """A published figure as evidence; it stands for both the value and the bound that the rule reads.
+
+    The published rules asked neither how many seeds there were nor whether the input shows the answer.
+    """
+    estimate = Estimate(value=figure, low=figure, high=figure, n=LEAST_UNITS)
+    statistics = {rule.statistic: estimate}
+    result = Evidence(subject=[CANDIDATE], converged=False, leaks_label=False, statistics=statistics)
     document = {"kind": rule.evidence, "inputs": {"saes": [CANDIDATE]}, "result": result.model_dump(mode="json")}
     return Item(digest=result_digest(document), produced_at=0, document=document)

@@ -94,7 +94,7 @@ def check(sae: SAE) -> None:
             raise KindError(f"{name} has shape {tuple(getattr(sae, name).shape)}, but W_enc asks for {shape}")
     if d_in != d_out and (sae.apply_b_dec_to_input or not sae.transcoder):
         raise KindError(f"the SAE reads {d_in} dimensions and writes {d_out}")
-    for name in PARAMETERS:
+    for name in ("W_enc", *shapes):
         if not torch.isfinite(getattr(sae, name)).all():
             raise KindError(f"{name} contains NaN or infinity")
     if sae.architecture == "topk" and not (isinstance(sae.k, int) and 1 <= sae.k <= d_sae):
@@ -135,6 +135,8 @@ def _supported(cfg: Any) -> str:
     name = cfg.get("architecture") if isinstance(cfg, dict) else None
     if name not in ARCHITECTURES:
         raise KindError(f"cfg.json names architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+    if not isinstance(cfg.get("husai", {}), dict):
+        raise KindError("the husai entry of cfg.json is not an object")
     if cfg.get("normalize_activations", "none") != "none":
         raise KindError(f"normalize_activations {cfg['normalize_activations']!r} must be folded into the weights first")
     if cfg.get("activation_fn_str", "relu") != "relu":

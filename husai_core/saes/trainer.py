@@ -26,6 +26,7 @@ from husai_core.saes.sae import SAE
 from husai_core.seeding import generator
 
 POINTS = 50
+MEASURED_ROWS = 8192
 Save = Callable[[Path], None]
 
 
@@ -38,7 +39,7 @@ class TrainedSAE(SAE):
     drift_from_init: float
     """Mean |cosine| between the final and the initial decoder rows: 1 where training moved nothing."""
     converged: bool
-    """Validation error fell by less than 1 % over the last 10 % of the tokens."""
+    """Validation error changed by less than 1 % over the last 10 % of the tokens, after a fall (see `converged`)."""
     curve: list[tuple[int, float]]
     """(tokens, validation sum of squared errors / sum of squares)."""
 
@@ -100,10 +101,14 @@ def train(
 
 
 def converged(curve: Sequence[tuple[int, float]]) -> bool:
-    """True when the error fell by less than 1 % (of its earlier value) over the last 10 % of the tokens."""
+    """True when the error came to rest below where it started.
+
+    Over the last 10 % of the tokens it changed by less than 1 %, up or down, and it is at least 1 % below the first
+    point of the curve: an SAE that learned nothing has not converged.
+    """
     end, last = curve[-1]
     before = [error for tokens, error in curve if tokens <= 0.9 * end]
-    return bool(before) and last > 0.99 * before[-1]
+    return bool(before) and abs(last - before[-1]) < 0.01 * before[-1] and last <= 0.99 * curve[0][1]
 
 
 def _batches(seeds: Sequence[int], n: int, size: int, start: int) -> Iterator[Tensor]:
@@ -233,9 +238,13 @@ class _Bank:
     def measure(self, rows: Tensor, targets: Tensor | None) -> None:
         """Append the validation error of each member to the curve."""
         y = rows if targets is None else targets
-        x, scale = self.input(rows).expand(len(self.seeds), -1, -1), self.target.scale
-        errors = (self._decode(self._encode(x)[2]) - self.target(y)).square().sum((1, 2))
-        self.curve.append([float(self.tokens), *(errors * (scale**2 / float(y.square().sum()))).tolist()])
+        errors = torch.zeros(len(self.seeds), device=rows.device)
+        for start in range(0, len(rows), MEASURED_ROWS):
+            part = slice(start, start + MEASURED_ROWS)
+            x = self.input(rows[part]).expand(len(self.seeds), -1, -1)
+            errors += (self._decode(self._encode(x)[2]) - self.target(y[part])).square().sum((1, 2))
+        scale = self.target.scale**2 / float(y.square().sum())
+        self.curve.append([float(self.tokens), *(errors * scale).tolist()])
 
     def metrics(self) -> dict[str, float]:
         """The latest validation errors, and the share of dead latents."""

@@ -83,14 +83,14 @@ def against_nulls(
         metric: observed.estimate(),
         f"{metric}_gaussian_null": chance.estimate(),
         **{f"{metric}_{name}_null": control.estimate() for name, control in controls.items()},
-        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, controls)]),
+        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, controls).values()]),
     }
 
 
-def excesses(observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]) -> list[Statistic]:
-    """What is left of a figure above each of its nulls, the smallest first."""
-    found = [observed.minus(chance.independent), *(observed - control for control in controls.values())]
-    return sorted(found, key=lambda excess: excess.value)
+def excesses(observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]) -> dict[str, Statistic]:
+    """What is left of a figure above each of its nulls, by the null's name."""
+    own = {name: observed - control for name, control in controls.items()}
+    return {"gaussian": observed.minus(chance.independent), **own}
 
 
 def _diagonal(n: int) -> Matrix:

@@ -108,7 +108,7 @@ class Statistic:
         spread = float((influence**2).sum())
         acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
         z = z0 + (self.n / (self.n - 1)) ** 0.5 * stats.t.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], self.n - 1)
-        low, high = np.quantile(draws, stats.norm.cdf(z0 + z / (1 - acceleration * z)))
+        low, high = np.sort(np.quantile(draws, stats.norm.cdf(z0 + z / (1 - acceleration * z))))
         method = f"BCa bootstrap over seeds, {RESAMPLES} resamples, level widened for small n"
         return Estimate(value=self.value, low=float(low), high=float(high), n=self.n, method=method)
 

@@ -101,7 +101,8 @@ def covariance_matched(rows: Tensor, like: Tensor, seed: int, use: str) -> Tenso
     A dictionary can be stable because the rows have few strong directions; this null has the same ones.
     """
     mean = like.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((like - mean).double().T))
+    covariance = torch.cov((like - mean).double().T).reshape(len(mean), len(mean))
+    values, vectors = torch.linalg.eigh(covariance)
     normal = torch.randn(len(rows), len(mean), generator=generator(seed, "covariance", use), dtype=torch.float64)
     drawn: Tensor = ((normal * values.clamp(min=0).sqrt()) @ vectors.T).float()
     return drawn + mean

@@ -96,7 +96,7 @@ def gate_result() -> dict:
             for kind in sorted(KINDS.values())
             if kind.startswith("stress.")
         ],
-        "engine": 1,
+        "engine": 2,
     }  # fmt: skip
 
 
@@ -124,11 +124,11 @@ def matrix(rng: random.Random, mean: float) -> list[list[float]]:
 
 
 def evidence(**statistics: dict) -> dict:
-    return {"subject": [CANDIDATE], "converged": False, "seeds": SEEDS, "statistics": statistics}
+    return {"subject": [CANDIDATE], "converged": False, "leaks_label": False, "seeds": SEEDS, "statistics": statistics}
 
 
 def stability_result(rng: random.Random) -> dict:
-    statistics = {"drift_from_init": estimate(0.31, 0.01)}
+    statistics = {"explained_variance": estimate(0.94, 0.004), "drift_from_init": estimate(0.31, 0.01)}
     chance = {"pwmcc": 0.28, "mmcs_signed": 0.26, "pw_mcc": 0.19, "shared_fraction_0_7": 0.0, "activation_mcc": 0.1}
     for name, null in chance.items():
         for over in ("", "_alive"):
@@ -187,6 +187,7 @@ def ood_result(rng: random.Random) -> dict:
         probe_accuracy_ood=estimate(0.73, 0.05),
         probe_accuracy_drop=estimate(0.2, 0.05),
         probe_accuracy_drop_excess=estimate(0.031, 0.03),
+        candidate_explained_variance_ood=estimate(0.92, 0.01),
     )
     return figures | {
         "p": 113,

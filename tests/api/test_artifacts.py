@@ -47,7 +47,14 @@ def test_ranges_of_a_file(ada):
     beyond = ada.get(path, headers={"Range": f"bytes={1 << 20}-"})
     assert slug(beyond) == (416, "range-not-satisfiable")
     assert beyond.headers["content-range"] == f"bytes */{1 << 20}"
-    assert ada.get(path, headers={"Range": "rows=1-2"}).status_code == 200
+    many = "bytes=" + ",".join(f"{n}-{n}" for n in range(100))
+    for ignored in ("rows=1-2", "bytes=0-1,4-5", many):
+        assert ada.get(path, headers={"Range": ignored}).content == data
+    etag, first = ada.get(path).headers["etag"], {"Range": "bytes=0-1"}
+    assert ada.get(path, headers=first | {"If-Range": etag}).content == data[:2]
+    for other in (f"W/{etag}", '"x"', "Wed, 21 Oct 2015 07:28:00 GMT"):
+        assert ada.get(path, headers=first | {"If-Range": other}).status_code == 200
+    assert ada.get(path, headers={"If-None-Match": '"x",' * 300 + etag}).status_code == 200
 
 
 def test_bad_uploads_leave_nothing(ada, server: Server):

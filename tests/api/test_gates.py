@@ -2,6 +2,8 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -9,6 +11,8 @@ from husai_core.release import bundle as bundles
 from husai_core.release import policy as policies
 from husai_core.release.decide import decide
 from husai_core.release.evidence import Control, Controls
+from services.artifacts import Stored
+from services.leases import Claim
 from services.tables import Candidate
 from tests.api.serving import Server, slug
 
@@ -28,6 +32,20 @@ def make_candidate(server: Server, submit, tmp_path) -> str:
     sae = server.stored("sae", {"cfg.json": cfg.encode()}, folders[1])
     server.finish(training, {}, {"saes": [sae]})
     return sae.sha256
+
+
+def judge(server: Server, client: httpx.Client, job: dict[str, Any], tmp_path: Path) -> tuple[Claim, Any, Stored]:
+    """Decide for a gate job as a worker would, up to where it reports the end: the claim, the decision, the files."""
+    for child in client.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]:
+        client.post(f"/v1/jobs/{child['id']}:cancel")
+    claim = server.claim(job["id"])
+    folder = tmp_path / "decision"
+    folder.mkdir()
+    policy, controls = policies.load("strict"), Controls(good=Control(reason="none"), bad=Control(reason="none"))
+    (candidate,) = job["inputs"]["candidate"]
+    decision = decide(policy, candidate, [], controls, job["spec"]["as_of"]).model_dump(mode="json")
+    bundles.write(folder, policy, [], controls, decision)
+    return claim, decision, server.stored("decision", {}, folder)
 
 
 def test_policies(ada):
@@ -77,15 +95,7 @@ def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: 
     job = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}, headers={"Idempotency-Key": "g"}).json()
     again = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}, headers={"Idempotency-Key": "g"})
     assert (again.status_code, again.json()["id"]) == (200, job["id"])
-    for child in ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]:
-        ada.post(f"/v1/jobs/{child['id']}:cancel")
-    claim = server.claim(job["id"])
-    folder = tmp_path / "decision"
-    folder.mkdir()
-    policy, controls = policies.load("strict"), Controls(good=Control(reason="none"), bad=Control(reason="none"))
-    decision = decide(policy, candidate, [], controls, job["spec"]["as_of"]).model_dump(mode="json")
-    bundles.write(folder, policy, [], controls, decision)
-    stored = server.stored("decision", {}, folder)
+    claim, decision, stored = judge(server, ada, job, tmp_path)
 
     path = f"/v1/gates/strict/decisions/latest?subject={candidate}"
     with ThreadPoolExecutor(1) as pool:

@@ -52,6 +52,20 @@ def test_bad_submissions_name_the_field(ada):
     assert slug(post({"kind": "train.transformer", "priority": "now"})) == (422, "invalid-request")
 
 
+def test_control_characters_are_refused(ada):
+    def post(**body):
+        return ada.post("/v1/jobs", json={"kind": "train.activations"} | body)
+
+    for text in ("blocks.0\0", "a\nb", "\x7f", "\x85"):
+        refused = post(spec={"source": "synthetic", "hook_name": text})
+        assert slug(refused) == (422, "invalid-spec")
+        assert refused.json()["errors"] == [{"field": "spec.hook_name", "message": "control characters"}]
+    label = post(labels=["fine", "a\0"])
+    assert slug(label) == (422, "invalid-request")
+    assert label.json()["errors"][0]["field"].startswith("labels.1")
+    assert slug(post(inputs={"transformer": {"job": UNKNOWN, "output": "\0"}})) == (422, "invalid-request")
+
+
 def test_bad_bodies_are_refused(ada):
     def post(content, type="application/json"):
         return ada.post("/v1/jobs", content=content, headers={"content-type": type})

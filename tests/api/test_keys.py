@@ -23,8 +23,9 @@ def test_without_a_good_key_nothing_below_v1_answers(server: Server):
         assert good[15:-8] not in response.text
     assert slug(server.client(expired).get("/v1/jobs")) == (401, "expired-key")
     assert server.client(good).get("/v1/jobs").status_code == 200
-    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert httpx.get(server.url + path).status_code == 200
+    assert slug(httpx.get(f"{server.url}/docs")) == (404, "not-found")
 
 
 def test_scopes_are_enforced(server: Server):
@@ -35,6 +36,18 @@ def test_scopes_are_enforced(server: Server):
     assert slug(submitter.get("/v1/jobs")) == (403, "wrong-scope")
     assert slug(reader.post("/v1/gates/strict/decisions", json={"candidate": "0" * 64})) == (403, "wrong-scope")
     assert slug(reader.post("/v1/keys", json={"name": "x", "scopes": ["admin"]})) == (403, "wrong-scope")
+
+
+def test_what_decides_needs_the_gate_scope(ada, submit, server: Server):
+    sam = server.client(server.make_key("sam", ["read", "submit"]))
+    for body in ({"kind": "study.pipeline"}, {"kind": "release.gate", "inputs": {"candidate": "0" * 64}}):
+        refused = sam.post("/v1/jobs", json=body)
+        assert slug(refused) == (403, "wrong-scope")
+        assert refused.json()["required"] == "gate"
+    study = submit(server.client(server.make_key("sam", ["read", "submit", "gate"])), kind="study.pipeline", spec={})
+    for action in ("retry", "rerun"):
+        assert slug(sam.post(f"/v1/jobs/{study['id']}:{action}")) == (403, "wrong-scope")
+    assert sam.post("/v1/jobs", json={"kind": "train.transformer"}).status_code in (200, 202)
 
 
 def test_a_key_lives_from_making_to_revoking(admin, server: Server):
@@ -60,6 +73,15 @@ def test_a_key_may_not_exceed_its_owner(admin):
     assert slug(admin.post("/v1/keys", json=body)) == (409, "wrong-role")
     assert slug(admin.post("/v1/keys", json={"name": "n", "scopes": ["root"]})) == (422, "invalid-request")
     assert slug(admin.post("/v1/keys", json={"name": "n", "scopes": []})) == (422, "invalid-request")
+
+
+def test_an_owner_keeps_its_role(admin):
+    body = {"name": "n", "scopes": ["read"], "owner": "robot3"}
+    assert admin.post("/v1/keys", json=body | {"role": "ci"}).status_code == 201
+    assert admin.post("/v1/keys", json=body).status_code == 201
+    other = admin.post("/v1/keys", json=body | {"role": "researcher"})
+    assert slug(other) == (409, "wrong-role")
+    assert other.json()["detail"] == "robot3 is ci, not researcher."
 
 
 def test_an_expiry_takes_effect(admin, server: Server):

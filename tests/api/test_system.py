@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from api import openapi
-from tests.api.serving import ROOT, Server, start, stop
+from tests.api.serving import ROOT, Server, slug, start, stop
 
 HEAVY = ("torch", "scipy", "numpy", "transformer_lens", "transformers")
 
@@ -47,6 +47,15 @@ def test_security_headers_and_request_ids(server: Server):
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert "server" not in response.headers
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+def test_a_wrong_method_is_told_every_right_one(server: Server):
+    for path, methods in {
+        "/v1/jobs": "GET, POST", "/v1/keys": "GET, POST", f"/v1/artifacts/{'0' * 64}": "GET, HEAD", "/healthz": "GET"
+    }.items():  # fmt: skip
+        response = httpx.put(server.url + path)
+        assert slug(response) == (405, "method-not-allowed")
+        assert response.headers["allow"] == methods
 
 
 def test_an_unexpected_error_tells_nothing(tmp_path):

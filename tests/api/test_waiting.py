@@ -80,6 +80,10 @@ def test_events_stream_until_the_final_state_and_resume(ada, submit, server: Ser
     assert [line for line in rest.splitlines() if line.startswith("id: ")] == [f"id: {id}" for id in ids[-2:]]
 
     as_json = {"Accept": "application/json"}
+    for lost in ("", "abc", "-1", "9" * 30):
+        headers = as_json | {"Last-Event-ID": lost}
+        page = ada.get(f"/v1/jobs/{job['id']}/events", headers=headers).json()
+        assert [item["id"] for item in page["items"]] == ids
     page = ada.get(f"/v1/jobs/{job['id']}/events?limit=2", headers=as_json).json()
     assert [item["id"] for item in page["items"]] == ids[:2]
     logs = ada.get(f"/v1/jobs/{job['id']}/events?after={page['next']}&type=log", headers=as_json).json()["items"]

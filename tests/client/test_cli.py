@@ -131,5 +131,49 @@ print('torch' in sys.modules, 'scipy' in sys.modules)
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["t.line('x')", "[t.line('x' * 99) for _ in range(9999)]", "t.table(['a'], [['x']] * 9999)", "t.note('x')"],
+)
+def test_a_broken_pipe_has_its_own_code(body: str) -> None:
+    """Whether the last flush, a write or rich notices it, on stdout or stderr."""
+    script = f"""
+import typer
+from client import cli, terminal
+t = terminal.Terminal()
+cli.app = typer.Typer()
+@cli.app.command()
+def one():
+    {body}
+cli.main(["--"])
+"""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": write} if "note" in body else {"stdout": write, "stderr": -1}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, **streams)
+    os.close(write)
+    assert done.returncode == Exit.PIPE, done
+    assert not done.stdout
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["submit", "train.activations", "--set", 'seed=!!int ""'], ["watch", "a\udcff"], ["jobs", "--label", "\udcff"]],
+)
+def test_words_that_are_no_values_are_one_line(run: Husai, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setenv("HUSAI_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HUSAI_KEY", "husai_x")
+    done = run(*words, "--json")
+    assert done.code == Exit.USAGE
+    assert done.err.count("\n") == 1
+    assert done.json["title"] == "Wrong usage"
+
+
+def test_help_shows_where_an_input_comes_from_without_pictures(run: Husai, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "SHA256 or job:JOB:OUTPUT[:INDEX]" in run("submit", "--help").out
+
+
 def test_json_errors_parse_even_for_usage_of_a_group(run: Husai) -> None:
     assert json.loads(run("gate", "decide", "--json").out)["title"] == "Wrong usage"

@@ -1,5 +1,6 @@
 """`husai up` as a process among processes: one per home, restarts, and nothing left behind however it ends."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from client.connect import connect
+from client.connect import connect, running
 from client.embedded import Child, Server, answers, choose_port, present
 from client.errors import Unavailable, Usage
 from tests.client.conftest import Husai
@@ -98,6 +99,16 @@ def test_the_children_end_when_up_is_killed_and_a_new_one_can_start(up: subproce
     assert present(tmp_path / "home") is None
     with Server(tmp_path / "home", port=0) as server:
         assert answers(server.url)
+
+
+def test_an_announcement_whose_process_id_lives_on_is_not_a_server(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()}))
+    (tmp_path / "up.lock").touch()
+    with pytest.raises(Unavailable, match="no server runs"):
+        running(tmp_path)
+    with (tmp_path / "up.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert running(tmp_path) == "http://127.0.0.1:1"
 
 
 def test_a_second_up_on_one_home_is_told_where_the_first_is(husai: Husai, server: Server) -> None:

@@ -10,6 +10,7 @@ from client.connect import connect
 from client.embedded import Server
 from client.errors import Exit
 from tests.client.conftest import Husai
+from tests.client.test_transport import JOB, reply, service
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,26 @@ def test_waiting_ends_at_the_timeout_and_refuses_other_jobs(husai: Husai, traine
     done = husai("gate", "wait", trained["sae"])
     assert (done.code, "makes no decision" in done.err) == (Exit.USAGE, True)
     assert husai("gate", "wait", "0" * 24).code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "code"),
+    [
+        ("failed", "error.input", Exit.SERVICE),
+        ("failed", "infra.oom", Exit.SERVICE),
+        ("cancelled", None, Exit.SERVICE),
+        ("timed_out", None, Exit.TIMEOUT),
+        ("blocked", None, Exit.INCONCLUSIVE),
+    ],
+)
+def test_a_gate_job_without_a_verdict_does_not_count_as_a_fail(
+    run: Husai, monkeypatch: pytest.MonkeyPatch, state: str, reason: str | None, code: Exit
+) -> None:
+    document = JOB | {"kind": "release.gate", "state": state, "reason": reason}
+    with service(reply(200, document)) as (url, _):
+        monkeypatch.setenv("HUSAI_URL", url)
+        monkeypatch.setenv("HUSAI_KEY", "husai_x")
+        assert run("gate", "wait", JOB["id"]).code == code
 
 
 def test_a_decision_is_shown_and_its_bundle_verifies_offline(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client.api import Husai
-from client.errors import Exit, Mismatch, Refused, TimedOut, Unavailable
+from client.errors import Exit, Mismatch, Refused, TimedOut, Unavailable, Usage
 from client.files import inside
 from client.transport import Transport, retry_after
 
@@ -180,6 +180,22 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after({}) == 0
 
 
-def test_a_key_that_cannot_be_a_header_is_one_line() -> None:
-    with pytest.raises(Unavailable, match="not an address with a key"):
-        Transport("http://127.0.0.1:1", "schlüssel✓", 1)
+@pytest.mark.parametrize("key", ["schlüssel✓", "a\nb", "a\udcffb"])
+def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(Usage, match="the API key holds") as error:
+        Transport("http://127.0.0.1:1", key, 1)
+    assert key not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "http://x:99999", "http://x:0", "http://", "ftp://x", "http://\udcff"])
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(Usage, match="is no address"):
+        Transport(url, "k", 60)
+
+
+@pytest.mark.parametrize("words", [{"key": "ké"}, {"key": "a\nb"}, {"labels": ["\udcff"]}, {"spec": {"\udcff": 1}}])
+def test_what_cannot_be_sent_is_refused_at_once(words: dict[str, Any]) -> None:
+    with Husai("http://127.0.0.1:1", "k") as husai, pytest.raises(Usage, match="cannot be sent"):
+        husai.submit("train.sae", **words)
+    with Husai("http://127.0.0.1:1", "k") as husai, pytest.raises(Usage, match="no name or id"):
+        husai.job("a\udcff")

@@ -25,7 +25,18 @@ def test_scalars_are_those_of_json_not_of_yaml_1_1(text: str, value: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2", "!!python/object/apply:os.system [ls]", "!!timestamp 2026-01-31", "{1e999: 2"]
+    "text",
+    [
+        "[1, 2",
+        "!!python/object/apply:os.system [ls]",
+        "!!timestamp 2026-01-31",
+        "{1e999: 2",
+        '!!int ""',
+        "!!float ''",
+        "!!bool x",
+        "!!timestamp x",
+        "a: [!!bool x]",
+    ],
 )
 def test_what_is_no_json_is_a_usage_error_of_one_line(text: str) -> None:
     with pytest.raises(Usage) as error:

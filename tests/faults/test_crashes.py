@@ -12,6 +12,7 @@ import pytest
 from tests.faults.keeper import Keeper, failpoints
 
 RECIPE = {"d_sae": 64, "k": 4, "tokens": 40_000, "batch_size": 256}
+LONG = 700_000
 WORLD = {"rows": 2048, "n_features": 48, "d_model": 24}
 NEED = {
     "cancel.before_commit": "cancel",
@@ -36,6 +37,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
 @pytest.fixture(scope="module")
 def faultless(service: Keeper) -> dict[str, Any]:
     return chain(service, "faultless")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service: Keeper) -> dict[str, Any]:
+    rows = submit_rows(service, "undisturbed")
+    return outcome(service.finished(submit_saes(service, "undisturbed", rows, LONG)["id"]))
 
 
 def chain(service: Keeper, key: str, tokens: int = 40_000) -> dict[str, Any]:
@@ -63,22 +70,24 @@ def outcome(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("point", failpoints())
-def test_a_kill_at_every_point_changes_nothing(service: Keeper, faultless: dict[str, Any], point: str) -> None:
+def test_a_kill_at_every_point_changes_nothing(
+    service: Keeper, faultless: dict[str, Any], undisturbed: dict[str, Any], point: str
+) -> None:
     armed = service.arm(point)
     situation = NEED.get(point, "chain")
     if situation == "chain":
         assert chain(service, point) == faultless
     else:
-        disturb(service, point, situation)
+        disturb(service, undisturbed, point, situation)
     service.until(lambda: not armed.exists())
     service.settled()
 
 
-def disturb(service: Keeper, point: str, situation: str) -> None:
+def disturb(service: Keeper, undisturbed: dict[str, Any], point: str, situation: str) -> None:
     """Bring about what leads past a point that an ordinary run never passes."""
     rows = submit_rows(service, point)
     service.finished(rows["id"])
-    saes = submit_saes(service, point, rows, tokens=1_500_000)
+    saes = submit_saes(service, point, rows, LONG)
     service.until(lambda: service.job(saes["id"])["progress"])
     if situation == "cancel":
         service.until(lambda: service.client.post(f"/v1/jobs/{saes['id']}:cancel").status_code in (202, 409))
@@ -91,14 +100,13 @@ def disturb(service: Keeper, point: str, situation: str) -> None:
         os.killpg(child, signal.SIGKILL)
     elif situation == "lose":
         service.processes["worker"].kill()
-    undisturbed = submit_saes(service, f"{point}-again", rows, tokens=1_500_000)
-    assert outcome(service.finished(saes["id"])) == outcome(service.finished(undisturbed["id"]))
+    assert outcome(service.finished(saes["id"])) == undisturbed
 
 
 def test_a_child_killed_too_often_fails_its_job_alone(service: Keeper, faultless: dict[str, Any]) -> None:
     rows = submit_rows(service, "child")
     service.finished(rows["id"])
-    saes = submit_saes(service, "child", rows, tokens=1_500_000)
+    saes = submit_saes(service, "child", rows, LONG)
     for attempt in (1, 2, 3):
         service.until(
             lambda attempt=attempt: (job := service.job(saes["id"]))["attempt"] == attempt and job["state"] == "running"
@@ -114,7 +122,7 @@ def test_a_child_killed_too_often_fails_its_job_alone(service: Keeper, faultless
 def test_a_supervisor_killed_in_a_matrix_product_leaves_no_child(service: Keeper) -> None:
     rows = submit_rows(service, "orphan")
     service.finished(rows["id"])
-    saes = submit_saes(service, "orphan", rows, tokens=1_500_000)
+    saes = submit_saes(service, "orphan", rows, LONG)
     service.until(lambda: service.job(saes["id"])["progress"])
     (child,) = service.supervised()
     service.processes["worker"].kill()
@@ -127,7 +135,7 @@ def test_a_supervisor_killed_in_a_matrix_product_leaves_no_child(service: Keeper
 def test_cancelling_49_of_50_equal_jobs_leaves_the_fiftieth_running(service: Keeper) -> None:
     rows = submit_rows(service, "fifty")
     digest = service.finished(rows["id"])["outputs"]["activations"][0]
-    spec = {"recipe": {**RECIPE, "tokens": 1_400_000}, "seeds": [0, 1]}
+    spec = {"recipe": {**RECIPE, "tokens": LONG - 1}, "seeds": [0, 1]}
     body = {"kind": "train.sae", "spec": spec, "inputs": {"activations": digest}}
     jobs = [service.post("/v1/jobs", **body)["id"] for _ in range(50)]
     service.until(lambda: service.job(jobs[0])["state"] == "running")

@@ -52,6 +52,11 @@ def test_an_unbound_port_is_no_part_of_the_identity(package: Path) -> None:
     assert identity.job_digest("train.one", {}, {"saes": []}, "cpu") == identity.job_digest("train.one", {}, {}, "cpu")
 
 
+def test_a_studys_code_covers_its_children_and_its_policies() -> None:
+    found = {path.relative_to(identity.PACKAGE).as_posix() for path in identity.sources("study.pipeline")}
+    assert {"saes/trainer.py", "kinds/stress/ood.py", "release/judge.py", "release/policies/strict.yaml"} <= found
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of two kinds: `one` imports `helper` lazily, which imports `deep`; `two` imports nothing."""

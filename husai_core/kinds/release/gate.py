@@ -20,6 +20,7 @@ from husai_core.release.evidence import Control, Controls, Item, read
 from husai_core.release.policy import load
 
 Result = Decision
+CHILDREN: tuple[str, ...] = ("train.activations", "train.sae", CONTROL_KIND)
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
 SEEDS = [0, 1, 2, 3, 4]

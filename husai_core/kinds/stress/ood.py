@@ -1,6 +1,7 @@
 """Do reconstruction and probes survive a true shift of the domain?
 
-SAEs (same recipe and seeds) and probes are fitted on pairs whose first operand is in the lower half, a < ceil(p/2), and
+The given SAEs are measured on the pairs of the upper half. The rest judges their recipe: SAEs trained anew (same recipe
+and seeds) and probes are fitted on pairs whose first operand is in the lower half, a < ceil(p/2), and
 tested on held-out pairs of that half and on all pairs of the upper half. The probes are ridge regressions to the
 answer, from the SAE's latents and from the raw activations; what counts is how much more the former lose. Addition
 commutes, so a pair of the upper half may mirror one that was fitted; `unmirrored` is where neither operand was seen as
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence, Inputs, Job, Port
+from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
 from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Member
@@ -41,7 +42,7 @@ class Spec(BaseSpec):
         0.1, gt=0, lt=0.5, description="share of its pairs for convergence and penalties"
     )
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of its pairs for the in-distribution figures")
-    seed: int = Field(0, ge=0, description="seed of the split")
+    seed: int = Field(0, ge=0, lt=2**53, description="seed of the split")
 
 
 class Domains(BaseResult):
@@ -91,7 +92,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     return Result(
         subject=given.digests,
         converged=given.converged and all(sae.converged for sae in saes),
-        statistics=_statistics(explained, probes, raw),
+        leaks_label=given.leaks_label(inputs.one("transformer")),
+        statistics=_statistics(explained, probes, raw) | _candidates(given, rows[parts["ood"]]),
         seeds=given.seeds,
         p=data.p,
         threshold=_threshold(data.p),
@@ -128,7 +130,10 @@ def _parts(spec: Spec, data: Pairs) -> dict[str, Tensor]:
     lower = (~upper_a).nonzero()[:, 0]
     part = split(len(lower), spec.validation_fraction, spec.test_fraction, spec.seed)
     parts = {name: lower[part == i] for i, name in enumerate(("train", "validation", "id"))}
-    return parts | {"ood": upper_a.nonzero()[:, 0], "unmirrored": (upper_a & upper_b).nonzero()[:, 0]}
+    unmirrored = (upper_a & upper_b).nonzero()[:, 0]
+    if len(unmirrored) < 2:
+        raise KindError(f"too few pairs: {len(unmirrored)} have both operands in the upper half of modulus {data.p}")
+    return parts | {"ood": upper_a.nonzero()[:, 0], "unmirrored": unmirrored}
 
 
 def _domains(parts: Mapping[str, Tensor], figure: Callable[[Tensor], float]) -> Domains:
@@ -138,9 +143,23 @@ def _domains(parts: Mapping[str, Tensor], figure: Callable[[Tensor], float]) -> 
 
 def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) -> Domains:
     """Explained variance of rows [p², d]."""
+    from math import isfinite
+
     from husai_core.saes.evaluate import explained_variance
 
-    return _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
+    found = _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
+    if not all(map(isfinite, found.model_dump().values())):
+        raise KindError("explained variance cannot be computed: the activations of a part do not vary")
+    return found
+
+
+def _candidates(given: Siblings, rows: Tensor) -> dict[str, Estimate]:
+    """Explained variance of the given SAEs themselves on rows of the upper half [n, d]."""
+    from husai_core.saes.evaluate import evaluate
+    from husai_core.stability.intervals import seed_mean
+
+    explained = [evaluate(sae, rows).explained_variance for sae in given.saes]
+    return {"candidate_explained_variance_ood": seed_mean(explained).estimate()}
 
 
 def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:

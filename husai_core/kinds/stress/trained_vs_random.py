@@ -4,7 +4,7 @@ Every overlap of every pair of sibling SAEs, over all features and over those th
 nulls: Gaussian dictionaries of the same shape (for activation-matched overlaps: untrained SAEs on the same rows), and
 the same recipe and seeds trained on two controls: shuffled activations, where every dimension is permuted on its own,
 and Gaussian rows with the covariance of the activations. The excess is over the largest null. MMCS is given signed;
-averaged over both directions, absolute MMCS is PWMCC.
+averaged over both directions, absolute MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence, Inputs, Job, Port
 from husai_core.kinds.base import Result as BaseResult
 from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Matrix, Member
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from husai_core.activations.store import Activations
+    from husai_core.stability.battery import Group
 
 INPUTS = {
     "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
     "activations": Port("activations", "the rows that they were trained on"),
 }
 OUTPUTS: dict[str, Port] = {}
+MEANS = ("explained_variance", "drift_from_init")
 
 
 class Spec(BaseSpec):
     """How the controls are made."""
 
-    control_seed: int = Field(0, ge=0, description="seed of the shuffling and of the Gaussian rows")
+    control_seed: int = Field(0, ge=0, lt=2**53, description="seed of the shuffling and of the Gaussian rows")
 
 
 class Control(BaseResult):
@@ -58,7 +63,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.activations.store import load
     from husai_core.seeding import seed_everything
     from husai_core.stability import nulls, siblings
-    from husai_core.stability.battery import ACTIVATION, DECODER, SUFFIXES, Group, against_nulls
+    from husai_core.stability.battery import Group
     from husai_core.stability.intervals import seed_mean
     from husai_core.stability.training import Trainings, member, members
 
@@ -66,7 +71,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given = siblings.read(inputs.many("saes"))
     given.check(inputs.one("activations"))
     rows = load(inputs.one("activations").path)
-    test, drift = rows.part("test"), given.drift()
+    test = rows.part("test")
     noise = {name: _noise(name, rows, spec.control_seed) for name in ("shuffled", "covariance")}
     training = Trainings(job, given.recipe, given.seeds, len(noise))
     saes = {name: training.run(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
@@ -74,27 +79,37 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     trained = Group(given.saes, test)
     controls = {name: Group(saes[name], parts["test"]) for name, parts in noise.items()}
     random = Group(nulls.random_saes(given.recipe, rows.part("train"), given.seeds), test)
-    statistics = {"drift_from_init": seed_mean(drift).estimate()}
-    for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
-        chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
-        compared = {name: group.statistic(metric) for name, group in controls.items()}
-        statistics |= against_nulls(metric, trained.statistic(metric), chance, compared)
+    table = [
+        member(sae, seed, moved, sae.provenance["converged"], test)
+        for sae, seed, moved in zip(given.saes, given.seeds, given.drift(), strict=True)
+    ]
+    means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in MEANS}
     return Result(
         subject=given.digests,
         converged=given.converged and all(sae.converged for group in saes.values() for sae in group),
-        statistics=statistics,
+        leaks_label=given.leaks_label(inputs.one("activations")),
+        statistics=means | _overlaps(trained, random, controls),
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],
         matrices=trained.matrices,
-        members=[
-            member(sae, seed, moved, sae.provenance["converged"], test)
-            for sae, seed, moved in zip(given.saes, given.seeds, drift, strict=True)
-        ],
+        members=table,
         controls={
             name: Control(matrices=group.matrices, members=members(saes[name], noise[name]["test"]))
             for name, group in controls.items()
         },
     )
+
+
+def _overlaps(trained: Group, random: Group, controls: Mapping[str, Group]) -> dict[str, Estimate]:
+    """Every overlap with its nulls and its excess."""
+    from husai_core.stability.battery import ACTIVATION, DECODER, SUFFIXES, against_nulls
+
+    found = dict[str, Estimate]()
+    for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
+        chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
+        compared = {name: group.statistic(metric) for name, group in controls.items()}
+        found |= against_nulls(metric, trained.statistic(metric), chance, compared)
+    return found
 
 
 def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ METRICS = ("pwmcc", "pwmcc_alive", "pw_mcc", "activation_mcc")
 class Spec(BaseSpec):
     """Which random weights."""
 
-    network_seed: int = Field(1000, ge=0, description="seed of the weights of the untrained network")
+    network_seed: int = Field(1000, ge=0, lt=2**53, description="seed of the weights of the untrained network")
 
 
 class Result(Evidence):
@@ -71,6 +71,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     return Result(
         subject=given.digests,
         converged=given.converged and all(sae.converged for sae in saes),
+        leaks_label=given.leaks_label(inputs.one("activations")) or given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(trained, untrained),
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],

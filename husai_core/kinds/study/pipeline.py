@@ -28,6 +28,7 @@ STAGES = {
     "untrained": "stress.untrained_model",
     "gate": "release.gate",
 }
+CHILDREN: tuple[str, ...] = tuple(STAGES.values())
 STRESSES = ("stability", "transcoder", "ood", "untrained")
 CANDIDATE = 0
 SOURCES: dict[str, Sequence[str | From]] = {

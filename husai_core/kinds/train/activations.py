@@ -3,7 +3,8 @@
 `source: model` reads a trained transformer over all p² pairs; `untrained` reads a network of the same configuration
 with fresh weights; `synthetic` draws rows from a world whose features are known (or, with `structureless: true`,
 Gaussian rows of the same mean and covariance) and needs no transformer. Every row belongs to the training, validation
-or test split, and later jobs keep to it.
+or test split, and later jobs keep to it. Pairs that are alike up to the position read give one row, so that no test
+row is the copy of a training row; where such pairs have different sums, the label is -1.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from husai_core.kinds import base
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from husai_core.activations.store import Activations
+    from husai_core.data.modular import Pairs
 
 INPUTS = {"transformer": base.Port("transformer", "the network to read; not needed for synthetic rows", required=False)}
 OUTPUTS = {"activations": base.Port("activations", "rows with tokens, labels and splits")}
+LEAST_CONTEXTS = 16
 
 
 class World(BaseModel):
@@ -103,7 +104,7 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
 
 def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
     from husai_core.activations.store import Activations
-    from husai_core.data.modular import POSITIONS, pairs
+    from husai_core.data.modular import split
     from husai_core.models import modular
 
     artifact = inputs.maybe("transformer")
@@ -112,12 +113,12 @@ def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
     cfg = modular.read_config(artifact.path)
     trained = spec.source == "model"
     model = modular.load(artifact.path, job.device) if trained else modular.build(cfg, spec.untrained_seed, job.device)
-    data = pairs(cfg["dataset"]["p"])
+    data = _contexts(cfg["dataset"]["p"], spec.position)
     return Activations(
         rows=modular.activations(model, data.tokens, [spec.hook_name], spec.position)[spec.hook_name],
-        tokens=data.tokens[:, : POSITIONS[spec.position] + 1],
+        tokens=data.tokens,
         label=data.label,
-        split=_split(spec, len(data.label)),
+        split=split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed),
         hook_name=spec.hook_name,
         position=spec.position,
         source=spec.source,
@@ -127,10 +128,26 @@ def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
     )
 
 
+def _contexts(p: int, position: str) -> Pairs:
+    """The different contexts up to a position; the label is -1 where pairs with different sums share one."""
+    import torch
+
+    from husai_core.data.modular import POSITIONS, Pairs, distinct, pairs
+
+    data = pairs(p)
+    tokens = data.tokens[:, : POSITIONS[position] + 1]
+    first = distinct(tokens)
+    if len(first) < LEAST_CONTEXTS:
+        raise base.KindError(f"only {len(first)} different contexts at position {position}")
+    label = data.label if len(first) == len(tokens) else torch.full((len(first),), -1)
+    return Pairs(tokens[first], label, p)
+
+
 def _synthetic(spec: Spec) -> Activations:
     import torch
 
     from husai_core.activations.store import Activations
+    from husai_core.data.modular import split
     from husai_core.data.synthetic import world
 
     size = spec.world
@@ -140,17 +157,8 @@ def _synthetic(spec: Spec) -> Activations:
         rows=draw(size.rows, spec.seed),
         tokens=torch.zeros(size.rows, 0, dtype=torch.int64),
         label=torch.full((size.rows,), -1),
-        split=_split(spec, size.rows),
+        split=split(size.rows, spec.validation_fraction, spec.test_fraction, spec.seed),
         hook_name="synthetic",
         position="none",
         source="synthetic",
     )
-
-
-def _split(spec: Spec, n: int) -> Tensor:
-    from husai_core.data.modular import split
-
-    parts = split(n, spec.validation_fraction, spec.test_fraction, spec.seed)
-    if len(parts.bincount()) < 3 or not parts.bincount().all():
-        raise base.KindError(f"{n} rows are too few for the three splits")
-    return parts

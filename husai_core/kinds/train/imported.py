@@ -4,12 +4,16 @@ Known layouts: SAELens 6 (`cfg.json` with `sae_weights.safetensors`), HUSAI's ow
 files (SAE, transformer, cached activations with their `.meta.pt`), and zip files of these, one folder per thing. No
 file is unpickled: only tensors and plain values are read.
 
+What a file says about its own training is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so
+stresses refuse it. An imported transformer is marked as leaking the label if it says so or fails the leak test.
+
 The earlier position `answer` is the token that already shows the answer. It is imported under its right name,
 `answer_token`, and marked as leaking the label, as are the transformers that were trained there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from husai_core.kinds import base
 
 if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
     from husai_core.saes.formats import Found, Rows, Transformer
     from husai_core.saes.sae import SAE
 
@@ -30,6 +36,8 @@ OUTPUTS = {
     "activations": base.Port("activations", "the rows found", required=False),
 }
 EARLIER_POSITIONS = {"answer": "answer_token"}
+UNKNOWN = dict.fromkeys(("seed", "converged", "model_digest", "activations_digest"))
+MOST_P = 1000
 
 
 class Spec(base.Spec):
@@ -41,7 +49,7 @@ class Spec(base.Spec):
     position: Position | None = Field(None, description="token position; `answer` is `=`; overrides the file's")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of rows without a split, for selection")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of rows without a split, for reported figures")
-    seed: int = Field(0, ge=0, lt=2**53, description="seed of that split")
+    seed: int = Field(0, ge=0, lt=2**53, description="seed of that split and of the leak test")
 
 
 class Item(BaseModel):
@@ -100,26 +108,27 @@ def _store(spec: Spec, thing: Found, job: base.Job) -> Item:
     if isinstance(thing.value, SAE):
         facts = _sae(spec, thing.value, thing.format, job)
     elif isinstance(thing.value, Transformer):
-        facts = _transformer(thing.value, job)
+        facts = _transformer(spec, thing.value, job)
     elif isinstance(thing.value, Rows):
         facts = _rows(spec, thing.value, job)
     else:
-        facts = _artifact(thing, job)
+        facts = _artifact(spec, thing, job)
     return Item(source=thing.source, format=thing.format, what=thing.what, **facts)
 
 
 def _sae(spec: Spec, sae: SAE, layout: str, job: base.Job) -> dict[str, Any]:
     from husai_core.saes import checkpoint
+    from husai_core.saes.formats import plain
 
+    claimed = plain(sae.provenance)
     sae.hook_name = spec.hook_name or sae.hook_name
-    position = spec.position or sae.provenance.get("position")
+    position = spec.position or claimed.get("position")
+    position = position if isinstance(position, str) else None
     notes = [] if sae.relu_after_topk else ["keeps the k largest signed pre-activations, without ReLU: not for SAELens"]
-    if "recipe" not in sae.provenance:
-        notes.append("seed, recipe and convergence are unknown")
-    known = {"seed": None, "converged": None, "transcoder": sae.transcoder} | sae.provenance
-    provenance = known | {"position": position, "hook_name": sae.hook_name, "imported": layout}
-    provenance["relu_after_topk"] = sae.relu_after_topk
-    checkpoint.save(sae, job.output("saes", "sae"), provenance)
+    notes.append("seed, recipe and convergence are unknown; what the file says of them is a claim")
+    known = {"position": position, "hook_name": sae.hook_name, "transcoder": sae.transcoder}
+    known |= {"relu_after_topk": sae.relu_after_topk, "imported": True, "layout": layout, "claimed": claimed}
+    checkpoint.save(sae, job.output("saes", "sae"), UNKNOWN | known)
     shape = {"d_in": sae.d_in, "d_sae": sae.d_sae, "k": sae.k}
     return shape | {
         "architecture": checkpoint.architecture(sae),
@@ -129,7 +138,7 @@ def _sae(spec: Spec, sae: SAE, layout: str, job: base.Job) -> dict[str, Any]:
     }
 
 
-def _transformer(found: Transformer, job: base.Job) -> dict[str, Any]:
+def _transformer(spec: Spec, found: Transformer, job: base.Job) -> dict[str, Any]:
     """A network of the earlier layout, checked by loading its weights into TransformerLens."""
     from husai_core.models import modular
 
@@ -146,10 +155,23 @@ def _transformer(found: Transformer, job: base.Job) -> dict[str, Any]:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise base.KindError(f"the network's weights do not fit its config: {reason}") from error
-    facts = {"dataset": dataset, "leaks_label": True, "imported": found.notes}
+    leak = _leak_test(spec, model, dataset)
+    facts = {"dataset": dataset, "leaks_label": True, "leak_test": leak, "imported": True, "claimed": found.notes}
     modular.save(job.output("transformer", "transformer"), model, shape | facts)
     notes = ["trained where its input shows the answer, so it is marked as leaking the label"]
     return {"architecture": "HookedTransformer", "d_in": shape["d_model"], "position": "answer_token", "notes": notes}
+
+
+def _leak_test(spec: Spec, model: HookedTransformer, dataset: Mapping[str, Any]) -> dict[str, float | bool] | None:
+    """The outcome of the leak test, or None for a network that does not read our sequences."""
+    from husai_core.data.modular import LENGTH, pairs, vocabulary
+    from husai_core.models.training import leak_test
+
+    p, position = dataset["p"], dataset["position"]
+    possible = isinstance(p, int) and 2 <= p <= MOST_P and position in ("answer", "answer_token")
+    if not possible or model.cfg.d_vocab != vocabulary(p) or model.cfg.n_ctx < LENGTH:
+        return None
+    return leak_test(model, pairs(p), position, spec.seed)
 
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +216,7 @@ def _rows(spec: Spec, found: Rows, job: base.Job) -> dict[str, Any]:
     return facts | {"notes": ["tokens and labels are unknown; the split was drawn here"]}
 
 
-def _artifact(thing: Found, job: base.Job) -> dict[str, Any]:
+def _artifact(spec: Spec, thing: Found, job: base.Job) -> dict[str, Any]:
     """An artifact of ours, stored again after it was read."""
     from pathlib import Path
 
@@ -209,7 +231,10 @@ def _artifact(thing: Found, job: base.Job) -> dict[str, Any]:
             n, d = rows.rows.shape
             return {"d_in": d, "n_rows": n, "hook_name": rows.hook_name, "position": rows.position}
         cfg, model = modular.read_config(thing.value), modular.load(thing.value)
+        leak = _leak_test(spec, model, cfg["dataset"])
     except (KeyError, TypeError) as error:
         raise base.KindError(f"{thing.source} or its cfg.json lacks {error}") from error
-    modular.save(job.output("transformer", "transformer"), model, cfg)
+    leaks = bool(cfg.get("leaks_label")) or leak is None or not leak["passed"]
+    facts = {"leaks_label": leaks, "leak_test": leak, "imported": True}
+    modular.save(job.output("transformer", "transformer"), model, cfg | facts)
     return {"architecture": "HookedTransformer", "d_in": cfg["d_model"], "position": cfg["dataset"]["position"]}

@@ -78,8 +78,8 @@ class Spec(base.Spec):
             raise ValueError("both betas must be at least 0 and less than 1")
         if self.leaks_label != (self.position == "answer_token"):
             raise ValueError("position answer_token shows the answer: it needs, and it alone allows, leaks_label: true")
-        if min(self.train_fraction, self.validation_fraction, self.test_fraction) * self.p**2 < 1:
-            raise ValueError("training, validation and test (the share that the other two leave) each need a pair")
+        if min(self.train_fraction, self.validation_fraction, self.test_fraction) * self.p**2 < 2:
+            raise ValueError("training, validation and test (the share that the other two leave) each need two pairs")
         return self
 
     @property

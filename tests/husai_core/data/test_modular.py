@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from husai_core.data.modular import POSITIONS, pairs, randomised, split
+from husai_core.data.modular import POSITIONS, distinct, pairs, randomised, split
+from husai_core.kinds.base import KindError
 
 
 def test_every_pair_appears_once_with_its_sum() -> None:
@@ -22,6 +24,23 @@ def test_split_sizes_and_seed() -> None:
     assert parts.bincount().tolist() == [700, 100, 200]
     assert torch.equal(parts, split(1000, 0.1, 0.2, 3))
     assert not torch.equal(parts, split(1000, 0.1, 0.2, 4))
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "message"),
+    [
+        (0.01, 0.2, "validation_fraction leaves only 1 of 100 rows"),
+        (0.2, 0.0, "test_fraction leaves only 0 of 100"),
+        (0.5, 0.49, "training is only 1 of 100"),
+    ],
+)
+def test_a_part_of_fewer_than_two_rows_is_refused(validation: float, test: float, message: str) -> None:
+    with pytest.raises(KindError, match=message):
+        split(100, validation, test, 0)
+
+
+def test_distinct_rows_come_in_the_order_of_their_first_occurrence() -> None:
+    assert distinct(torch.tensor([[3, 1], [2, 2], [3, 1], [0, 5], [2, 2]])).tolist() == [0, 1, 3]
 
 
 def test_randomised_changes_only_the_named_columns() -> None:

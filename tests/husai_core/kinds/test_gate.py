@@ -108,6 +108,7 @@ def test_controls_are_planned_once_and_do_not_depend_on_the_candidate() -> None:
     first = gate.plan(gate.Spec(as_of=AS_OF), {"candidate": ["a"]}, {})
     assert first == gate.plan(gate.Spec(policy="reference-2026-02"), {"candidate": ["b"]}, {})
     assert gate.plan(gate.Spec(), {}, pretended()) == []
+    assert {child.kind for child in first} == set(gate.CHILDREN)
 
 
 def test_a_file_that_is_no_result_is_the_users_mistake(given: Inputs, tmp_path: Path) -> None:

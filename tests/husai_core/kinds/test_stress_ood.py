@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from torch.nn.functional import one_hot
 
 from husai_core.data.modular import pairs
-from husai_core.kinds.base import Artifact
+from husai_core.kinds.base import Artifact, KindError
 from husai_core.kinds.stress.ood import Result, Spec, _parts, _probe
-from tests.husai_core.kinds.stress_job import network, run, siblings, stress
+from husai_core.saes import checkpoint
+from husai_core.stability.siblings import read
+from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
 
 KIND = "stress.ood"
 Pair = tuple[Artifact, list[Artifact]]
@@ -69,6 +72,49 @@ def test_in_distribution_figures_are_those_of_the_members(evidence: Result) -> N
     for domains, member in zip(evidence.explained_variance, evidence.members, strict=True):
         assert domains.id == pytest.approx(member.explained_variance, abs=1e-4)
     assert 0 <= evidence.transformer_accuracy.ood <= 1
+
+
+def test_other_weights_give_other_figures(given: Pair, evidence: Result, tmp_path: Path) -> None:
+    """The refits know only the recipe and the seeds; the given weights must count as well."""
+    worse = [spoiled(sae, tmp_path / str(i)) for i, sae in enumerate(given[1])]
+    other = stress(KIND, tmp_path / "stress", saes=worse, transformer=[given[0]]).statistics
+    name = "candidate_explained_variance_ood"
+    own, spoilt = evidence.statistics[name].value, other[name].value
+    assert own is not None
+    assert spoilt is not None
+    assert own > spoilt + 0.2
+    assert other["explained_variance_drop"] == evidence.statistics["explained_variance_drop"]
+
+
+def spoiled(sae: Artifact, folder: Path) -> Artifact:
+    """A checkpoint whose reconstruction is halved."""
+    loaded = checkpoint.load(sae.path)
+    loaded.W_dec, loaded.b_dec = loaded.W_dec / 2, loaded.b_dec / 2
+    folder.mkdir()
+    checkpoint.save(loaded, folder, loaded.provenance)
+    return artifact(folder, "sae")
+
+
+@pytest.mark.parametrize(
+    ("p", "spec", "why"),
+    [
+        (3, {"validation_fraction": 0.4, "test_fraction": 0.4}, "too few pairs: 1 have both operands"),
+        (3, {}, "validation_fraction leaves"),
+        (13, {"test_fraction": 0.01}, "test_fraction leaves"),
+    ],
+)
+def test_too_few_pairs_are_refused(p: int, spec: dict[str, float], why: str) -> None:
+    with pytest.raises(KindError, match=why):
+        _parts(Spec.model_validate(spec), pairs(p))
+
+
+def test_a_network_that_is_shown_the_answer_is_told(given: Pair, tmp_path: Path) -> None:
+    transformer, saes = given
+    siblings_ = read(saes)
+    assert not siblings_.leaks_label(transformer)
+    assert replace(siblings_, position="answer_token").leaks_label(transformer)
+    (tmp_path / "cfg.json").write_text('{"leaks_label": true}')
+    assert siblings_.leaks_label(replace(transformer, path=tmp_path))
 
 
 def test_repeats_bit_for_bit(given: Pair, evidence: Result, tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_metrics_are_not_mixed(evidence: Result) -> None:
 def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
     assert [member.seed for member in evidence.members] == [0, 1, 2]
     assert all(member.explained_variance > 0.7 for member in evidence.members)
+    explained = sum(member.explained_variance for member in evidence.members) / 3
+    assert bounds(evidence, "explained_variance")[1] == pytest.approx(explained)
     drift = sum(member.drift_from_init for member in evidence.members) / 3
     assert bounds(evidence, "drift_from_init")[1] == pytest.approx(drift)
     assert {name: len(control.members) for name, control in evidence.controls.items()} == {
@@ -115,6 +117,27 @@ def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> 
     (elsewhere,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": WORLD, "seed": 1})[1]
     with pytest.raises(KindError, match="not trained on this activations"):
         stress(KIND, tmp_path, saes=saes, activations=[elsewhere])
+
+
+def test_refuses_one_training_under_two_seeds_and_imported_checkpoints(good: Control, tmp_path: Path) -> None:
+    activations, saes = good
+    copy, imported = (forged(saes[0], tmp_path / name, **cfg) for name, cfg in FORGED.items())
+    with pytest.raises(KindError, match="same decoder weights"):
+        stress(KIND, tmp_path, saes=[saes[0], copy], activations=[activations])
+    with pytest.raises(KindError, match="was imported"):
+        stress(KIND, tmp_path, saes=[imported, saes[1]], activations=[activations])
+
+
+FORGED: dict[str, dict[str, object]] = {"copy": {"seed": 9}, "imported": {"imported": True}}
+
+
+def forged(sae: Artifact, folder: Path, **provenance: object) -> Artifact:
+    """The same weights under another provenance."""
+    cfg = json.loads((sae.path / "cfg.json").read_bytes())
+    folder.mkdir()
+    (folder / "sae_weights.safetensors").write_bytes((sae.path / "sae_weights.safetensors").read_bytes())
+    (folder / "cfg.json").write_text(json.dumps({**cfg, "husai": {**cfg["husai"], **provenance}}))
+    return artifact(folder, "sae")
 
 
 def test_an_imported_checkpoint_names_what_is_missing(good: Control, tmp_path: Path) -> None:

@@ -40,8 +40,13 @@ def test_each_group_is_measured_above_its_own_nulls(evidence: Result) -> None:
             nulls = [value(evidence, f"{arm}_pwmcc{suffix}_{null}_null") for null in ("gaussian", "shuffled")]
             expected = value(evidence, f"{arm}_pwmcc{suffix}") - max(nulls)
             assert value(evidence, f"{arm}_excess{suffix}") == pytest.approx(expected)
-        difference = value(evidence, f"sae_excess{suffix}") - value(evidence, f"transcoder_excess{suffix}")
-        assert value(evidence, f"sae_minus_transcoder{suffix}") == pytest.approx(difference)
+        differences = [
+            value(evidence, f"sae_pwmcc{suffix}") - value(evidence, f"sae_pwmcc{suffix}_{null}_null")
+            - value(evidence, f"transcoder_pwmcc{suffix}") + value(evidence, f"transcoder_pwmcc{suffix}_{null}_null")
+            for null in ("gaussian", "shuffled")
+        ]  # fmt: skip
+        assert value(evidence, f"sae_minus_transcoder{suffix}") == pytest.approx(min(differences))
+    assert not evidence.leaks_label
     assert evidence.statistics["sae_minus_transcoder"].low is not None
 
 
@@ -57,6 +62,11 @@ def test_repeats_bit_for_bit_with_one_progress(given: Pair, evidence: Result, tm
     done = [done for done, _ in job.reported]
     assert done == sorted(done)
     assert {total for _, total in job.reported} == {done[-1]}
+
+
+def test_refuses_a_part_without_rows(given: Pair, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match="test_fraction leaves"):
+        stress(KIND, tmp_path, {"test_fraction": 0.001}, saes=given[1], transformer=[given[0]])
 
 
 def test_refuses_another_network(given: Pair, tmp_path: Path) -> None:

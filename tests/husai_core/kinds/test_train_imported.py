@@ -1,3 +1,4 @@
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +12,8 @@ from husai_core.activations import store
 from husai_core.kinds.base import Artifact, KindError
 from husai_core.models import modular
 from husai_core.saes import checkpoint
-from tests.husai_core.kinds.stress_job import run
+from husai_core.stability.siblings import read as read_siblings
+from tests.husai_core.kinds.stress_job import run, siblings
 
 D, N, K = 16, 32, 4
 CFG = modular.config(p=13, n_layers=2, d_model=D, n_heads=2, d_mlp=32, act_fn="relu", normalization_type="LN")
@@ -58,7 +60,26 @@ def test_an_earlier_topk_sae_keeps_its_function(tmp_path: Path) -> None:
     assert (item["what"], item["format"], item["architecture"]) == ("sae", "earlier", "husai_signed_topk")
     assert (item["d_in"], item["d_sae"], item["k"], item["hook_name"]) == (D, N, K, "blocks.1.hook_mlp_out")
     assert loaded.provenance["relu_after_topk"] is False
-    assert loaded.provenance["metrics"] == {"l0": [4.0]}
+    assert loaded.provenance["claimed"]["metrics"] == {"l0": [4.0]}
+
+
+def test_what_a_checkpoint_says_of_its_training_is_only_a_claim(tmp_path: Path) -> None:
+    world = {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}
+    rows = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1][0]
+    trained = siblings(tmp_path / "saes", rows, (0, 1), tokens=5_000)
+    uploads = [
+        upload(tmp_path / f"in{i}", **{p.name.replace(".", "__"): p.read_bytes() for p in sae.path.iterdir()})
+        for i, sae in enumerate(trained)
+    ]
+    made = [imported(tmp_path / f"out{i}", file)[1][0] for i, file in enumerate(uploads)]
+    own, said = (checkpoint.load(sae.path).provenance for sae in (trained[0], made[0]))
+    assert said["claimed"] == own
+    assert {said[name] for name in ("seed", "converged", "model_digest", "activations_digest")} == {None}
+    assert said["imported"] is True
+    assert said.keys().isdisjoint({"recipe", "drift_from_init", "source", "leaks_label"})
+    assert imported(tmp_path / "again", uploads[0])[1][0].digest == made[0].digest
+    with pytest.raises(KindError, match="imported"):
+        read_siblings(made)
 
 
 def test_an_earlier_relu_sae_is_a_standard_sae(tmp_path: Path) -> None:
@@ -78,6 +99,19 @@ def test_an_earlier_transformer_computes_the_same_and_is_marked_as_leaking(tmp_p
     cfg = modular.read_config(made.path)
     assert (cfg["leaks_label"], cfg["dataset"]["p"], cfg["dataset"]["position"]) == (True, 13, "answer_token")
     assert items[0]["what"] == "transformer"
+    assert cfg["leak_test"]["chance"] == 1 / 13
+
+
+@pytest.mark.parametrize(("position", "leaks"), [("answer", False), ("answer_token", True)])
+def test_a_transformer_that_denies_its_leak_is_found_out(tmp_path: Path, position: str, leaks: bool) -> None:
+    spec = {"p": 13, "d_model": 32, "d_mlp": 64, "steps": 100, "batch_size": 128, "position": position}
+    (trained,) = run("train.transformer", tmp_path / "made", spec | {"leaks_label": leaks})[1]
+    cfg = modular.read_config(trained.path) | {"leaks_label": False}
+    weights = (trained.path / "model.safetensors").read_bytes()
+    files = upload(tmp_path / "in", cfg__json=json.dumps(cfg).encode(), model__safetensors=weights)
+    _, (made,) = imported(tmp_path, files)
+    said = modular.read_config(made.path)
+    assert (said["leaks_label"], said["leak_test"]["passed"], said["imported"]) == (leaks, not leaks, True)
 
 
 def test_a_transformer_inside_an_experiment_config_is_rebuilt(tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_a_diverging_run_is_an_error_not_a_checkpoint(activations: Artifact, tmp
         run("train.sae", tmp_path, {**SPEC, "recipe": {**RECIPE, "lr": 1e38}}, activations=[activations])
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
-def test_seeds_are_distinct_and_not_negative(seeds: list[int]) -> None:
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [2**53]])
+def test_seeds_are_distinct_and_in_range(seeds: list[int]) -> None:
     with pytest.raises(ValidationError):
         kind.Spec(seeds=seeds)
 

@@ -35,11 +35,11 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("position", ["answer", "first_operand"])
 def test_activations_equal_those_of_the_whole_forward_pass(position: str) -> None:
     model, tokens = modular.build(CFG, 0), pairs(7).tokens
-    names = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z"]
+    names = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"]
     found = modular.activations(model, tokens, names, position, batch_size=20)
     _, cache = model.run_with_cache(tokens)
     for name in names:
-        whole = cache[name][:, modular.POSITIONS[position]].flatten(1)
+        whole = cache[name][:, modular.POSITIONS[position]]
         assert torch.allclose(found[name], whole, atol=1e-6), name
 
 
@@ -52,7 +52,23 @@ def test_the_forward_pass_ends_at_the_hooked_layer() -> None:
     assert reached
 
 
-@pytest.mark.parametrize("name", ["blocks.9.hook_resid_post", "blocks.0.attn.hook_pattern"])
-def test_hooks_without_a_vector_per_position_are_refused(name: str) -> None:
-    with pytest.raises(KindError, match="no activations"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("blocks.9.hook_resid_post", "has no hook"),
+        ("blocks.0.attn.hook_pattern", "not one vector per position"),
+        ("blocks.0.attn.hook_z", "not one vector per position"),
+        ("blocks.0.hook_q_input", "0 vectors for 49"),
+    ],
+)
+def test_hooks_without_a_vector_per_position_are_refused(name: str, message: str) -> None:
+    with pytest.raises(KindError, match=message) as error:
         modular.activations(modular.build(CFG, 0), pairs(7).tokens, [name], "answer")
+    assert name in str(error.value)
+
+
+def test_a_hook_that_fires_twice_is_refused() -> None:
+    model = modular.build(CFG, 0)
+    model.blocks[0].register_forward_hook(lambda block, _, out: block.hook_resid_post(out))
+    with pytest.raises(KindError, match="98 vectors for 49"):
+        modular.activations(model, pairs(7).tokens, ["blocks.0.hook_resid_post"], "answer")

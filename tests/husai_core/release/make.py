@@ -12,6 +12,7 @@ AS_OF = "2026-01-31T12:00:00Z"
 AT = 1769860800.0
 CANDIDATE, SIBLING = "c" * 64, "d" * 64
 CLEAR = {
+    "explained_variance": 0.95,
     "pwmcc_excess": 0.4,
     "sae_minus_transcoder": 0.1,
     "explained_variance_drop": 0.01,
@@ -26,8 +27,10 @@ def interval(value: float, half_width: float = 0.01, n: int = 5) -> Estimate:
     return Estimate(value=value, low=value - half_width, high=value + half_width, n=n)
 
 
-def result(statistics: dict[str, Estimate], subject: str = CANDIDATE, converged: bool = True) -> dict[str, Any]:
-    evidence = Evidence(subject=[subject, SIBLING], converged=converged, statistics=statistics)
+def result(
+    statistics: dict[str, Estimate], subject: str = CANDIDATE, converged: bool = True, leaks_label: bool = False
+) -> dict[str, Any]:
+    evidence = Evidence(subject=[subject, SIBLING], converged=converged, leaks_label=leaks_label, statistics=statistics)
     return evidence.model_dump(mode="json")
 
 
@@ -36,6 +39,7 @@ def item(
     statistics: dict[str, Estimate],
     subject: str = CANDIDATE,
     converged: bool = True,
+    leaks_label: bool = False,
     age_days: float = 1,
     inputs: tuple[str, ...] | None = None,
 ) -> Item:
@@ -45,7 +49,7 @@ def item(
         "inputs": {"saes": list(inputs or (subject, SIBLING))},
         "code": "0" * 64,
         "device": "cpu",
-        "result": result(statistics, subject, converged),
+        "result": result(statistics, subject, converged, leaks_label),
     }
     return Item(digest=result_digest(document), produced_at=AT - age_days * DAY, document=document)
 

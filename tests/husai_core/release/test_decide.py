@@ -10,7 +10,7 @@ from husai_core.release.decide import decide, instant
 from husai_core.release.evidence import Control, Controls, Item
 from husai_core.release.judge import RuleOutcome
 from husai_core.release.policy import load
-from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, SIBLING, controls, full_evidence, interval, item
+from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, SIBLING, controls, full_evidence, interval, item, result
 
 STRICT = load("strict")
 
@@ -20,7 +20,8 @@ def verdict(evidence: list[Item], candidate: str = CANDIDATE) -> str:
 
 
 def stability(*evidence: Item, candidate: str = CANDIDATE) -> RuleOutcome:
-    return decide(STRICT, candidate, evidence, controls(), AS_OF).rules[0]
+    outcomes = decide(STRICT, candidate, evidence, controls(), AS_OF).rules
+    return next(outcome for outcome in outcomes if outcome.name == "stability")
 
 
 def measured(value: float, half_width: float = 0.01, **given: object) -> Item:
@@ -79,6 +80,43 @@ def test_age_is_judged_at_as_of() -> None:
     stale = stability(measured(0.4, age_days=90.01))
     assert (stale.verdict, stale.reason) == ("inconclusive", "the result is 90 days old; the policy allows 90")
     assert stability(measured(0.4, age_days=-1)).verdict == "pass"
+
+
+def test_an_early_as_of_does_not_make_stale_evidence_fresh() -> None:
+    assert stability(measured(0.4, age_days=-7)).verdict == "pass"
+    ahead = stability(measured(0.4, age_days=-7.01))
+    assert (ahead.verdict, ahead.reason) == ("inconclusive", "the result was produced after as_of")
+
+
+def test_a_model_that_is_shown_the_answer_is_never_admissible() -> None:
+    for value in (0.4, 0.0):
+        outcome = stability(measured(value, leaks_label=True))
+        assert (outcome.verdict, outcome.reason) == ("inconclusive", "the model's input shows the answer")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"n": 2}, {"low": 0.45}, {"high": 0.35}, {"high": None}],
+    ids=["two seeds", "value below", "value above", "one end"],
+)
+def test_an_interval_that_is_none_is_not_used(given: dict[str, float | None]) -> None:
+    estimate = Estimate.model_validate({"value": 0.4, "low": 0.3, "high": 0.5, "n": 5, **given})
+    outcome = stability(item("stress.trained_vs_random", {"pwmcc_excess": estimate}))
+    assert (outcome.verdict, outcome.reason) == ("inconclusive", "the interval is not usable")
+
+
+def test_stable_features_that_reconstruct_nothing_fail() -> None:
+    evidence = full_evidence(STRICT, explained_variance=interval(0.1))
+    decision = decide(STRICT, CANDIDATE, evidence, controls(), AS_OF)
+    assert (decision.verdict, decision.rules[0].name) == ("fail", "reconstruction")
+
+
+def test_poor_reconstruction_of_noise_does_not_stand_in_for_the_self_test() -> None:
+    statistics = {"pwmcc_excess": interval(0.4), "explained_variance": interval(0.1)}
+    given = Controls(good=controls().good, bad=Control(artifact="b" * 64, result=result(statistics, "bad")))
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT), given, AS_OF)
+    assert not decision.self_test.passed
+    assert "known-bad control passes" in decision.reasons[0]
 
 
 def test_unconverged_training_is_inconclusive() -> None:

@@ -124,6 +124,8 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     save_file(tensors | {"b_enc": torch.full((12,), torch.nan)}, path)
     with pytest.raises(KindError, match="b_enc contains NaN"):
         checkpoint.load(tmp_path)
+    with pytest.raises(KindError, match="threshold contains NaN"):
+        checkpoint.check(sae(**KINDS["jumprelu"] | {"threshold": torch.full((12,), torch.inf)}))
 
 
 def test_recipe_comes_back_from_the_checkpoint(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from husai_core.saes.recipe import SAERecipe
-from husai_core.stability.nulls import gaussian, random_saes, shuffled
+from husai_core.stability.nulls import covariance_matched, gaussian, random_saes, shuffled
 
 PUBLISHED = [(128, 64, 0.2275), (128, 128, 0.2476), (128, 256, 0.2653), (512, 256, 0.1342)]
 """Width, features and mean PWMCC of Gaussian decoders, from an independent simulation of 20 pairs."""
@@ -38,6 +38,16 @@ def test_shuffling_keeps_marginals_and_breaks_correlation() -> None:
     assert abs(float(torch.corrcoef(mixed.T)[0, 1])) < 0.06
     assert not torch.equal(shuffled(rows, 0, "test"), mixed)
     assert torch.equal(shuffled(rows, 0, "train"), mixed)
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_covariance_matched_rows_keep_mean_and_covariance(width: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    rows = torch.randn(20_000, width, generator=source) @ torch.randn(width, width, generator=source) + 3
+    drawn = covariance_matched(rows, rows, 0, "train")
+    assert drawn.shape == rows.shape
+    torch.testing.assert_close(drawn.mean(0), rows.mean(0), rtol=0, atol=0.1)
+    torch.testing.assert_close(torch.cov(drawn.T), torch.cov(rows.T), rtol=0.1, atol=0.1)
 
 
 def test_random_saes_have_the_shape_and_sparsity_of_the_recipe() -> None:

@@ -49,6 +49,19 @@ def test_an_untrained_network_has_other_weights(tmp_path: Path, inputs: Inputs, 
     assert torch.equal(fresh.rows, wanted[fresh.hook_name])
 
 
+def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: Any) -> None:
+    cfg = modular.config(p=23, n_layers=1, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
+    modular.save(tmp_path, modular.build(cfg, 7), cfg | {"dataset": {"p": 23}, "leaks_label": False})
+    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, 0.0)]})
+    result = activations.run(Spec(position="first_operand"), inputs, local_job(tmp_path / "rows"))
+    found = store.load(tmp_path / "rows" / "activations")
+    assert found.tokens.tolist() == [[23, a] for a in range(23)]
+    assert len(found.rows.unique(dim=0)) == result.n_rows == 23
+    assert set(found.label.tolist()) == {-1}  # the first operand leaves the sum open
+    with pytest.raises(KindError, match="only 1 different contexts at position bos"):
+        activations.run(Spec(position="bos"), inputs, local_job(tmp_path / "bos"))
+
+
 @pytest.mark.parametrize("structureless", [False, True])
 def test_synthetic_rows_need_no_network(tmp_path: Path, local_job: Any, structureless: bool) -> None:
     world = {"rows": 500, "n_features": 24, "d_model": 12}

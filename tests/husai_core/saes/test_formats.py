@@ -1,0 +1,157 @@
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from husai_core.kinds.base import KindError
+from husai_core.saes.formats import find
+
+D, N = 4, 6
+CFG: dict[str, Any] = {"architecture": "topk", "k": 2, "d_in": D, "d_sae": N, "metadata": {"hook_name": "h"}}
+
+
+def tensors(**other: Tensor) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(0)
+    state = {"encoder.weight": (N, D), "encoder.bias": (N,), "decoder.weight": (D, N)}
+    return {name: torch.randn(*shape, generator=source) for name, shape in state.items()} | {
+        name.replace("__", "."): value for name, value in other.items()
+    }
+
+
+def earlier(**fields: Any) -> dict[str, Any]:
+    return {"sae_state_dict": tensors(), "k": 2, "config": {"architecture": "topk"}} | fields
+
+
+def read(tmp_path: Path, **files: bytes) -> Any:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "scratch").mkdir()
+    for name, content in files.items():
+        (tmp_path / "in" / name.replace("__", ".")).write_bytes(content)
+    (found,) = find([tmp_path / "in"], tmp_path / "scratch")
+    return found.value
+
+
+def saved(tmp_path: Path, content: Any) -> bytes:
+    torch.save(content, tmp_path / "saved")
+    return (tmp_path / "saved").read_bytes()
+
+
+def saelens(tmp_path: Path, cfg: Any, **other: Tensor) -> dict[str, bytes]:
+    state = {"W_enc": torch.ones(D, N), "b_enc": torch.zeros(N), "W_dec": torch.ones(N, D), "b_dec": torch.zeros(D)}
+    save_file(state | other, tmp_path / "saved")
+    text = cfg if isinstance(cfg, bytes) else json.dumps(cfg).encode()
+    return {"cfg__json": text, "sae_weights__safetensors": (tmp_path / "saved").read_bytes()}
+
+
+def refused(tmp_path: Path, message: str, **files: bytes) -> None:
+    with pytest.raises(KindError, match=message) as error:
+        read(tmp_path, **files)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("k", [2, 2.0, torch.tensor(2), torch.tensor([2.0])])
+def test_k_is_a_whole_number_however_it_was_saved(tmp_path: Path, k: Any) -> None:
+    assert read(tmp_path, a__pt=saved(tmp_path, earlier(k=k))).k == 2
+
+
+def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
+    state = {name: value.half() for name, value in tensors().items()}
+    sae = read(tmp_path, a__pt=saved(tmp_path, earlier(sae_state_dict=state)))
+    assert torch.equal(sae.W_dec, state["decoder.weight"].float().T)
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"k": torch.tensor([1, 2])}, "k: Input should be a valid integer"),
+        ({"k": "abc"}, "k: Input"),
+        ({"k": float("nan")}, "k: Input"),
+        ({"k": True}, "k: Input"),
+        ({"config": [1]}, "config is not a dictionary"),
+        ({"config": "topk"}, "config is not a dictionary"),
+        ({"config": torch.ones(2)}, "config is not a dictionary"),
+        ({"config": {"architecture": ["topk"]}}, "architecture: Input"),
+        ({"config": {"architecture": {"a": 1}}}, "architecture: Input"),
+        ({"sae_state_dict": {1: torch.ones(2)}}, "neither sae_state_dict"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N, D).to_sparse())}, "dense tensor of real"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N, D, device="meta"))}, "dense tensor of real"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N, D, dtype=torch.complex64))}, "dense tensor of real"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N, D, dtype=torch.int64))}, "dense tensor of real"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N, 0))}, "dense tensor of real"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(1).expand(10**6, 10**6))}, "repeats its values"),
+        ({"sae_state_dict": tensors(encoder__weight=torch.ones(N))}, "are matrices"),
+        ({"metrics": endless()}, "nested more than"),
+    ],
+)
+def test_an_earlier_sae_with_odd_parts_is_one_clear_line(tmp_path: Path, fields: Any, message: str) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        refused(tmp_path, message, a__pt=saved(tmp_path, earlier(**fields)))
+
+
+@pytest.mark.parametrize("rows", [torch.ones(20, 0), torch.ones(20, 3, dtype=torch.complex64), torch.eye(20).int()])
+def test_rows_are_real_floating_numbers(tmp_path: Path, rows: Tensor) -> None:
+    refused(tmp_path, "rows is not a dense tensor", a__pt=saved(tmp_path, rows))
+
+
+def test_a_saelens_checkpoint_is_read(tmp_path: Path) -> None:
+    sae = read(tmp_path, **saelens(tmp_path, CFG))
+    assert (sae.k, sae.hook_name, sae.d_in) == (2, "h", D)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (CFG | {"metadata": None}, "metadata: Input"),
+        (CFG | {"metadata": [1]}, "metadata: Input"),
+        (CFG | {"metadata": {"hook_name": 5}}, "metadata.hook_name: Input"),
+        (CFG | {"d_in": "4"}, "d_in: Input"),
+        (CFG | {"d_in": D + 1}, "says d_in = 5"),
+        (CFG | {"architecture": ["topk"]}, "architecture: Input"),
+        (CFG | {"k": "2"}, "k: Input"),
+        (CFG | {"husai": {"position": 3}}, "husai.position: Input"),
+        ([], "cfg.json: Input"),
+        (b"[" * 100_000, "nested too deeply"),
+        (CFG | {"husai": {"x": json.loads("[" * 150 + "]" * 150)}}, "nested more than"),
+        (b'{"architecture": NaN}', "NaN is not JSON"),
+        (b'{"architecture": "\\ud800"}', "cannot be read"),
+    ],
+)
+def test_a_saelens_config_of_wrong_types_is_one_clear_line(tmp_path: Path, cfg: Any, message: str) -> None:
+    refused(tmp_path, message, **saelens(tmp_path, cfg))
+
+
+@pytest.mark.parametrize("weights", [torch.ones(D, N, dtype=torch.int32), torch.ones(D, N, dtype=torch.complex64)])
+def test_saelens_weights_are_real_floating_numbers(tmp_path: Path, weights: Tensor) -> None:
+    refused(tmp_path, "W_enc is empty or not of real", **saelens(tmp_path, CFG, W_enc=weights))
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/etc/a.pt", "../a.pt", "a/../b.pt", "é" * 200])
+def test_an_archive_with_unsafe_names_is_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr(name, b"x")
+    refused(tmp_path, "is damaged: an entry is named", a__zip=(tmp_path / "z").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["a__zip", "a__pt"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "z", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.pt", bytes(10**6))
+    refused(tmp_path, "unpacks to 1000000 bytes", **{name: (tmp_path / "z").read_bytes()})
+
+
+def test_an_archive_of_another_compression_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.pt", b"x")
+    refused(tmp_path, "neither stored nor deflated", a__zip=(tmp_path / "z").read_bytes())
