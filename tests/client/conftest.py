@@ -1,6 +1,7 @@
 """A real server, started as `husai up` starts it, and the command line in this process."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,11 @@ class Done(NamedTuple):
 
 
 Husai = Callable[..., Done]
+
+
+def heed_ctrl_c() -> None:
+    """For a new process: a shell that runs the tests in the background has told it to ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from client.connect import connect, running
 from client.embedded import Child, Server, answers, choose_port, present
 from client.errors import Unavailable, Usage
-from tests.client.conftest import Husai
+from tests.client.conftest import Husai, heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,13 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "client.cli", "up", "--home", str(tmp_path / "home"), "--port", "0", "--json"]
     env = {**os.environ, "HUSAI_GRACE_SECONDS": "2", "HUSAI_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command,
+        cwd=tmp_path,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_ctrl_c,
     )
     try:
         yield process

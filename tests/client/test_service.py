@@ -15,7 +15,7 @@ from client.connect import connect
 from client.embedded import Server
 from client.errors import Exit, Refused
 from client.values import assign, bindings
-from tests.client.conftest import ACTIVATIONS, RECIPE, Husai
+from tests.client.conftest import ACTIVATIONS, RECIPE, Husai, heed_ctrl_c
 
 SPEC = [
     "--set",
@@ -54,11 +54,14 @@ def test_one_key_is_one_job(husai: Husai) -> None:
 
 
 def test_a_plan_runs_nothing(husai: Husai) -> None:
-    before = husai("jobs", "--json").json
+    def known() -> set[str]:
+        return {job["id"] for job in husai("jobs", "--limit", "200", "--json").json["items"]}
+
+    before = known()
     plan = husai("submit", "train.activations", *SPEC, "--set", "seed=77", "--plan", "--json")
     assert plan.json["cells"][0]["kind"] == "train.activations"
     assert "train.activations" in husai("submit", "train.activations", *SPEC, "--plan").out
-    assert husai("jobs", "--json").json == before
+    assert known() == before
 
 
 @pytest.mark.parametrize(
@@ -229,7 +232,15 @@ def test_ctrl_c_is_quiet(server: Server, trained: dict[str, str]) -> None:
         job = service.submit("train.sae", {"recipe": RECIPE | {"tokens": 40_000_000}, "seeds": [3]}, inputs=inputs)
         command = [sys.executable, "-m", "client.cli", "watch", job.id, "--json"]
         env = {**os.environ, "HUSAI_HOME": str(server.home)}
-        watch = subprocess.Popen(command, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        watch = subprocess.Popen(
+            command,
+            cwd=root,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
+        )
         assert watch.stderr is not None
         assert "train.sae" in watch.stderr.readline()
         watch.send_signal(signal.SIGINT)
