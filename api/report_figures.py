@@ -117,3 +117,16 @@ def lines(
     head = [x_label, *(names or [one.label for one in series])]
     caption = f"{len(thin(rows))} of {len(rows)} points" if len(rows) > MOST_ROWS else ""
     return Figure(plot, title, Table(head, thin(rows), caption))
+
+
+def curve_of(points: Sequence[Json], x: str, y: str) -> list[tuple[float, float]]:
+    """The pairs of two figures of each point, where both are known."""
+    pairs = [(real(point.get(x)), real(point.get(y))) for point in points]
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
+
+
+def error_curve(points: Sequence[Json], i: int) -> list[tuple[float, float]]:
+    """(tokens, held-out error) of the i-th member."""
+    errors = [(real(p.get("tokens")), p.get("normalised_mse")) for p in points]
+    pairs = [(t, real(e[i])) for t, e in errors if t is not None and isinstance(e, list) and i < len(e)]
+    return [(t, e) for t, e in pairs if e is not None]

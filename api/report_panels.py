@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from api import svg
 from api.report_data import Json, ReportData, Stage, dig, items, part, real
-from api.report_figures import Figure, Table, bars, dots, heat, interval, lines, row
+from api.report_figures import Figure, Table, bars, curve_of, dots, error_curve, heat, interval, lines, row
 from api.svg import Series, number
 
 METRICS = {
@@ -109,9 +109,9 @@ def _transformer(data: ReportData) -> Panel:
     leak = part(result, "leak")
     chance = real(leak.get("chance"))
     names = {"train_loss": "training", "validation_loss": "held out"}
-    losses = [Series(name, _curve(curve, "step", key), f"s{i}") for i, (key, name) in enumerate(names.items())]
+    losses = [Series(name, curve_of(curve, "step", key), f"s{i}") for i, (key, name) in enumerate(names.items())]
     kinds = {"train_accuracy": "training", "validation_accuracy": "held out"}
-    accuracies = [Series(name, _curve(curve, "step", key), f"s{i}") for i, (key, name) in enumerate(kinds.items())]
+    accuracies = [Series(name, curve_of(curve, "step", key), f"s{i}") for i, (key, name) in enumerate(kinds.items())]
     figures = [
         lines(losses, "Loss", "step", "cross-entropy", log_x=True, log_y=True),
         lines(accuracies, "Accuracy", "step", "accuracy", log_x=True, references=_chance(chance)),
@@ -148,7 +148,7 @@ def _saes(data: ReportData) -> Panel:
     members = _members(stage)
     curves = items(stage.result.get("curves"))
     seeds = [str(m.get("seed")) for m in members]
-    series = [Series("one line per seed", _error_curve(curves, i), "thin s0") for i in range(len(members))]
+    series = [Series("one line per seed", error_curve(curves, i), "thin s0") for i in range(len(members))]
     figures = [lines(series, "Held-out error during training", "tokens", "normalised MSE", log_y=True, names=seeds)]
     variance = _by_seed(stage, "explained_variance")
     figures.append(bars("Explained variance on test rows", "share of the variance", variance))
@@ -376,18 +376,6 @@ def _pairs(result: Json, path: str = "pairs") -> list[tuple[str, float]]:
 def _by_seed(stage: Stage, key: str) -> list[tuple[str, float]]:
     found = [(f"seed {member.get('seed')}", real(member.get(key))) for member in _members(stage)]
     return [(name, value) for name, value in found if value is not None]
-
-
-def _curve(points: Sequence[Json], x: str, y: str) -> list[tuple[float, float]]:
-    pairs = [(real(point.get(x)), real(point.get(y))) for point in points]
-    return [(a, b) for a, b in pairs if a is not None and b is not None]
-
-
-def _error_curve(points: Sequence[Json], i: int) -> list[tuple[float, float]]:
-    """(tokens, held-out error) of the i-th member."""
-    errors = [(real(p.get("tokens")), p.get("normalised_mse")) for p in points]
-    pairs = [(t, real(e[i])) for t, e in errors if t is not None and isinstance(e, list) and i < len(e)]
-    return [(t, e) for t, e in pairs if e is not None]
 
 
 def _chance(chance: float | None) -> list[tuple[float, str]]:
