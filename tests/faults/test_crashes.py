@@ -12,7 +12,7 @@ import pytest
 from tests.faults.keeper import Keeper, failpoints
 
 RECIPE = {"d_sae": 64, "k": 4, "tokens": 40_000, "batch_size": 256}
-LONG = 700_000
+LONG, ENDLESS = 1_000_000, 50_000_000
 WORLD = {"rows": 2048, "n_features": 48, "d_model": 24}
 NEED = {
     "cancel.before_commit": "cancel",
@@ -87,7 +87,7 @@ def disturb(service: Keeper, undisturbed: dict[str, Any], point: str, situation:
     """Bring about what leads past a point that an ordinary run never passes."""
     rows = submit_rows(service, point)
     service.finished(rows["id"])
-    saes = submit_saes(service, point, rows, LONG)
+    saes = submit_saes(service, point, rows, ENDLESS if situation == "cancel" else LONG)
     service.until(lambda: service.job(saes["id"])["progress"])
     if situation == "cancel":
         service.until(lambda: service.client.post(f"/v1/jobs/{saes['id']}:cancel").status_code in (202, 409))
@@ -106,7 +106,7 @@ def disturb(service: Keeper, undisturbed: dict[str, Any], point: str, situation:
 def test_a_child_killed_too_often_fails_its_job_alone(service: Keeper, faultless: dict[str, Any]) -> None:
     rows = submit_rows(service, "child")
     service.finished(rows["id"])
-    saes = submit_saes(service, "child", rows, LONG)
+    saes = submit_saes(service, "child", rows, ENDLESS)
     for attempt in (1, 2, 3):
         service.until(
             lambda attempt=attempt: (job := service.job(saes["id"]))["attempt"] == attempt and job["state"] == "running"
@@ -135,7 +135,7 @@ def test_a_supervisor_killed_in_a_matrix_product_leaves_no_child(service: Keeper
 def test_cancelling_49_of_50_equal_jobs_leaves_the_fiftieth_running(service: Keeper) -> None:
     rows = submit_rows(service, "fifty")
     digest = service.finished(rows["id"])["outputs"]["activations"][0]
-    spec = {"recipe": {**RECIPE, "tokens": LONG - 1}, "seeds": [0, 1]}
+    spec = {"recipe": {**RECIPE, "tokens": 3 * LONG}, "seeds": [0, 1]}
     body = {"kind": "train.sae", "spec": spec, "inputs": {"activations": digest}}
     jobs = [service.post("/v1/jobs", **body)["id"] for _ in range(50)]
     service.until(lambda: service.job(jobs[0])["state"] == "running")
@@ -162,7 +162,7 @@ def test_50_equal_jobs_make_one_execution_and_50_finished_jobs(service: Keeper) 
 def test_cancelling_the_last_follower_kills_the_execution(service: Keeper) -> None:
     rows = submit_rows(service, "stop")
     service.finished(rows["id"])
-    saes = submit_saes(service, "stop", rows, tokens=50_000_000)
+    saes = submit_saes(service, "stop", rows, ENDLESS)
     service.until(lambda: service.job(saes["id"])["progress"])
     service.post(f"/v1/jobs/{saes['id']}:cancel")
     service.settled()
