@@ -164,5 +164,7 @@ def test_cancelling_the_last_follower_kills_the_execution(service: Keeper) -> No
     service.finished(rows["id"])
     saes = submit_saes(service, "stop", rows, ENDLESS)
     service.until(lambda: service.job(saes["id"])["progress"])
-    service.post(f"/v1/jobs/{saes['id']}:cancel")
+    assert list(service.supervised())
+    assert service.post(f"/v1/jobs/{saes['id']}:cancel")["state"] == "cancelled"
     service.settled()
+    assert not list(service.supervised())
