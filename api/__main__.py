@@ -7,6 +7,8 @@ import uvicorn
 
 from api.app import create_app
 from api.deps import Context
+from services.db import await_schema
+from services.settings import load
 
 
 class Server(uvicorn.Server):
@@ -28,7 +30,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
     arguments = parser.parse_args()
-    app = create_app()
+    settings = load()
+    app = create_app(settings)
+    if not app.state.context.database.sqlite:
+        await_schema(app.state.context.database)
     config = uvicorn.Config(
         app, arguments.host, arguments.port,
         access_log=False, server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=30, ws="none",

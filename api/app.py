@@ -45,9 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Bring the schema up to date, make the first key, and poll for waiting clients until the end."""
+    """Bring a database of our own up to date, make the first key, and poll for waiting clients until the end."""
     context: Context = app.state.context
-    upgrade(context.database.url)
+    if context.database.sqlite:
+        upgrade(context.database.url)
     accounts.bootstrap(context.database, context.settings)
     context.mac_key = accounts.mac_key(context.settings)
     poller = asyncio.create_task(context.hub.run())

@@ -7,11 +7,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
 from husai_core.kinds.base import KindError
+from services.db import away
 from services.problems import Problem
 
 log = logging.getLogger("husai.api")
@@ -33,6 +35,7 @@ def install(app: FastAPI) -> None:
         RequestValidationError: _invalid,
         HTTPException: _routing,
         KindError: _unfit,
+        DBAPIError: _database,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -97,6 +100,18 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 async def _unfit(request: Request, error: KindError) -> Response:
     """A study that finds at submission that it cannot be planned."""
     return respond(Problem(422, "invalid-spec", "Invalid spec", str(error)))
+
+
+async def _database(request: Request, error: DBAPIError) -> Response:
+    """A database that is away is not the caller's fault and passes; a value that it cannot hold is the caller's."""
+    if away(error):
+        log.warning("the database is away: %s", str(error.orig).splitlines()[0])
+        detail = "The database does not answer at the moment; try again."
+        return respond(Problem(503, "not-ready", "Not ready", detail, retry_after=2))
+    if isinstance(error, DataError):
+        detail = "The request holds a character or a number that cannot be stored."
+        return respond(Problem(422, "invalid-request", "Invalid request", detail))
+    raise error
 
 
 async def _routing(request: Request, error: HTTPException) -> Response:

@@ -81,7 +81,7 @@ def _children(kind: str) -> tuple[str, ...]:
 
 
 @cache
-def library_versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Installed versions of the numerical libraries; a library that is absent is left out."""
     found = {}
     for name in NUMERICAL:
@@ -90,6 +90,25 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the numerical libraries, without the name of a build, which the device class tells.
+
+    A library that is not installed counts with its version in the lock, so that a service without numerical libraries
+    names a computation as its workers do; one that is not there either is left out.
+    """
+    found = {name: version for name, version in _locked().items() if name in NUMERICAL} | installed_versions()
+    return {name: version.partition("+")[0] for name, version in found.items()}
+
+
+@cache
+def _locked() -> dict[str, str]:
+    """Name to version of each line of the checkout's `requirements.lock`; empty where there is none."""
+    lock = PACKAGE.parent / "requirements.lock"
+    lines = lock.read_text().splitlines() if lock.is_file() else []
+    return dict(line.split("==", 1) for line in lines if "==" in line)
 
 
 def _source(module: str) -> Path | None:

@@ -95,7 +95,7 @@ def capability(device: str, threads: int) -> dict[str, Any]:
         "thread_variables": {name: os.environ.get(name) for name in THREADS},
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
-        "libraries": identity.library_versions(),
+        "libraries": identity.installed_versions(),
         "environment": environment_digest(),
         "lock": lock_digest(),
         "blas": blas(),

@@ -8,7 +8,7 @@ from services.tables import Base
 
 url = context.config.attributes.get("url") or Settings().database
 database = Database(url)
-with database.engine.execution_options(husai_write=True).connect() as connection:
+with database.engine.execution_options(husai_write="alone").connect() as connection:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

@@ -1,18 +1,42 @@
-"""The database: one writer at a time on SQLite, ordinary transactions on Postgres, and the database's own clock."""
+"""The database, its own clock, and one rule on both of its kinds: whoever changes how jobs hang together is alone.
 
-from collections.abc import Iterator
+SQLite has one writer anyway. On Postgres an ordinary write transaction takes an advisory lock alone, so that no two
+interleave and what is proven on SQLite holds there; one that touches single rows only (a claim, a renewal, a report)
+shares that lock with its like and locks its rows. The server ends a transaction whose client fell silent, so that a
+stopped process holds up nobody for long.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Float, create_engine, event, select, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+log = logging.getLogger("husai.db")
+T = TypeVar("T")
+LOCK = 0x4855534149
+"""The advisory lock's number."""
+SILENCE_SECONDS = 5
+POSTGRES: dict[str, Any] = {
+    "pool_pre_ping": True,
+    "max_overflow": 35,
+    "connect_args": {"application_name": "husai", "connect_timeout": 5},
+}
+SQLITE: dict[str, Any] = {"connect_args": {"timeout": 60, "check_same_thread": False}}
+
+
+OUTBOX_CHANNEL = "husai_outbox"
 
 
 class now(GenericFunction[float]):
@@ -39,27 +63,62 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.sqlite = url.startswith("sqlite")
-        arguments: dict[str, Any] = {"connect_args": {"timeout": 60, "check_same_thread": False}} if self.sqlite else {}
-        self.engine = create_engine(url, pool_pre_ping=not self.sqlite, **arguments)
+        self.engine = create_engine(url, **(SQLITE if self.sqlite else POSTGRES))
+        self._reader = self.engine
         if self.sqlite:
             _configure_sqlite(self.engine)
-        self._writer = self.engine.execution_options(husai_write=True)
+        else:
+            event.listen(self.engine, "begin", _lock_postgres)
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._alone = self.engine.execution_options(husai_write="alone")
+        self._shared = self.engine.execution_options(husai_write="shared")
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that may write; committed at the end, rolled back on an exception."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+    def write(self, *, shared: bool = False) -> Iterator[Session]:
+        """A transaction that may write; committed at the end, rolled back on an exception.
+
+        `shared` ones run beside each other on Postgres; each must lock the rows that it changes.
+        """
+        with Session(self._shared if shared else self._alone, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view that writes nothing."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    def persist(self, work: Callable[[Session], T], patient: Callable[[float], bool], *, shared: bool = False) -> T:
+        """Run `work` in a write transaction, again and again while the database is away.
+
+        A commit whose answer was lost is run again, too, so `work` must bear that. `patient` tells whether to go on
+        after so many seconds.
+
+        Raises:
+            DBAPIError: the database was away for too long.
+        """
+        start, pause = time.monotonic(), 0.05
+        while True:
+            try:
+                with self.write(shared=shared) as session:
+                    return work(session)
+            except DBAPIError as error:
+                if not away(error) or not patient(time.monotonic() - start):
+                    raise
+                log.warning("the database is away; trying again: %s", str(error.orig).splitlines()[0])
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
 
     def close(self) -> None:
         """Give back every connection."""
         self.engine.dispose()
+
+
+def away(error: Exception) -> bool:
+    """True when the database could not be reached or ended the session, so that trying again may help."""
+    return isinstance(error, OperationalError | InterfaceError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
 
 
 def clock(session: Session) -> float:
@@ -86,6 +145,22 @@ def at_head(database: Database) -> bool:
             return False
 
 
+def await_schema(database: Database, seconds: float = 60) -> None:
+    """Wait until the schema is at the newest migration, which another process brings about.
+
+    Raises:
+        SystemExit: with status 5, after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not at_head(database):
+        if time.monotonic() > deadline:
+            print(
+                "husai: the database does not have this version's schema: run `python -m migrations`", file=sys.stderr
+            )
+            sys.exit(5)
+        time.sleep(0.1)
+
+
 def alembic_config(url: str) -> "Config":
     """Alembic's configuration for one database."""
     from alembic.config import Config
@@ -94,6 +169,17 @@ def alembic_config(url: str) -> "Config":
     config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
     config.attributes["url"] = url
     return config
+
+
+def _lock_postgres(connection: Connection) -> None:
+    """Take the lock that keeps writers from interleaving, until the transaction ends or its client falls silent."""
+    how = connection.get_execution_options().get("husai_write")
+    if how is not None:
+        shared = "_shared" if how == "shared" else ""
+        connection.exec_driver_sql(
+            f"SELECT set_config('idle_in_transaction_session_timeout', '{SILENCE_SECONDS}s', true),"
+            f" pg_advisory_xact_lock{shared}({LOCK})"
+        )
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -41,11 +41,17 @@ def signing_key(settings: Settings) -> Signer:
 
 
 def record(
-    session: Session, store: Store, signer: Signer, execution: Execution, outputs: dict[str, list[Stored]]
+    session: Session, store: Store, signer: Signer | None, execution: Execution, outputs: dict[str, list[Stored]]
 ) -> None:
-    """Sign and chain the decision among an execution's outputs, if there is one."""
+    """Sign and chain the decision among an execution's outputs, if there is one.
+
+    Raises:
+        ValueError: there is one, and no key to sign it with.
+    """
     if "decision" not in outputs:
         return
+    if signer is None:
+        raise ValueError("this worker has no key to sign decisions with")
     last = session.scalar(select(Decision).order_by(Decision.seq.desc()).limit(1).with_for_update())
     seq, previous = (last.seq + 1, last.chain) if last else (1, bundles.GENESIS)
     with tempfile.TemporaryDirectory() as folder:

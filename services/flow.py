@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
 from husai_core.identity import job_digest, sha256
 from husai_core.kinds.base import Child, Done, From, Kind
 from services import events
-from services.db import clock, now
+from services.db import OUTBOX_CHANNEL, clock, now
 from services.ids import new_id
 from services.states import LIVE, State, check
 from services.tables import ArtifactRow, Attempt, Awaited, Execution, Job, Outbox, Output, Result
@@ -110,16 +110,13 @@ def outputs(session: Session, job: Job) -> dict[str, list[str]]:
 
 def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
     """Give a job its execution: a finished equal one, an active equal one, or a new one."""
-    kind = kinds.get(job.kind)
-    digest = job_digest(job.kind, job.spec, inputs, job.device)
-    if job.private:
-        digest = sha256(f"{digest} {job.owner_id}".encode())
-    execution = _equal(session, digest, job) if job.reuse else None
+    kind, name = kinds.get(job.kind), digest(job, inputs)
+    execution = _equal(session, name, job) if job.reuse else None
     if execution is not None:
         attach(session, job, execution)
         return
     execution = Execution(
-        id=new_id(), digest=digest, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs, device=job.device,
+        id=new_id(), digest=name, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs, device=job.device,
         environment=job.environment, owner_id=job.owner_id, priority=job.priority, shared=job.reuse,
         state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
     )  # fmt: skip
@@ -130,6 +127,12 @@ def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
         replan(session, execution)
     else:
         ring(session, execution)
+
+
+def digest(job: Job, inputs: dict[str, list[str]]) -> str:
+    """The identity of a job's computation by the code that is installed here; a private one is its owner's alone."""
+    found = job_digest(job.kind, job.spec, inputs, job.device)
+    return sha256(f"{found} {job.owner_id}".encode()) if job.private else found
 
 
 def _equal(session: Session, digest: str, job: Job) -> Execution | None:
@@ -154,8 +157,10 @@ def attach(session: Session, job: Job, execution: Execution) -> None:
 
 
 def ring(session: Session, execution: Execution) -> None:
-    """Ask for a doorbell; the relay rings it after the commit."""
+    """Ask for a doorbell; the relay hears of it with the commit, and rings it."""
     session.add(Outbox(queue=execution.queue, execution_id=execution.id))
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
 
 
 def move_job(session: Session, job: Job, state: State, reason: str | None = None, detail: str | None = None) -> None:
@@ -173,6 +178,7 @@ def move(
 ) -> None:
     """Change an execution's state and that of every job attached to it; an end moves on who waits for them."""
     check(execution.state, state)
+    detail = storable(detail) if detail else detail
     execution.state, execution.reason, execution.detail = state, reason, detail
     execution.version += 1
     if state != State.RUNNING:
@@ -185,6 +191,11 @@ def move(
     if state.final:
         for job in jobs:
             settle(session, job)
+
+
+def storable(text: str) -> str:
+    """A text without what Postgres cannot keep: NUL characters and halves of surrogate pairs."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def attached(session: Session, execution: Execution) -> list[Job]:

@@ -1,11 +1,12 @@
 """What a caller can do with jobs: submit, look up, list, cancel, retry, run again."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
@@ -189,8 +190,7 @@ def listing(
     if kind is not None:
         query = query.where(Job.kind == kind)
     if label is not None:
-        each = func.json_each(Job.labels).table_valued("value")
-        query = query.where(select(each.c.value).where(each.c.value == label).exists())
+        query = query.where(cast(Job.labels, Text).contains(json.dumps(label), autoescape=True))
     if parent is not None:
         query = query.where(Job.parent_id == (get(session, principal, parent).execution_id or ""))
     if cursor is not None:

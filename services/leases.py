@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
+from husai_core import kinds
 from services import decisions, events, flow
 from services.artifacts import Store, Stored, read_json, register
 from services.db import clock, now
 from services.failpoints import failpoint
-from services.states import State
+from services.states import LIVE, State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
 log = logging.getLogger("husai.leases")
@@ -52,6 +54,7 @@ def claim(
     query = (
         select(Execution)
         .where(Execution.state == State.QUEUED, Execution.queue.in_(queues), Execution.device.in_(devices))
+        .where(Execution.kind.in_(kinds.names()))
         .order_by(Execution.priority, running, Execution.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -59,6 +62,8 @@ def claim(
     execution = session.scalar(query)
     if execution is None:
         return None
+    lead = session.scalars(select(Job).where(Job.execution_id == execution.id).order_by(Job.id).limit(1)).one()
+    _rename(session, execution, lead)
     execution.attempt += 1
     execution.worker_id, execution.boot_id = worker_id, boot_id
     flow.move(session, execution, State.RUNNING)
@@ -67,11 +72,26 @@ def claim(
     execution.started_at = execution.started_at or instant
     session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=now()))
     events.append(session, "attempt", {"number": execution.attempt, "worker": worker_id}, execution_id=execution.id)
-    lead = session.scalar(select(func.min(Job.id)).where(Job.execution_id == execution.id))
     return Claim(
         execution.id, execution.attempt, execution.kind, execution.spec, execution.inputs, execution.device,
-        execution.environment, execution.owner_id, str(lead), execution.resume,
+        execution.environment, execution.owner_id, lead.id, execution.resume,
     )  # fmt: skip
+
+
+def _rename(session: Session, execution: Execution, lead: Job) -> None:
+    """Give an execution the digest of the code that will run it, which may be another version than accepted it."""
+    digest = flow.digest(lead, execution.inputs)
+    if digest == execution.digest:
+        return
+    twin = select(Execution.id).where(Execution.digest == digest, Execution.shared, Execution.state.in_(LIVE))
+    execution.shared = execution.shared and session.scalar(twin.limit(1)) is None
+    execution.digest = digest
+
+
+def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
+    """The execution that these queues have held longest, if any is queued."""
+    query = select(func.min(Execution.id)).where(Execution.state == State.QUEUED, Execution.queue.in_(queues))
+    return session.scalar(query.where(Execution.device.in_(devices)))
 
 
 def renew(session: Session, execution_id: str, attempt: int, lease: float) -> Holding:
@@ -143,7 +163,12 @@ class Failure:
 
 
 def finish(
-    session: Session, store: Store, signer: "decisions.Signer", execution_id: str, attempt: int, end: Success | Failure
+    session: Session,
+    execution_id: str,
+    attempt: int,
+    store: Store,
+    signer: "decisions.Signer | None",
+    end: Success | Failure,
 ) -> bool:
     """End an execution, once, with all that follows from it; False when the attempt is no longer held."""
     execution = _held(session, execution_id, attempt)
@@ -244,6 +269,6 @@ def _held(session: Session, execution_id: str, attempt: int) -> Execution | None
 
 def count(session: Session, name: str) -> None:
     """Add one to a counter."""
-    raised = session.execute(update(Counter).where(Counter.name == name).values(value=Counter.value + 1))
-    if raised.rowcount == 0:  # type: ignore[attr-defined]
-        session.add(Counter(name=name, value=1))
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    first = insert(Counter).values(name=name, value=1)
+    session.execute(first.on_conflict_do_update(index_elements=["name"], set_={"value": Counter.value + 1}))

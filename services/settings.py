@@ -1,24 +1,47 @@
-"""Every setting, read from the environment with the prefix `HUSAI_`."""
+"""Every setting, read from the environment with the prefix `HUSAI_`.
+
+`HUSAI_X_FILE` names a file that holds the setting `HUSAI_X`, which is how containers hand over secrets.
+"""
 
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "HUSAI_"
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Settings(BaseSettings):
-    """Where things live and how much is allowed. The defaults are embedded mode."""
+class _Files(PydanticBaseSettingsSource):
+    """Settings whose values are in files."""
 
-    model_config = SettingsConfigDict(env_prefix="HUSAI_", extra="ignore")
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of the file that the environment names for a field, or None."""
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        return (Path(path).read_text().strip() if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Every field that is given by a file."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """Where things live and how much is allowed. The defaults are embedded mode; a broker makes it lab mode."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
 
     home: Path = Field(default=Path("~/.husai"), description="folder of the embedded database, artifacts, logs, keys")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty means SQLite below `home`")
+    broker_url: str = Field(default="", description="Redis URL of the job queues; empty means embedded mode")
     artifact_url: str = Field(default="", description="fsspec URL of the artifact store; empty means below `home`")
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="what `device: auto` resolves to")
     slots: int = Field(default=0, ge=0, description="jobs run at once by one worker; 0 chooses from the device")
@@ -31,6 +54,30 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=8 << 30, gt=0, description="largest uploaded file")
     max_queued: int = Field(default=10_000, ge=1, description="unfinished jobs one owner may have")
     share_results: bool = Field(default=True, description="equal jobs of other owners may be reused")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then files."""
+        return init_settings, env_settings, _Files(settings_cls)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.broker_url and (not self.database_url or self.database_url.startswith("sqlite")):
+            raise ValueError("HUSAI_BROKER_URL asks for lab mode, which keeps its jobs in Postgres: set"
+                             " HUSAI_DATABASE_URL, too")  # fmt: skip
+        return self
+
+    @property
+    def lab(self) -> bool:
+        """True in lab mode: queues on Redis wake workers on any host."""
+        return bool(self.broker_url)
 
     @cached_property
     def root(self) -> Path:
@@ -65,3 +112,20 @@ class Settings(BaseSettings):
     def job_threads(self) -> int:
         """CPU threads given to one job."""
         return self.threads or max(1, _cores() // self.worker_slots)
+
+
+def load() -> Settings:
+    """The settings in force; a wrong one ends the process with one line and exit status 2."""
+    try:
+        return Settings()
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        name = f"{PREFIX}{str(first['loc'][0]).upper()}: " if first["loc"] else ""
+        sys.exit(_refuse(name + first["msg"].removeprefix("Value error, ")))
+    except OSError as wrong:
+        sys.exit(_refuse(f"{wrong.filename}: {wrong.strerror}"))
+
+
+def _refuse(why: str) -> int:
+    print(f"husai: {why}", file=sys.stderr)
+    return 2

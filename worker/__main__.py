@@ -1,42 +1,40 @@
-"""`python -m worker`: the local worker of embedded mode."""
+"""`python -m worker`: run jobs until told to stop; in lab mode those of some queues, else all of this machine."""
 
+import argparse
 import fcntl
 import logging
-import os
 import signal
 import sys
-import time
-from multiprocessing import forkserver, get_context
 
-from services.db import Database, at_head
-from services.settings import Settings
+from services.db import Database, await_schema
+from services.settings import load
+from worker import nursery
 
-CHILD_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # one parallel region before a fork makes every child hang
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow their neighbours down
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS does not repeat itself
-}
+QUEUES = ("train", "benchmark", "stress", "control")
 
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; a second worker on the same home is refused."""
+    arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    settings = Settings()
+    settings = load()
+    if arguments.queues and not settings.lab:
+        print("husai: --queues needs lab mode: set HUSAI_BROKER_URL", file=sys.stderr)
+        return 2
     lock = open(settings.root / "worker.lock", "w")  # noqa: SIM115 (held until the process ends)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
-    os.environ |= CHILD_ENVIRONMENT
-    get_context("forkserver").set_forkserver_preload(["worker.warm"])
-    forkserver.ensure_running()
+    nursery.open_()
     database = Database(settings.database)
-    while not at_head(database):
-        time.sleep(0.1)
+    await_schema(database)
+    if settings.lab:
+        from worker.lab import LabWorker
 
+        return LabWorker(settings, database, arguments.queues or QUEUES[:3]).run()
     from worker.loop import LocalWorker
 
     worker = LocalWorker(settings, database)
@@ -44,6 +42,23 @@ def main() -> int:
         signal.signal(number, lambda *_: worker.drain.set())
     worker.run()
     return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument(
+        "--queues",
+        type=_queues,
+        help=f"of {', '.join(QUEUES)}, separated by commas; in lab mode only [all but control]",
+    )
+    return parser.parse_args()
+
+
+def _queues(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := sorted({*names} - {*QUEUES}):
+        raise argparse.ArgumentTypeError(f"there is no queue {unknown[0]!r}")
+    return names
 
 
 if __name__ == "__main__":

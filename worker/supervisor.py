@@ -7,12 +7,12 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 
@@ -27,9 +27,11 @@ from services.problems import Problem
 from services.settings import Settings
 from services.states import State
 from services.tables import ArtifactRow, Job
-from worker import child
+from worker import child, nursery
 
 log = logging.getLogger("husai.worker")
+T = TypeVar("T")
+PATIENCE_SECONDS = 900
 TICK = 0.25
 PEEK_SECONDS = 0.5
 FORKSERVER_GONE = 255
@@ -52,7 +54,13 @@ class Supervisor:
     """One attempt, from its claim to its end."""
 
     def __init__(
-        self, settings: Settings, database: Database, store: Store, signer: Signer, claim: Claim, drain: threading.Event
+        self,
+        settings: Settings,
+        database: Database,
+        store: Store,
+        signer: Signer | None,
+        claim: Claim,
+        drain: threading.Event,
     ) -> None:
         self.settings, self.database, self.store, self.signer = settings, database, store, signer
         self.claim, self.drain = claim, drain
@@ -84,8 +92,9 @@ class Supervisor:
         """Start the child and serve it until it has ended; its last word, or None if it drained."""
         task = self._task()
         failpoint("supervisor.before_start")
-        pipe, theirs = get_context("forkserver").Pipe()
-        process = get_context("forkserver").Process(target=child.main, args=(theirs, task), daemon=False)
+        context = nursery.context()
+        pipe, theirs = context.Pipe()
+        process: BaseProcess = context.Process(target=child.main, args=(theirs, task), daemon=False)
         process.start()
         theirs.close()
         failpoint("supervisor.started")
@@ -138,8 +147,7 @@ class Supervisor:
 
     def _keep_checkpoint(self, message: dict[str, Any]) -> None:
         stored = store_tree(self.store, message["index"], Path(message["path"]))
-        with self.database.write() as session:
-            holding = leases.checkpointed(session, self.claim.execution_id, self.claim.attempt, stored)
+        holding = self._write(leases.checkpointed, stored)
         failpoint("checkpoint.committed")
         self._check(holding)
 
@@ -148,10 +156,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self.renewed > self.settings.lease_seconds / 3:
             self.renewed = now
-            with self.database.write() as session:
-                holding = leases.renew(
-                    session, self.claim.execution_id, self.claim.attempt, self.settings.lease_seconds
-                )
+            holding = self._write(leases.renew, self.settings.lease_seconds, shared=True)
             failpoint("renew.committed")
             self._check(holding)
         if now - self.peeked > PEEK_SECONDS:
@@ -169,11 +174,9 @@ class Supervisor:
         progress, news = self.progress, self.news
         self.progress, self.news = None, []
         if progress is None and not news:
-            with self.database.read() as session:
-                self._check(leases.peek(session, self.claim.execution_id, self.claim.attempt))
-            return
-        with self.database.write() as session:
-            holding = leases.report(session, self.claim.execution_id, self.claim.attempt, progress, news)
+            holding = self._write(leases.peek, shared=True)
+        else:
+            holding = self._write(leases.report, progress, news, shared=True)
         self._check(holding)
 
     def _check(self, holding: leases.Holding) -> None:
@@ -194,8 +197,7 @@ class Supervisor:
         assert end is not None
         self._report()
         if end["type"] == "drained":
-            with self.database.write() as session:
-                leases.hand_back(session, self.claim.execution_id, self.claim.attempt)
+            self._write(leases.hand_back)
             failpoint("hand_back.committed")
         elif end["type"] == "killed":
             self._give_up("its process was killed, as happens when memory runs out")
@@ -210,16 +212,24 @@ class Supervisor:
             self._record(Success(end["result"], outputs))
 
     def _give_up(self, why: str) -> None:
-        with self.database.write() as session:
-            leases.give_up(session, self.claim.execution_id, self.claim.attempt, self.settings.max_attempts, why)
+        self._write(leases.give_up, self.settings.max_attempts, why)
         failpoint("give_up.committed")
 
     def _record(self, end: Success | Failure) -> None:
-        with self.database.write() as session:
-            kept = leases.finish(session, self.store, self.signer, self.claim.execution_id, self.claim.attempt, end)
+        kept = self._write(leases.finish, self.store, self.signer, end)
         failpoint("finish.committed")
         if not kept:
             raise Lost
+
+    def _write(self, work: Callable[..., T], *arguments: Any, shared: bool = False) -> T:
+        """Write about this attempt. A database that is away for a while costs no work: the fence tells later whether
+        the attempt is still ours."""
+        fence = self.claim.execution_id, self.claim.attempt
+
+        def patient(waited: float) -> bool:
+            return waited < (self.settings.grace_seconds if self.drain.is_set() else PATIENCE_SECONDS)
+
+        return self.database.persist(lambda session: work(session, *fence, *arguments), patient, shared=shared)
 
     def _task(self) -> child.Task:
         claim = self.claim

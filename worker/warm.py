@@ -14,6 +14,7 @@ import scipy.stats  # noqa: F401
 import torch  # noqa: F401
 
 from husai_core import kinds
+from worker import child  # noqa: F401
 
 kinds.all_kinds()
 if os.environ.get("HUSAI_WARM") != "light":

@@ -76,7 +76,7 @@ class Server:
         with self.database.write() as session:
             signer = signing_key(self.settings)
             end = Success(result, outputs or {})
-            assert leases.finish(session, self.store, signer, claim.execution_id, claim.attempt, end)
+            assert leases.finish(session, claim.execution_id, claim.attempt, self.store, signer, end)
 
     def stored(self, type: Any, files: dict[str, bytes], folder: Path) -> Stored:
         for name, data in files.items():

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,35 +30,45 @@ def failpoints() -> list[str]:
 
 
 class Keeper:
-    """One API and one worker process on one home."""
+    """One API and one worker process on one home, in embedded mode."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home, self.armed = home, home / "armed"
         self.armed.mkdir(parents=True)
-        self.database = Database(f"sqlite:///{home / 'husai.db'}")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.environment = {
-            **os.environ, "HUSAI_HOME": str(home), "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light",
-            "PYTHONPATH": str(ROOT), "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1", "HUSAI_DEVICE": "cpu", **environment,
+            **os.environ, "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light", "PYTHONPATH": str(ROOT),
+            "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1", "HUSAI_DEVICE": "cpu", **environment,
         }  # fmt: skip
-        self.commands = {"api": ["--port", str(self.port)], "worker": []}
+        self.commands = {"api": ["api", "--port", str(self.port)], "worker": ["worker"]}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.stopping = threading.Event()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40)
+
+    @cached_property
+    def database(self) -> Database:
+        """The database that the processes share."""
+        return Database(self.environment.get("HUSAI_DATABASE_URL") or f"sqlite:///{self.home / 'husai.db'}")
+
+    def folder(self, name: str) -> Path:
+        """The home folder of a process."""
+        return self.home
 
     def __enter__(self) -> Self:
         for name in self.commands:
             self._start(name)
         threading.Thread(target=self._keep, daemon=True).start()
-        self.until(lambda: (self.home / "key").exists() and self.client.get("/healthz").status_code == 200)
-        self.client.headers["Authorization"] = f"Bearer {(self.home / 'key').read_text().strip()}"
+        key = self.folder("api") / "key"
+        self.until(lambda: key.exists() and self.client.get("/healthz").status_code == 200)
+        self.client.headers["Authorization"] = f"Bearer {key.read_text().strip()}"
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
         for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
@@ -67,22 +78,28 @@ class Keeper:
         self.database.close()
 
     def _start(self, name: str) -> None:
-        log = (self.home / f"{name}.log").open("ab")
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", name, *self.commands[name]], env=self.environment, stdout=log, stderr=log
-        )
+        environment = {**self.environment, "HUSAI_HOME": str(self.folder(name))}
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *self.commands[name]], env=environment, stdout=log, stderr=log
+            )
 
     def _keep(self) -> None:
         while not self.stopping.wait(0.02):
-            for name, process in self.processes.items():
-                if process.poll() is not None and not self.stopping.is_set():
-                    self._start(name)
+            self._revive()
 
-    def arm(self, name: str) -> Path:
-        """Kill the next process that passes this point."""
+    def _revive(self) -> None:
+        """Start whatever has died."""
+        for name, process in self.processes.items():
+            if process.poll() is not None and not self.stopping.is_set():
+                self._start(name)
+
+    def arm(self, name: str, number: signal.Signals = signal.SIGKILL) -> Path:
+        """Send a signal to the next process that passes this point."""
         file = self.armed / name
-        file.touch()
-        return file
+        whole = file.with_suffix(".part")
+        whole.write_text(str(int(number)))
+        return whole.rename(file)
 
     def until(self, condition: Any, seconds: float = 90) -> Any:
         """Wait for something to become true, through any connection error."""
@@ -92,7 +109,8 @@ class Keeper:
                 if found := condition():
                     return found
             time.sleep(0.02)
-        raise AssertionError(f"not within {seconds} s: {(self.home / 'worker.log').read_text()[-2000:]}")
+        logs = "".join(f"\n== {log.name}\n{log.read_text()[-2000:]}" for log in self.home.glob("*.log"))
+        raise AssertionError(f"not within {seconds} s: {logs}")
 
     def post(self, path: str, key: str | None = None, **body: Any) -> dict[str, Any]:
         """POST through any crash of the API; the Idempotency-Key makes that safe."""
@@ -111,14 +129,14 @@ class Keeper:
         return dict(self.until(lambda: (job := self.job(id))["finished_at"] and job))
 
     def supervised(self) -> Iterator[int]:
-        """Process ids of all children of attempts: session leaders forked by this home's forkserver."""
+        """Process ids of all children of attempts: session leaders that these workers started."""
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError, IndexError):
                 environ = (entry / "environ").read_bytes()
-                if f"HUSAI_HOME={self.home}".encode() not in environ.split(b"\0"):
+                if f"HUSAI_FAILPOINTS={self.armed}".encode() not in environ.split(b"\0"):
                     continue
                 session = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[3])
-                if session == int(entry.name) and b"forkserver" in (entry / "cmdline").read_bytes():
+                if session == int(entry.name) and b"multiprocessing" in (entry / "cmdline").read_bytes():
                     yield session
 
     def settled(self) -> None:
@@ -128,7 +146,7 @@ class Keeper:
         with self.database.read() as session:
             done = set(session.scalars(select(Execution.id).where(Execution.state == "succeeded")))
             assert set(session.scalars(select(Result.execution_id))) == done
-        self.until(lambda: not list((self.home / "work").glob("*")))
+        self.until(lambda: not any(list((self.folder(name) / "work").glob("*")) for name in self.commands))
 
     def _outbox_empty(self) -> bool:
         with self.database.read() as session:

@@ -188,7 +188,7 @@ class Lifecycle(RuleBasedStateMachine):
     def _finish(self, claim: Claim, succeed: bool) -> bool:
         with self.database.write() as session:
             end = Success({"seed": 0}, self._outputs(claim)) if succeed else Failure(State.FAILED, "error.code", "no")
-            return leases.finish(session, self.store, SIGNER, claim.execution_id, claim.attempt, end)
+            return leases.finish(session, claim.execution_id, claim.attempt, self.store, SIGNER, end)
 
     def _outputs(self, claim: Claim) -> dict[str, list[Stored]]:
         if claim.kind != "train.activations":
