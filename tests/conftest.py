@@ -1,12 +1,15 @@
 """Fixtures that every part of the suite shares."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.db import Database, upgrade
 from services.settings import Settings
+from tests.servers import Given, Postgres, Redis, pairs
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,21 @@ def settings(tmp_path: Path, migrated: Path) -> Settings:
 def database(settings: Settings) -> Database:
     """The database of `settings`."""
     return Database(settings.database)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | Given]:
+    """A PostgreSQL server of this test process, or the one that HUSAI_DATABASE_URL names; both `create` databases."""
+    given = os.environ.get("HUSAI_DATABASE_URL")
+    with Given(given) if given else Postgres(tmp_path_factory.mktemp("postgres"), pairs()[0]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of this test process, or the one that HUSAI_BROKER_URL names."""
+    if given := os.environ.get("HUSAI_BROKER_URL"):
+        yield given
+        return
+    with Redis(tmp_path_factory.mktemp("redis"), pairs()[0]) as server:
+        yield server.url

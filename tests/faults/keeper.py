@@ -29,6 +29,11 @@ def failpoints() -> list[str]:
     return sorted({name for file in files for name in re.findall(r'failpoint\("([\w.]+)"\)', file.read_text())})
 
 
+def inherited() -> dict[str, str]:
+    """This process's environment without any setting of the project."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HUSAI_")}
+
+
 class Keeper:
     """One API and one worker process on one home, in embedded mode."""
 
@@ -39,12 +44,12 @@ class Keeper:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.environment = {
-            **os.environ, "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light", "PYTHONPATH": str(ROOT),
+            **inherited(), "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light", "PYTHONPATH": str(ROOT),
             "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1", "HUSAI_DEVICE": "cpu", **environment,
         }  # fmt: skip
         self.commands = {"api": ["api", "--port", str(self.port)], "worker": ["worker"]}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.stopping = threading.Event()
+        self.stopping, self.over = threading.Event(), threading.Event()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40)
 
     @cached_property
@@ -76,6 +81,11 @@ class Keeper:
             process.kill()
             process.wait()
         self.database.close()
+        self._leave()
+        self.over.set()
+
+    def _leave(self) -> None:
+        """What is left to end when the processes have ended."""
 
     def _start(self, name: str) -> None:
         environment = {**self.environment, "HUSAI_HOME": str(self.folder(name))}
@@ -85,8 +95,10 @@ class Keeper:
             )
 
     def _keep(self) -> None:
+        """Start again what dies. Who was started here gets a signal when this thread ends, so it ends last."""
         while not self.stopping.wait(0.02):
             self._revive()
+        self.over.wait()
 
     def _revive(self) -> None:
         """Start whatever has died."""
@@ -100,6 +112,10 @@ class Keeper:
         whole = file.with_suffix(".part")
         whole.write_text(str(int(number)))
         return whole.rename(file)
+
+    def armed_points(self) -> list[str]:
+        """The names of the points that nobody has passed yet."""
+        return [file.name for file in self.armed.iterdir()]
 
     def until(self, condition: Any, seconds: float = 90) -> Any:
         """Wait for something to become true, through any connection error."""
@@ -128,6 +144,12 @@ class Keeper:
         """A job's document once it has ended."""
         return dict(self.until(lambda: (job := self.job(id))["finished_at"] and job))
 
+    def holder(self) -> subprocess.Popen[bytes]:
+        """The worker process that holds the one attempt that runs."""
+        with self.database.read() as session:
+            id = session.scalars(select(Execution.worker_id).where(Execution.state == "running")).one()
+        return next(self.processes[name] for name in self.commands if str(id).endswith(f":{self.folder(name)}"))
+
     def supervised(self) -> Iterator[int]:
         """Process ids of all children of attempts: session leaders that these workers started."""
         for entry in Path("/proc").iterdir():
@@ -142,12 +164,13 @@ class Keeper:
     def settled(self) -> None:
         """Nothing is left to do, nothing is left behind, and every success has its one result."""
         self.until(lambda: not list(self.supervised()))
-        self.until(self._outbox_empty)
+        self.until(self.outbox_empty)
         with self.database.read() as session:
             done = set(session.scalars(select(Execution.id).where(Execution.state == "succeeded")))
             assert set(session.scalars(select(Result.execution_id))) == done
         self.until(lambda: not any(list((self.folder(name) / "work").glob("*")) for name in self.commands))
 
-    def _outbox_empty(self) -> bool:
+    def outbox_empty(self) -> bool:
+        """True when every bell has been rung."""
         with self.database.read() as session:
             return session.scalar(select(func.count()).select_from(Outbox)) == 0

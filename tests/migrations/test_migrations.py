@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -9,8 +11,16 @@ from services.db import Database, alembic_config, at_head, upgrade
 from services.tables import Base
 
 
-def test_up_down_up_and_nothing_left_to_generate(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'husai.db'}"
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'husai.db'}"
+    create: Callable[[str], str] = request.getfixturevalue("postgres").create
+    return create("migrations")
+
+
+def test_up_down_up_and_nothing_left_to_generate(url: str) -> None:
     database = Database(url)
     assert not at_head(database)
     upgrade(url)
@@ -19,6 +29,6 @@ def test_up_down_up_and_nothing_left_to_generate(tmp_path: Path) -> None:
     assert set(inspect(database.engine).get_table_names()) == {"alembic_version"}
     upgrade(url)
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"render_as_batch": True})
+        context = MigrationContext.configure(connection, opts={"render_as_batch": database.sqlite})
         assert compare_metadata(context, Base.metadata) == []
     database.close()

@@ -1,10 +1,8 @@
 """Random walks through the job lifecycle, checked against a model after every step."""
 
-import itertools
 import shutil
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,21 +23,19 @@ from services.tables import Awaited, Execution, Job, Outbox, Result
 
 QUEUES = ("train", "benchmark", "stress", "control")
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
-DATABASES = itertools.count()
-TEMPLATE: Path
 
 
 class Lifecycle(RuleBasedStateMachine):
     """Two workers and one owner; jobs are activations (no input) or SAEs (of a digest, or of a job's output)."""
 
+    fresh: ClassVar[Callable[[], Settings]]
     made = Bundle("made")
     held = Bundle("held")
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(dir=TEMPLATE.parent))
-        shutil.copy(TEMPLATE, self.folder / "husai.db")
-        self.settings = Settings(home=self.folder, database_url="", artifact_url="", device="cpu")
+        self.settings = self.fresh()
+        self.folder = self.settings.home
         self.database = Database(self.settings.database)
         self.store = Store(self.settings.artifacts)
         self.final: dict[str, tuple[State, str | None]] = {}
@@ -199,11 +195,9 @@ class Lifecycle(RuleBasedStateMachine):
         return {"activations": [store_tree(self.store, index_tree("activations", folder), folder)]}
 
 
-def test_lifecycle(migrated: Path) -> None:
-    global TEMPLATE
-    TEMPLATE = migrated
+def test_lifecycle(fresh: Callable[[], Settings]) -> None:
     run_state_machine_as_test(
-        Lifecycle,
+        type("FreshLifecycle", (Lifecycle,), {"fresh": staticmethod(fresh)}),
         settings=settings(
             max_examples=25,
             stateful_step_count=40,

@@ -1,0 +1,169 @@
+"""What can go wrong between the processes of a lab: others die, a worker stalls, bells are lost, doubled or late."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from services.settings import Settings
+from tests.faults.chains import NEED, chain, disturb, long_run, outcome, submit_rows
+from tests.faults.keeper import failpoints
+from tests.faults.lab import VICTIMS, WORKERS, Lab
+from tests.servers import pairs
+from worker.lab import DOORBELL, create_app
+
+EVERY = bool(os.environ.get("HUSAI_EVERY_FAULT"))
+CASES = [
+    (point, VICTIMS[(position + turn) % len(VICTIMS)])
+    for position, point in enumerate(failpoints())
+    for turn in range(len(VICTIMS) if EVERY else 1)
+]
+"""Every failpoint with one victim, in turn; with all of them where `HUSAI_EVERY_FAULT` is set."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    settings = {"HUSAI_LEASE_SECONDS": "2", "HUSAI_MAX_ATTEMPTS": "20"}
+    with Lab(tmp_path_factory.mktemp("lab") / "home", pairs()[-1], **settings) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize(("point", "victim"), CASES)
+def test_whoever_dies_while_a_process_stands_at_a_point_nothing_changes(
+    service: Lab, faultless: dict[str, Any], undisturbed: dict[str, Any], point: str, victim: str
+) -> None:
+    service.arm(point, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(pass_by, service, undisturbed, point, f"{point}-{victim}")
+        stopped = service.until(service.stopped)
+        service.kill(victim)
+        service.until(lambda: all(server.alive for server in service.servers.values()))
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        assert work.result() in (faultless, None)
+    service.settled()
+
+
+def pass_by(service: Lab, undisturbed: dict[str, Any], point: str, key: str) -> dict[str, Any] | None:
+    """Lead a process past a point; what an ordinary run gave, or None after a run that compared its outcome itself."""
+    if point == "sweep.rung":
+        return unrung(service, key)
+    if point not in NEED:
+        return chain(service, key)
+    disturb(service, undisturbed, key, NEED[point])
+    return None
+
+
+def unrung(service: Lab, key: str) -> dict[str, Any]:
+    """A chain whose first bells are lost while nobody can hear them."""
+    with silence(service):
+        rows = submit_rows(service, key)
+        service.until(service.outbox_empty)
+        service.redis.flushall()
+        service.until(lambda: service.redis.llen("husai:train") or not service.armed_points())
+    assert service.finished(rows["id"])["state"] == "succeeded"
+    return chain(service, f"{key}-after")
+
+
+class silence:
+    """Both workers are stopped, so that nobody hears a bell."""
+
+    def __init__(self, service: Lab) -> None:
+        self.processes = [service.processes[name] for name in WORKERS]
+
+    def __enter__(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_a_worker_stopped_past_its_lease_has_its_write_refused_and_counted(
+    service: Lab, undisturbed: dict[str, Any]
+) -> None:
+    refused = stale_writes(service)
+    job = long_run(service, "stalled")
+    holder = service.holder()
+    holder.send_signal(signal.SIGSTOP)
+    try:
+        done = service.finished(job["id"])
+    finally:
+        holder.send_signal(signal.SIGCONT)
+    assert outcome(done) == undisturbed
+    assert done["attempt"] == 2
+    service.until(lambda: stale_writes(service) == refused + 1)
+    service.settled()
+    assert outcome(service.job(job["id"])) == undisturbed
+
+
+def stale_writes(service: Lab) -> float:
+    """How many writes of attempts that were no longer held have been refused."""
+    lines = service.client.get("/metrics").text.splitlines()
+    found = [line.split()[1] for line in lines if line.startswith("husai_stale_writes_rejected_total ")]
+    return float(found[0]) if found else 0.0
+
+
+def test_a_worker_told_to_stop_hands_its_job_to_another(service: Lab, undisturbed: dict[str, Any]) -> None:
+    job = long_run(service, "drained")
+    holder = service.holder()
+    holder.send_signal(signal.SIGTERM)
+    assert holder.wait(30) == 0
+    assert outcome(service.finished(job["id"])) == undisturbed
+    events = service.client.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/json"}).json()["items"]
+    told = [(event["type"], event["data"].get("state"), event["data"].get("reason")) for event in events]
+    handed_back = told.index(("state", "queued", "drained"))
+    assert "checkpoint" in [type for type, *_ in told[:handed_back]]
+    assert [event["data"]["number"] for event in events if event["type"] == "attempt"] == [1, 2]
+    service.settled()
+
+
+def test_bells_that_are_lost_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+    over = threading.Event()
+
+    def empty() -> None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until and not over.wait(0.02):
+            service.redis.flushall()
+
+    thread = threading.Thread(target=empty)
+    thread.start()
+    assert chain(service, "lost-bells") == faultless
+    over.set()
+    thread.join()
+    service.settled()
+
+
+def test_bells_that_are_doubled_or_ring_for_nothing_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+    settings = Settings(
+        home=service.home / "ringer", database_url=service.environment["HUSAI_DATABASE_URL"],
+        broker_url=service.environment["HUSAI_BROKER_URL"],
+    )  # fmt: skip
+    app = create_app(settings)
+    for _ in range(50):
+        for queue in ("train", "stress", "control"):
+            app.send_task(DOORBELL, queue=queue)
+    assert chain(service, "doubled-bells") == faultless
+    service.settled()
+
+
+def test_bells_that_are_late_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+    service.redis.client_pause(2000)
+    assert chain(service, "late-bells") == faultless
+    service.settled()
+
+
+def test_jobs_run_while_the_broker_stays_away(service: Lab, faultless: dict[str, Any]) -> None:
+    service.down.add("redis")
+    service.servers["redis"].kill()
+    try:
+        assert chain(service, "no-broker") == faultless
+    finally:
+        service.down.clear()
+    service.settled()
