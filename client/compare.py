@@ -50,9 +50,9 @@ class Comparison:
         return Exit.INCONCLUSIVE if self.surroundings else Exit.FAIL
 
 
-def compare(husai: Husai, first: Job, second: Job) -> Comparison:
-    """Compare every artifact of two jobs and of their children."""
-    comparer = Comparer(husai)
+def compare(husai: Husai, first: Job, second: Job, other: Husai | None = None) -> Comparison:
+    """Compare every artifact of two jobs and of their children; the second may be another service's."""
+    comparer = Comparer(husai, other or husai)
     rows = list(comparer.jobs(first, second, first.name or first.kind))
     return Comparison(rows, sorted(comparer.surroundings))
 
@@ -60,8 +60,8 @@ def compare(husai: Husai, first: Job, second: Job) -> Comparison:
 class Comparer:
     """Compares artifacts and remembers which were equal, so that documents that name one of them agree as well."""
 
-    def __init__(self, husai: Husai) -> None:
-        self._husai = husai
+    def __init__(self, husai: Husai, other: Husai) -> None:
+        self._sides = husai, other
         self._pairs: dict[str, str] = {}
         self.surroundings: set[str] = set()
 
@@ -78,7 +78,8 @@ class Comparer:
 
     def _children(self, first: Job, second: Job, path: str) -> Iterator[Row]:
         ones, others = (
-            {child.name or child.id: child for child in self._husai.children(job)} for job in (first, second)
+            {child.name or child.id: child for child in side.children(job)}
+            for side, job in zip(self._sides, (first, second), strict=True)
         )
         for name in [*ones, *(name for name in others if name not in ones)]:
             place = f"{path}/{name}"
@@ -98,7 +99,7 @@ class Comparer:
     def _judge(self, first: str, second: str) -> tuple[Verdict, str]:
         if first == second:
             return "equal", ""
-        ones, others = self._documents(first), self._documents(second)
+        ones, others = (_documents(side, one) for side, one in zip(self._sides, (first, second), strict=True))
         if ones is None or others is None:
             return "different", self._files(first, second)
         if "manifest.json" in ones and "manifest.json" in others:
@@ -109,17 +110,18 @@ class Comparer:
             return "equal", "but for run-dependent fields"
         return "different", ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
-    def _documents(self, digest: str) -> dict[str, Any] | None:
-        """The parsed files of an artifact that is JSON throughout, else None."""
-        files = self._husai.artifact(digest).files
-        if not files or not all(name.endswith(".json") for name in files):
-            return None
-        return {name: json.loads(self._husai.read(entry["sha256"])) for name, entry in files.items()}
-
     def _files(self, first: str, second: str) -> str:
         """Names of the files that differ."""
-        ones, others = self._husai.artifact(first).files, self._husai.artifact(second).files
+        ones, others = (side.artifact(one).files for side, one in zip(self._sides, (first, second), strict=True))
         return ", ".join(name for name in sorted({*ones, *others}) if ones.get(name) != others.get(name))
+
+
+def _documents(husai: Husai, digest: str) -> dict[str, Any] | None:
+    """The parsed files of an artifact that is JSON throughout, else None."""
+    files = husai.artifact(digest).files
+    if not files or not all(name.endswith(".json") for name in files):
+        return None
+    return {name: json.loads(husai.read(entry["sha256"])) for name, entry in files.items()}
 
 
 def essence(documents: dict[str, Any]) -> dict[str, Any]:

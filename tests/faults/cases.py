@@ -4,13 +4,13 @@ changed."""
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.chains import ENDLESS, LAB_ONLY, LONG, NEED, RECIPE, chain, disturb, long_run, submit_rows
 from tests.faults.keeper import Keeper, failpoints
+from tests.servers import running
 
 
 class Crashes:
@@ -49,7 +49,7 @@ class Crashes:
         (child,) = service.supervised()
         service.holder().kill()
         gone = time.monotonic() + 5
-        service.until(lambda: not Path(f"/proc/{child}").exists(), seconds=gone - time.monotonic())
+        service.until(lambda: child not in running(), seconds=gone - time.monotonic())
         assert service.finished(saes["id"])["state"] == "succeeded"
         service.settled()
 

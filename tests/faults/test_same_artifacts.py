@@ -1,0 +1,35 @@
+"""The same pipeline in both modes gives the same artifacts, digest for digest."""
+
+from pathlib import Path
+
+from client.api import Husai
+from client.compare import compare
+from client.models import Job
+from tests.faults.keeper import Keeper
+from tests.faults.lab import Lab
+from tests.servers import Given, Postgres
+
+SPEC = {"preset": "smoke", "as_of": "2026-01-31T12:00:00Z"}
+TIMED = ("manifest", "decision", "result")
+"""Outputs that hold instants, or digests of others that do; they are compared without them."""
+
+
+def test_embedded_and_lab_make_the_same(tmp_path: Path, postgres: Postgres | Given, redis_url: str) -> None:
+    urls = {"HUSAI_DATABASE_URL": postgres.create("lab"), "HUSAI_BROKER_URL": redis_url}
+    with Keeper(tmp_path / "embedded", HUSAI_WARM="full") as embedded:
+        one, first = run(embedded)
+        with Lab(tmp_path / "lab", None, HUSAI_WARM="full", **urls) as lab:
+            other, second = run(lab)
+            compared = compare(one, first, second, other)
+    assert {row.verdict for row in compared.rows} == {"equal"}, compared.rows
+    exact = [row for row in compared.rows if row.output.split("[")[0] not in TIMED]
+    assert len(exact) > 10
+    assert all(row.first == row.second for row in exact), "equal but for a digest"
+
+
+def run(service: Keeper) -> tuple[Husai, Job]:
+    """The smoke pipeline to its end, and a client that reads what it made."""
+    job = service.post("/v1/jobs", kind="study.pipeline", spec=SPEC)
+    assert service.finished(job["id"])["state"] == "succeeded"
+    husai = Husai(str(service.client.base_url), (service.folder("api") / "key").read_text().strip())
+    return husai, husai.job(job["id"])
