@@ -106,6 +106,9 @@ async def _database(request: Request, error: DBAPIError) -> Response:
     """A database that is away is not the caller's fault and passes; a value that it cannot hold is the caller's."""
     if away(error):
         log.warning("the database is away: %s", str(error.orig).splitlines()[0])
+        if request.method == "POST" and "idempotency-key" not in request.headers:
+            detail = "The database went away; whether the request took effect is not known."
+            return respond(Problem(500, "outcome-unknown", "Outcome unknown", detail))
         detail = "The database does not answer at the moment; try again."
         return respond(Problem(503, "not-ready", "Not ready", detail, retry_after=2))
     if isinstance(error, DataError):

@@ -100,6 +100,10 @@ class Husai:
 
         return sorted(found.values(), key=rank)
 
+    def limit(self, seconds: float) -> None:
+        """From now on, requests raise `TimedOut` when so many seconds have passed, whatever the patience."""
+        self._transport.deadline = time.monotonic() + seconds
+
     def poll(self, job: Job, seconds: float) -> Job:
         """The job when it has changed, or after `seconds` (at most 30)."""
         response = self._transport.request(
@@ -270,16 +274,21 @@ class Husai:
         """The policies that the service knows."""
         return [Policy.read(item) for item in self._items("/v1/policies")]
 
-    def decide(self, candidate: str, *, policy: str = "strict", evidence: Sequence[str] = ()) -> Job:
-        """Ask for a decision; the job that makes it is returned. Without `evidence`, all that is known is used."""
+    def decide(
+        self, candidate: str, *, policy: str = "strict", evidence: Sequence[str] = (), key: str | None = None
+    ) -> Job:
+        """Ask for a decision; the job that makes it is returned. Without `evidence`, all that is known is used.
+
+        With one idempotency `key`, asking again gives the same job; without, each call is new.
+        """
         body = {"candidate": candidate} | ({"evidence": list(evidence)} if evidence else {})
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         path = f"/v1/gates/{_segment(policy)}/decisions"
         return Job.read(self._json("POST", path, json=body, headers=headers, repeatable=True))
 
-    def decisions(self) -> Iterator[Decision]:
-        """All decisions, newest first."""
-        return self._pages("/v1/decisions", Decision)
+    def decisions(self, *, job: str | None = None) -> Iterator[Decision]:
+        """All decisions, newest first, or what one job decided."""
+        return self._pages("/v1/decisions", Decision, job=job)
 
     def decision(self, decision_id: str) -> Decision:
         """One decision."""

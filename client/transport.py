@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from client.errors import Refused, Unavailable, Usage
+from client.errors import Refused, TimedOut, Unavailable, Usage
 
+SILENCE = 30.0
+"""Seconds without a byte after which a connection counts as broken."""
 RESTARTING = frozenset({502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 UNSENDABLE = (UnicodeError, httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
@@ -35,14 +38,13 @@ class Transport:
     """
 
     def __init__(self, url: str, key: str, patience: float) -> None:
-        self.url, self.patience = url.rstrip("/"), patience
+        self.url, self.patience, self.deadline = url.rstrip("/"), patience, math.inf
         host = _host(self.url)
         if not (key.isascii() and key.isprintable()):
             raise Usage("the API key holds characters that no key has")
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(30.0, connect=5.0),
             trust_env=host not in LOOPBACK,  # no proxy between two processes of one machine
         )
 
@@ -72,6 +74,7 @@ class Transport:
         Raises:
             Refused: the service answered with a problem.
             Unavailable: it did not answer in time.
+            TimedOut: `deadline`, by the monotonic clock, has passed.
             Usage: an argument cannot be sent.
         """
         if not all(value.isprintable() for value in (headers or {}).values()):
@@ -79,6 +82,9 @@ class Transport:
         safe = method != "POST" if repeatable is None else repeatable
         retry = Backoff(self.patience)
         while True:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"the time is over, and {self.url} has not given an answer")
             try:
                 response = self._http.request(
                     method,
@@ -87,17 +93,17 @@ class Transport:
                     json=json,
                     content=content() if callable(content) else content,
                     headers=headers,
-                    timeout=timeout if timeout is not None else httpx.USE_CLIENT_DEFAULT,
+                    timeout=httpx.Timeout(min(left, SILENCE if timeout is None else timeout), connect=min(left, 5.0)),
                 )
             except UNSENDABLE as error:
                 raise Usage(f"an argument holds characters that cannot be sent: {_shown(error)}") from error
             except httpx.HTTPError as error:
-                if not (safe or isinstance(error, UNSENT)) or not retry.sleep():
+                if not (safe or isinstance(error, UNSENT)) or not retry.sleep(until=self.deadline):
                     raise self.unavailable(error) from error
                 continue
             if response.is_success or response.status_code == 304:
                 return response
-            if not (_may_repeat(response, safe) and retry.sleep(retry_after(response.headers))):
+            if not (_may_repeat(response, safe) and retry.sleep(retry_after(response.headers), self.deadline)):
                 raise problem(response)
 
     @contextmanager
@@ -107,7 +113,7 @@ class Transport:
         Raises:
             Refused: the service answered with a problem.
         """
-        limits = httpx.Timeout(30.0 if timeout is None else timeout, connect=5.0)
+        limits = httpx.Timeout(SILENCE if timeout is None else timeout, connect=5.0)
         with self._http.stream("GET", path, headers=headers, timeout=limits) as response:
             if not response.is_success:
                 response.read()
@@ -126,15 +132,15 @@ class Backoff:
         self._patience, self._pause = patience, 0.1
         self._deadline: float | None = None
 
-    def sleep(self, at_least: float = 0.0) -> bool:
-        """Pause before another try; False, without a pause, when there shall be none."""
+    def sleep(self, at_least: float = 0.0, until: float = math.inf) -> bool:
+        """Pause before another try, but not beyond `until`; False, without a pause, when there shall be none."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._patience
         pause = max(at_least, self._pause * random.uniform(0.5, 1.0))
         if now + pause > self._deadline:
             return False
-        time.sleep(pause)
+        time.sleep(max(0.0, min(pause, until - now)))
         self._pause = min(2 * self._pause, 5.0)
         return True
 

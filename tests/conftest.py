@@ -11,6 +11,9 @@ from services.db import Database, upgrade
 from services.settings import Settings
 from tests.servers import Given, Postgres, Redis, pairs
 
+GIVEN = {name: os.environ.pop(name, None) for name in ("HUSAI_DATABASE_URL", "HUSAI_BROKER_URL")}
+"""Servers to test with; taken out of the environment, so that no embedded service finds them."""
+
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,7 +41,7 @@ def database(settings: Settings) -> Database:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | Given]:
     """A PostgreSQL server of this test process, or the one that HUSAI_DATABASE_URL names; both `create` databases."""
-    given = os.environ.get("HUSAI_DATABASE_URL")
+    given = GIVEN["HUSAI_DATABASE_URL"]
     with Given(given) if given else Postgres(tmp_path_factory.mktemp("postgres"), pairs()[0]) as server:
         yield server
 
@@ -46,7 +49,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | Gi
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server of this test process, or the one that HUSAI_BROKER_URL names."""
-    if given := os.environ.get("HUSAI_BROKER_URL"):
+    if given := GIVEN["HUSAI_BROKER_URL"]:
         yield given
         return
     with Redis(tmp_path_factory.mktemp("redis"), pairs()[0]) as server:

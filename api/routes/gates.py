@@ -26,7 +26,7 @@ from api.http import (
 from api.routes.jobs import submit_for
 from api.waiting import DECISIONS
 from husai_core.release import policy as policies
-from services import decisions, tables
+from services import decisions, jobs, tables
 from services.accounts import Principal
 from services.jobs import Submission
 from services.problems import Problem, not_found
@@ -234,6 +234,7 @@ def list_decisions(
     response: Response,
     context: Ctx,
     principal: Reader,
+    job: Annotated[schemas.JobId | None, Query(description="only what this job decided")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Decisions:
@@ -241,6 +242,8 @@ def list_decisions(
     row = tables.Decision
     with context.database.read() as session:
         query = select(row).where(visible.executions(context, principal, row.execution_id))
+        if job is not None:
+            query = query.where(row.execution_id == jobs.get(session, principal, job).execution_id)
         rows, following = paging.newest_first(session, query, [row.seq], cursor, limit)
         items = [_decision(context, session, principal, one) for one in rows]
     return schemas.Decisions(items=items, next=paging.link_next(request, response, following))

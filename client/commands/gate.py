@@ -18,6 +18,8 @@ from client.terminal import Terminal
 if TYPE_CHECKING:
     from client.api import Husai
 
+SLACK_SECONDS = 2.0
+"""What a request that is under way when the time is over may still take."""
 app = typer.Typer(help="The release gate: ask for a decision, wait for it, show it.")
 
 Policy = Annotated[str, typer.Option(help="Name of the policy.")]
@@ -30,11 +32,12 @@ def decide(
     evidence: Annotated[
         list[str] | None, typer.Option(help="SHA-256 of a result; may be repeated. [default: all that is known]")
     ] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same job.")] = None,
     json: Json = False,
 ) -> int:
     """Ask a policy about a candidate; wait for the answer with `husai gate wait JOB`."""
     with connect() as husai:
-        show(Terminal(json), husai.decide(candidate, policy=policy, evidence=evidence or []))
+        show(Terminal(json), husai.decide(candidate, policy=policy, evidence=evidence or [], key=key))
     return Exit.OK
 
 
@@ -55,7 +58,10 @@ def wait(
     if (target is None) == (candidate is None):
         raise Usage("name either a job or decision, or --candidate")
     with connect() as husai:
+        if timeout is not None:
+            husai.limit(timeout + SLACK_SECONDS)
         if candidate is not None:
+            husai.candidate(candidate)
             found: Judgement | Job = _latest(husai, candidate, policy, timeout)
         else:
             found = _target(husai, target or "", timeout, terminal)
@@ -99,7 +105,8 @@ def _target(husai: Husai, target: str, timeout: float | None, terminal: Terminal
     gate = gate_of(husai, job)
     if gate is None:
         raise Usage(f"job {target} ({job.kind}) makes no decision")
-    return Judgement.of_job(gate)
+    decision = next(husai.decisions(job=gate.id), None)
+    return Judgement.of_decision(decision) if decision else Judgement.of_job(gate)
 
 
 def gate_of(husai: Husai, job: Job) -> Job | None:

@@ -7,15 +7,20 @@ from typing import Any
 import httpx
 import pytest
 
+from services.db import upgrade
 from tests.api.serving import MAX_UPLOAD, Server, start, stop
 
 SEEDS = itertools.count(1000)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server that most tests share."""
-    running = start(tmp_path_factory.mktemp("home"), HUSAI_MAX_UPLOAD_BYTES=str(MAX_UPLOAD), HUSAI_DEVICE="cpu")
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that most tests share, on a database of either kind."""
+    variables = {"HUSAI_MAX_UPLOAD_BYTES": str(MAX_UPLOAD), "HUSAI_DEVICE": "cpu"}
+    if request.param == "postgres":
+        variables["HUSAI_DATABASE_URL"] = request.getfixturevalue("postgres").create("api")
+        upgrade(variables["HUSAI_DATABASE_URL"])
+    running = start(tmp_path_factory.mktemp("home"), **variables)
     yield running
     stop(running)
 

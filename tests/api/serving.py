@@ -31,10 +31,11 @@ class Server:
     home: Path
     process: subprocess.Popen[bytes]
     started_in_cpu: float
+    database_url: str = ""
 
     @cached_property
     def settings(self) -> Settings:
-        return Settings(home=self.home, database_url="", artifact_url="", device="cpu")
+        return Settings(home=self.home, database_url=self.database_url, artifact_url="", device="cpu")
 
     @cached_property
     def database(self) -> Database:
@@ -102,7 +103,8 @@ def start(home: Path, **environment: str) -> Server:
         except httpx.TransportError:
             time.sleep(0.02)
     used = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return Server(url, home, process, sum(map(int, used)) / os.sysconf("SC_CLK_TCK"))
+    used_seconds = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+    return Server(url, home, process, used_seconds, environment.get("HUSAI_DATABASE_URL", ""))
 
 
 def stop(server: Server) -> None:

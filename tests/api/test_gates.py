@@ -115,6 +115,9 @@ def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: 
     report = bundles.verify(bundle)
     assert (report.ok, report.verdict) == (True, "inconclusive")
     assert ada.get("/v1/decisions?limit=1").json()["items"] == [document]
+    assert ada.get("/v1/decisions", params={"job": job["id"]}).json()["items"] == [document]
+    children = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
+    assert ada.get("/v1/decisions", params={"job": children[0]["id"]}).json()["items"] == []
     eve = server.client(server.make_key("eve", ["read"]))
     assert eve.get(f"/v1/decisions/{document['id']}").json() == document | {"job": None}
     badge = ada.get(f"/v1/gates/strict/badge.svg?subject={candidate}")

@@ -75,11 +75,11 @@ def husai(run: Husai, server: Server, monkeypatch: pytest.MonkeyPatch) -> Husai:
 
 @pytest.fixture(scope="session")
 def trained(server: Server) -> dict[str, str]:
-    """Ids of finished jobs: activations of a small synthetic world, and two SAEs on them."""
+    """Ids of finished jobs, activations of a small synthetic world and two SAEs on them, and the first SAE's digest."""
     with connect(server.home) as service:
         rows = service.submit("train.activations", ACTIVATIONS, labels=["fixture"])
         inputs = {"activations": {"job": rows.id, "output": "activations"}}
         saes = service.submit("train.sae", {"recipe": RECIPE, "seeds": [0, 1]}, inputs=inputs)
         ended = service.wait(saes.id, timeout=200)
         assert ended.state == "succeeded", ended.why
-        return {"activations": rows.id, "sae": saes.id}
+        return {"activations": rows.id, "sae": saes.id, "candidate": ended.outputs["saes"][0]}

@@ -1,6 +1,7 @@
 """A decision from asking to checking it offline, against the real service."""
 
 import json
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,11 +39,15 @@ def test_waiting_for_a_job_a_decision_or_a_candidate_gives_one_answer(
     assert (by_candidate.code, by_candidate.json["id"]) == (Exit.INCONCLUSIVE, decided["decision"])
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert int(suite.get("tests", "0")) == len(done.json["rules"]) > 0
-    assert decided["candidate"] in (tmp_path / "summary.md").read_text()
+    summary = (tmp_path / "summary.md").read_text()
+    assert decided["candidate"] in summary
+    assert decided["decision"] in summary, "how to check it offline"
 
 
 def test_waiting_ends_at_the_timeout_and_refuses_other_jobs(husai: Husai, trained: dict[str, str]) -> None:
-    assert husai("gate", "wait", "--candidate", "0" * 64, "--timeout", "0").code == Exit.TIMEOUT
+    undecided = ["--candidate", trained["candidate"], "--policy", "reference-2026-02"]
+    assert husai("gate", "wait", *undecided, "--timeout", "0").code == Exit.TIMEOUT
+    assert husai("gate", "wait", "--candidate", "0" * 64).code == Exit.USAGE
     done = husai("gate", "wait", trained["sae"])
     assert (done.code, "makes no decision" in done.err) == (Exit.USAGE, True)
     assert husai("gate", "wait", "0" * 24).code == Exit.USAGE
@@ -66,6 +71,20 @@ def test_a_gate_job_without_a_verdict_does_not_count_as_a_fail(
         monkeypatch.setenv("HUSAI_URL", url)
         monkeypatch.setenv("HUSAI_KEY", "husai_x")
         assert run("gate", "wait", JOB["id"]).code == code
+
+
+def test_the_timeout_holds_though_the_service_hangs_or_stays_away(run: Husai, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSAI_KEY", "husai_x")
+    away = reply(503, {"detail": "away"}, Retry_After="1")
+    for answer in (lambda _: time.sleep(4), away):
+        with service(answer) as (url, _):
+            monkeypatch.setenv("HUSAI_URL", url)
+            assert run("gate", "wait", JOB["id"], "--timeout", "0").code == Exit.TIMEOUT
+
+
+def test_asking_twice_with_one_key_gives_one_job(husai: Husai, trained: dict[str, str]) -> None:
+    asked = [husai("gate", "decide", trained["candidate"], "--key", "twice", "--json").json for _ in range(2)]
+    assert asked[0]["id"] == asked[1]["id"]
 
 
 def test_a_decision_is_shown_and_its_bundle_verifies_offline(

@@ -131,14 +131,22 @@ class Keeper:
     def post(self, path: str, key: str | None = None, **body: Any) -> dict[str, Any]:
         """POST through any crash of the API; the Idempotency-Key makes that safe."""
         headers = {"Idempotency-Key": key} if key else {}
-        answer: httpx.Response = self.until(lambda: self.client.post(path, json=body, headers=headers))
+        return self._answer("POST", path, json=body, headers=headers)
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """A service's answer, asked for again while it is away or not ready."""
+
+        def ask() -> httpx.Response | None:
+            found = self.client.request(method, path, **arguments)
+            return None if found.status_code == 503 else found
+
+        answer: httpx.Response = self.until(ask)
         assert answer.status_code < 300, answer.text
-        document: dict[str, Any] = answer.json()
-        return document
+        return dict(answer.json())
 
     def job(self, id: str, wait: float = 0) -> dict[str, Any]:
         """A job's document."""
-        return dict(self.until(lambda: self.client.get(f"/v1/jobs/{id}", params={"wait": wait}).json()))
+        return self._answer("GET", f"/v1/jobs/{id}", params={"wait": wait})
 
     def finished(self, id: str) -> dict[str, Any]:
         """A job's document once it has ended."""
