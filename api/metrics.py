@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from starlette.types import Scope
 
 from services import tables
-from services.db import Database
+from services.db import Database, now
 from services.states import LIVE
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
@@ -48,7 +48,7 @@ class _Stored(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Jobs by state, live executions by queue, live workers, and every counter."""
+        """Jobs by state, live executions by queue, the outbox, the age of heartbeats, and every counter."""
         with self.database.read() as session:
             jobs = GaugeMetricFamily("husai_jobs", "Jobs by state", labels=["state"])
             for state, count in session.execute(select(tables.Job.state, func.count()).group_by(tables.Job.state)):
@@ -62,4 +62,10 @@ class _Stored(Collector):
                 CounterMetricFamily(f"husai_{row.name.replace('.', '_')}", "Counted in the database", value=row.value)
                 for row in session.scalars(select(tables.Counter))
             ]
-        return [jobs, depth, *counters]
+            bells = session.scalar(select(func.count()).select_from(tables.Outbox)) or 0
+            age = GaugeMetricFamily("husai_worker_heartbeat_age_seconds", "Since a worker was seen", labels=["worker"])
+            worker = tables.Worker
+            for id, seconds in session.execute(select(worker.id, now() - worker.seen_at).where(worker.state != "gone")):
+                age.add_metric([id], seconds)
+        outbox = GaugeMetricFamily("husai_outbox_bells", "Doorbells that are still to be rung", value=bells)
+        return [jobs, depth, outbox, age, *counters]

@@ -336,7 +336,8 @@ class Worker(BaseModel):
     queues: list[str]
     device: str
     slots: int
-    state: str
+    running: int = Field(description="attempts that it holds")
+    state: str = Field(description="ready, gone (it said so), or silent: it has not reported itself for a while")
     started_at: Time
     seen_at: Time
 

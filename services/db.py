@@ -27,7 +27,7 @@ log = logging.getLogger("husai.db")
 T = TypeVar("T")
 LOCK = 0x4855534149
 """The advisory lock's number."""
-SILENCE_SECONDS = 5
+SILENCE_SECONDS = 10
 POSTGRES: dict[str, Any] = {
     "pool_pre_ping": True,
     "max_overflow": 35,
@@ -119,6 +119,11 @@ def away(error: Exception) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
+
+
+def complain(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Log that something failed and will be tried again; with a traceback, unless the database is merely away."""
+    logger.warning("%s: %s", what, str(error).splitlines()[0] if str(error) else error, exc_info=not away(error))
 
 
 def clock(session: Session) -> float:

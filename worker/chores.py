@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from services.db import complain
+
 log = logging.getLogger("husai.worker")
 RETRY_SECONDS = 1.0
 Chore = tuple[float, Callable[[], object]]
@@ -25,8 +27,8 @@ class Chores:
                 try:
                     chore()
                     self._due[index] = time.monotonic() + period
-                except Exception:
-                    log.exception("a chore failed; it is tried again")
+                except Exception as error:
+                    complain(log, "a chore failed; it is tried again", error)
                     self._due[index] = time.monotonic() + RETRY_SECONDS
 
     def until(self, over: threading.Event, pause: float = 0.5) -> None:

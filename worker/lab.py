@@ -17,7 +17,7 @@ from kombu.exceptions import ChannelError
 from sqlalchemy import delete
 
 from services import leases
-from services.db import Database, now
+from services.db import Database, complain, now
 from services.settings import Settings
 from services.tables import Worker
 from services.wake import Watch
@@ -103,8 +103,8 @@ class LabWorker:
             return
         try:
             self.host.work(self.host.queues)
-        except Exception:
-            log.exception("the attempt was given up; its lease will run out")
+        except Exception as error:
+            complain(log, "the attempt was given up; its lease will run out", error)
         finally:
             self.slots.release()
 

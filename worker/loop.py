@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from services.db import Database
+from services.db import Database, complain
 from services.settings import Settings
 from services.wake import Watch
 from worker.chores import Chores
@@ -47,8 +47,8 @@ class LocalWorker:
             heard = self.rings
             try:
                 self.host.work(queues)
-            except Exception:
-                log.exception("the attempt was given up; its lease will run out")
+            except Exception as error:
+                complain(log, "the attempt was given up; its lease will run out", error)
                 time.sleep(1)
             with self.doorbell:
                 self.doorbell.wait_for(lambda heard=heard: self.rings != heard, SWEEP_SECONDS)  # type: ignore[misc]

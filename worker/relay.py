@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import delete, func, select
 
-from services.db import Database
+from services.db import Database, complain
 from services.failpoints import failpoint
 from services.states import State
 from services.tables import Execution, Outbox
@@ -59,8 +59,8 @@ class Relay:
                     pending = True
                     self.forward()
                     pending = False
-            except Exception:
-                log.exception("a bell could not be rung; it is tried again")
+            except Exception as error:
+                complain(log, "a bell could not be rung; it is tried again", error)
                 over.wait(0.5)
         watch.close()
 

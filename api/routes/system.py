@@ -15,7 +15,7 @@ from api.http import reply
 from husai_core.kinds.base import QUEUES
 from services import tables
 from services.db import at_head, now
-from services.states import LIVE
+from services.states import LIVE, State
 
 router = APIRouter(tags=["system"])
 root = APIRouter(tags=["system"])
@@ -46,15 +46,24 @@ def _depths(session: Session, owner_id: str | None = None) -> dict[str, dict[str
 @router.get("/workers")
 def workers(context: Ctx, principal: Reader) -> schemas.Workers:
     """Worker processes, the one that was seen last first."""
-    row = tables.Worker
+    row, execution = tables.Worker, tables.Execution
+    held = (
+        select(func.count())
+        .where(execution.worker_id == row.id, execution.state == State.RUNNING)
+        .correlate(row)
+        .scalar_subquery()
+    )
+    silent = row.seen_at < now() - SILENT_SECONDS
+    query = select(row, held, silent).order_by(row.seen_at.desc(), row.id).limit(200)
     with context.database.read() as session:
-        rows = session.scalars(select(row).order_by(row.seen_at.desc(), row.id).limit(200)).all()
+        rows = session.execute(query).tuples().all()
     items = [
         schemas.Worker(
             id=one.id, host=one.host, pid=one.pid, queues=one.queues, device=one.device, slots=one.slots,
-            state=one.state, started_at=views.rfc3339(one.started_at), seen_at=views.rfc3339(one.seen_at),
+            running=running, state="silent" if lost and one.state != "gone" else one.state,
+            started_at=views.rfc3339(one.started_at), seen_at=views.rfc3339(one.seen_at),
         )
-        for one in rows
+        for one, running, lost in rows
     ]  # fmt: skip
     return schemas.Workers(items=items)
 

@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+from sqlalchemy import delete
 
 from api import openapi
+from services.db import clock
+from services.tables import Worker
 from tests.api.serving import ROOT, Server, slug, start, stop
 
 HEAVY = ("torch", "scipy", "numpy", "transformer_lens", "transformers")
@@ -92,6 +95,15 @@ def test_queue_and_workers(server: Server, submit):
     assert queue["mine"]["train"] == {"queued": 1}
     assert queue["queues"]["train"]["queued"] >= 1
     assert cara.get("/v1/workers").json()["items"] == []
+    with server.database.write() as session:
+        for name, seen_at in (("here", clock(session)), ("lost", 0.0)):
+            session.add(Worker(id=name, boot_id="b", host="h", pid=1, queues=["train"], device="cpu", slots=1,
+                               started_at=0.0, seen_at=seen_at, state="ready"))  # fmt: skip
+    found = {one["id"]: (one["state"], one["running"]) for one in cara.get("/v1/workers").json()["items"]}
+    assert found == {"here": ("ready", 0), "lost": ("silent", 0)}
+    assert 'husai_worker_heartbeat_age_seconds{worker="here"}' in cara.get("/metrics").text
+    with server.database.write() as session:
+        session.execute(delete(Worker))
 
 
 def test_a_fresh_home_is_ready_soon_and_memory_stays_small(tmp_path):

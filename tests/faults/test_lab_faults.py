@@ -40,6 +40,7 @@ def test_whoever_dies_while_a_process_stands_at_a_point_nothing_changes(
     service.arm(point, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(pass_by, service, undisturbed, point, f"{point}-{victim}")
+        service.until(lambda: point not in service.armed_points())
         stopped = service.until(service.stopped)
         service.kill(victim)
         service.until(lambda: all(server.alive for server in service.servers.values()))
