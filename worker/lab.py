@@ -66,6 +66,7 @@ class LabWorker:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT and until the running attempts have ended; returns the exit status."""
+        (self.settings.root / "alive").unlink(missing_ok=True)
         signals.worker_shutting_down.connect(self._stop, weak=False)
         threads = [threading.Thread(target=Chores(self._chores()).until, args=(self.host.drain,), name="chores")]
         if CONTROL in self.host.queues:
