@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -140,14 +141,19 @@ def upgrade(url: str) -> None:
 
 def at_head(database: Database) -> bool:
     """True when the schema is at the newest migration."""
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(alembic_config(database.url)).get_current_head()
     with database.read() as session:
         try:
-            return bool(session.scalar(text("SELECT version_num FROM alembic_version")) == head)
+            return bool(session.scalar(text("SELECT version_num FROM alembic_version")) == _head())
         except (OperationalError, ProgrammingError):
             return False
+
+
+@cache
+def _head() -> str | None:
+    """The newest migration."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(alembic_config("")).get_current_head()
 
 
 def await_schema(database: Database, seconds: float = 60) -> None:

@@ -23,6 +23,7 @@ from services.tables import Worker
 from services.wake import Watch
 from worker.chores import Chore, Chores
 from worker.host import CONTROL, WORK_QUEUES, Host
+from worker.pool import PromptPool
 from worker.relay import Relay
 
 log = logging.getLogger("husai.worker")
@@ -81,7 +82,7 @@ class LabWorker:
         for thread in threads:
             thread.start()
         worker: Any = self.app.Worker(
-            pool="threads", concurrency=self.host.slots, queues=self.host.queues, hostname=f"{self.host.boot_id}@%h",
+            pool=PromptPool, concurrency=self.host.slots, queues=self.host.queues, hostname=f"{self.host.boot_id}@%h",
             without_gossip=True, without_mingle=True, without_heartbeat=True, loglevel="WARNING", quiet=True,
         )  # fmt: skip
         worker.start()

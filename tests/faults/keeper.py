@@ -150,7 +150,7 @@ class Keeper:
 
     def finished(self, id: str) -> dict[str, Any]:
         """A job's document once it has ended."""
-        return dict(self.until(lambda: (job := self.job(id))["finished_at"] and job))
+        return dict(self.until(lambda: (job := self.job(id, wait=5))["finished_at"] and job))
 
     def holder(self) -> subprocess.Popen[bytes]:
         """The worker process that holds the one attempt that runs."""
