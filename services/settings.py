@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="what `device: auto` resolves to")
     slots: int = Field(default=0, ge=0, description="jobs run at once by one worker; 0 chooses from the device")
     threads: int = Field(default=0, ge=0, description="CPU threads of one job; 0 means cores divided by slots")
+    warm: str = Field(
+        default="full",
+        pattern="^(full|light|none)$",
+        description="what workers import ahead of jobs: `light` leaves the language-model library out, `none` everything",
+    )
     lease_seconds: float = Field(default=60, gt=0, description="time after which a silent worker has lost its job")
     poll_seconds: float = Field(default=0.025, gt=0, description="how often an idle worker looks for work")
     max_attempts: int = Field(default=3, ge=1, description="tries of one execution after lost workers")

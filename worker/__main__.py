@@ -28,7 +28,7 @@ def main() -> int:
     except BlockingIOError:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
-    nursery.open_()
+    nursery.open_(settings.warm)
     database = Database(settings.database)
     await_schema(database)
     if settings.lab:

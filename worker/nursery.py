@@ -14,9 +14,11 @@ CHILD_ENVIRONMENT = {
 _warm = threading.Event()
 
 
-def open_() -> None:
+def open_(warm: str) -> None:
     """Start the forkserver and let it import; returns at once. Nothing may have been computed before."""
     os.environ |= CHILD_ENVIRONMENT
+    if warm == "none":
+        return
     get_context("forkserver").set_forkserver_preload(["worker.warm"])
     forkserver.ensure_running()
     threading.Thread(target=_wait_until_warm, name="nursery", daemon=True).start()

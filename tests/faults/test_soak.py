@@ -29,7 +29,7 @@ POINTS = [point for point in failpoints() if point not in NEED]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    settings = {"HUSAI_LEASE_SECONDS": "5", "HUSAI_MAX_ATTEMPTS": "1000"}
+    settings = {"HUSAI_LEASE_SECONDS": "5", "HUSAI_MAX_ATTEMPTS": "1000", "HUSAI_WARM": "none"}
     with Lab(tmp_path_factory.mktemp("lab") / "home", pairs()[0], **settings) as lab:
         yield lab
 
