@@ -1,10 +1,9 @@
 """What endpoints ask for: the application's context, and a caller whose key has the scope they need."""
 
 import hashlib
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
@@ -41,12 +40,11 @@ class Context:
     mac_key: bytes = b""
     decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
     _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)
-    _writer: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A write transaction. SQLite has one writer, so threads queue here rather than poll its lock."""
-        with self._writer if self.database.sqlite else nullcontext(), self.database.write() as session:
+        """A write transaction."""
+        with self.database.write() as session:
             yield session
         failpoint("api.committed")
 

@@ -19,7 +19,7 @@ from services.tables import Decision, Event
 log = logging.getLogger("husai.api")
 
 DECISIONS = "decisions"
-OVERLAP = 256
+OVERLAP = 1024
 T = TypeVar("T")
 
 

@@ -36,6 +36,7 @@ def serve() -> None:
     from services.settings import load
     from worker.lab import create_app
     from worker.nursery import CHILD_ENVIRONMENT
+    from worker.pool import PromptPool
 
     os.environ |= CHILD_ENVIRONMENT
     get_context("forkserver").set_forkserver_preload(["worker.warm", __name__])
@@ -43,21 +44,7 @@ def serve() -> None:
     app = create_app(load())
     app.task(name=TASK)(run)
     worker: Any = app.Worker(
-        pool=prompt_pool(), concurrency=1, queues=[QUEUE], without_gossip=True, without_mingle=True,
+        pool=PromptPool, concurrency=1, queues=[QUEUE], without_gossip=True, without_mingle=True,
         without_heartbeat=True, loglevel="WARNING", quiet=True,
     )  # fmt: skip
     worker.start()
-
-
-def prompt_pool() -> type:
-    """Celery's pool of threads, as fast as it can be: by itself, its loop sees up to a second late that one is free."""
-    from celery.concurrency.thread import TaskPool
-    from kombu.asynchronous import get_event_loop
-
-    class Pool(TaskPool):
-        def on_apply(self, *arguments: Any, **named: Any) -> Any:
-            result = super().on_apply(*arguments, **named)
-            result.f.add_done_callback(lambda _: (hub := get_event_loop()) and hub.call_soon(bool))
-            return result
-
-    return Pool

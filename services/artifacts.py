@@ -7,10 +7,9 @@ artifact's. Equal files give equal artifacts, whoever makes them.
 import hashlib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,6 +32,10 @@ class Stored:
     sha256: str
     type: ArtifactType
     size: int
+
+
+def _idle() -> None:
+    """What is done between two pieces of a file if nobody asks for anything."""
 
 
 class Store:
@@ -78,12 +81,12 @@ class Store:
                 file.write(data)
         return digest
 
-    def put_file(self, source: Path, digest: str | None = None) -> str:
-        """Store a file's content; `digest` saves hashing it again."""
+    def put_file(self, source: Path, digest: str | None = None, tick: Callable[[], None] = _idle) -> str:
+        """Store a file's content; `digest` saves hashing it again, `tick` is called for every piece."""
         digest = digest or file_sha256(source)
         if not self.exists(digest):
             with source.open("rb") as data, self._writing(digest) as file:
-                shutil.copyfileobj(data, file, 1 << 20)
+                _copy(data, file, tick)
         return digest
 
     @contextmanager
@@ -91,8 +94,13 @@ class Store:
         """A file that becomes the blob `digest` when it is closed: written, synced, renamed."""
         final = self.path(digest)
         if not self.is_local:
-            with self.fs.open(final, "wb") as remote:
-                yield remote
+            try:
+                with self.fs.open(final, "wb") as remote:
+                    yield remote
+            except BaseException:  # closing published what was written so far
+                with suppress(OSError):
+                    self.fs.rm(final)
+                raise
             return
         temporary = Path(self.root, "tmp", uuid.uuid4().hex)
         for folder in (temporary.parent, Path(final).parent):
@@ -104,6 +112,12 @@ class Store:
         failpoint("blob.written")
         temporary.rename(final)
         failpoint("blob.renamed")
+
+
+def _copy(data: BinaryIO, file: BinaryIO, tick: Callable[[], None]) -> None:
+    while piece := data.read(1 << 22):
+        file.write(piece)
+        tick()
 
 
 def file_sha256(path: Path) -> str:
@@ -122,10 +136,11 @@ def index_tree(type: ArtifactType, directory: Path) -> dict[str, Any]:
     return {"type": type, "files": files}
 
 
-def store_tree(store: Store, index: dict[str, Any], directory: Path) -> Stored:
-    """Store every file of an indexed directory, then the index."""
+def store_tree(store: Store, index: dict[str, Any], directory: Path, tick: Callable[[], None] = _idle) -> Stored:
+    """Store every file of an indexed directory, then the index; `tick` is called again and again meanwhile."""
     for name, entry in index["files"].items():
-        store.put_file(directory / name, entry["sha256"])
+        tick()
+        store.put_file(directory / name, entry["sha256"], tick)
     return store_index(store, index)
 
 
@@ -153,15 +168,22 @@ def read_json(store: Store, digest: str, name: str) -> Any:
     return json.loads(store.read(read_index(store, digest)["files"][name]["sha256"]))
 
 
-def materialise(store: Store, digest: str, directory: Path) -> None:
+def read_files(store: Store, digest: str) -> dict[str, bytes]:
+    """All files of a small artifact."""
+    return {name: store.read(entry["sha256"]) for name, entry in read_index(store, digest)["files"].items()}
+
+
+def materialise(store: Store, digest: str, directory: Path, tick: Callable[[], None] = _idle) -> None:
     """Lay an artifact's files out in a directory: links on a local store, copies from a remote one."""
     for name, entry in read_index(store, digest)["files"].items():
+        tick()
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if store.is_local:
             target.symlink_to(store.path(entry["sha256"]))
         else:
-            store.fs.get_file(store.path(entry["sha256"]), str(target))
+            with store.open(entry["sha256"]) as data, target.open("wb") as file:
+                _copy(data, file, tick)
 
 
 def register(session: Session, stored: Stored, owner_id: str, execution_id: str | None = None) -> ArtifactRow:

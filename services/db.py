@@ -8,9 +8,10 @@ stopped process holds up nobody for long.
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,11 +29,19 @@ log = logging.getLogger("husai.db")
 T = TypeVar("T")
 LOCK = 0x4855534149
 """The advisory lock's number."""
-SILENCE_SECONDS = 10
+SILENCE_SECONDS = 5
 POSTGRES: dict[str, Any] = {
     "pool_pre_ping": True,
     "max_overflow": 35,
-    "connect_args": {"application_name": "husai", "connect_timeout": 5},
+    "isolation_level": "READ COMMITTED",
+    "connect_args": {
+        "application_name": "husai",
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    },
 }
 SQLITE: dict[str, Any] = {"connect_args": {"timeout": 60, "check_same_thread": False}}
 
@@ -73,14 +82,18 @@ class Database:
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._alone = self.engine.execution_options(husai_write="alone")
         self._shared = self.engine.execution_options(husai_write="shared")
+        self._turn = threading.Lock()
 
     @contextmanager
     def write(self, *, shared: bool = False) -> Iterator[Session]:
         """A transaction that may write; committed at the end, rolled back on an exception.
 
-        `shared` ones run beside each other on Postgres; each must lock the rows that it changes.
+        `shared` ones run beside each other on Postgres; each must lock the rows that it changes. The others of one
+        process queue here, so that it holds up the rest for one turn at most if it is stopped. None may wait for
+        anything but the database.
         """
-        with Session(self._shared if shared else self._alone, expire_on_commit=False) as session, session.begin():
+        engine, turn = (self._shared, nullcontext()) if shared else (self._alone, self._turn)
+        with turn, Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -140,12 +153,20 @@ def upgrade(url: str) -> None:
 
 
 def at_head(database: Database) -> bool:
-    """True when the schema is at the newest migration."""
+    """True when the schema is at the newest migration.
+
+    Raises:
+        DBAPIError: Postgres does not answer.
+    """
     with database.read() as session:
         try:
             return bool(session.scalar(text("SELECT version_num FROM alembic_version")) == _head())
-        except (OperationalError, ProgrammingError):
+        except ProgrammingError:
             return False
+        except OperationalError:
+            if database.sqlite:
+                return False
+            raise
 
 
 @cache
@@ -162,14 +183,17 @@ def await_schema(database: Database, seconds: float = 60) -> None:
     Raises:
         SystemExit: with status 5, after `seconds`.
     """
-    deadline = time.monotonic() + seconds
-    while not at_head(database):
-        if time.monotonic() > deadline:
-            print(
-                "husai: the database does not have this version's schema: run `python -m migrations`", file=sys.stderr
-            )
-            sys.exit(5)
+    deadline, why = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        try:
+            if at_head(database):
+                return
+            why = "the database does not have this version's schema: run `python -m migrations`"
+        except DBAPIError as error:
+            why = f"the database does not answer: {str(error.orig).splitlines()[0]}"
         time.sleep(0.1)
+    print(f"husai: {why}", file=sys.stderr)
+    sys.exit(5)
 
 
 def alembic_config(url: str) -> "Config":

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from husai_core.release import bundle as bundles
 from services.accounts import private_file
-from services.artifacts import Store, Stored, materialise, read_json
+from services.artifacts import Store, read_json
 from services.db import now
 from services.ids import new_id
 from services.problems import not_found
@@ -40,22 +40,21 @@ def signing_key(settings: Settings) -> Signer:
     return key
 
 
-def record(
-    session: Session, store: Store, signer: Signer | None, execution: Execution, outputs: dict[str, list[Stored]]
-) -> None:
-    """Sign and chain the decision among an execution's outputs, if there is one.
+def record(session: Session, signer: Signer | None, execution: Execution, files: dict[str, bytes]) -> None:
+    """Sign and chain the decision that an execution made, if these are its files.
 
     Raises:
         ValueError: there is one, and no key to sign it with.
     """
-    if "decision" not in outputs:
+    if not files:
         return
     if signer is None:
         raise ValueError("this worker has no key to sign decisions with")
     last = session.scalar(select(Decision).order_by(Decision.seq.desc()).limit(1).with_for_update())
     seq, previous = (last.seq + 1, last.chain) if last else (1, bundles.GENESIS)
     with tempfile.TemporaryDirectory() as folder:
-        materialise(store, outputs["decision"][0].sha256, Path(folder))
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
         sealed = bundles.seal(Path(folder), signer, bundles.Chain(seq=seq, previous=previous))
     session.add(
         Decision(

@@ -32,6 +32,11 @@ class InputFailed(Exception):
 
 def advance(session: Session, job: Job) -> None:
     """Bind a waiting job to an execution if all its inputs exist by now."""
+    if job.kind not in kinds.names():
+        detail = f"The worker that ended its inputs is of a version without {job.kind}; retry when all are updated."
+        move_job(session, job, State.FAILED, "error.version", detail)
+        settle(session, job)
+        return
     try:
         inputs = resolve(session, job)
     except InputFailed as failure:

@@ -5,22 +5,23 @@ The attempt number is the fence: every write names it, and one that comes from a
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from husai_core import kinds
 from services import decisions, events, flow
-from services.artifacts import Store, Stored, read_json, register
+from services.artifacts import Store, Stored, read_files, read_json, register
 from services.db import clock, now
 from services.failpoints import failpoint
 from services.states import LIVE, State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
 log = logging.getLogger("husai.leases")
+CONTROL = "control"
 Holding = Literal["held", "cancel", "lost"]
 
 
@@ -46,18 +47,18 @@ def claim(
     """Take the next execution of these queues: by priority, then the owner with the fewest running, then age."""
     other = aliased(Execution)
     running = (
-        select(func.count())
-        .where(other.owner_id == Execution.owner_id, other.state == State.RUNNING)
-        .correlate(Execution)
-        .scalar_subquery()
+        select(other.owner_id, func.count().label("count"))
+        .where(other.state == State.RUNNING)
+        .group_by(other.owner_id)
+        .subquery()
     )
     query = (
         select(Execution)
-        .where(Execution.state == State.QUEUED, Execution.queue.in_(queues), Execution.device.in_(devices))
-        .where(Execution.kind.in_(kinds.names()))
-        .order_by(Execution.priority, running, Execution.id)
+        .outerjoin(running, running.c.owner_id == Execution.owner_id)
+        .where(*_claimable(queues, devices))
+        .order_by(Execution.priority, func.coalesce(running.c.count, 0), Execution.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=Execution)
     )
     execution = session.scalar(query)
     if execution is None:
@@ -90,8 +91,14 @@ def _rename(session: Session, execution: Execution, lead: Job) -> None:
 
 def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
     """The execution that these queues have held longest, if any is queued."""
-    query = select(func.min(Execution.id)).where(Execution.state == State.QUEUED, Execution.queue.in_(queues))
-    return session.scalar(query.where(Execution.device.in_(devices)))
+    return session.scalar(select(func.min(Execution.id)).where(*_claimable(queues, devices)))
+
+
+def _claimable(queues: Sequence[str], devices: Sequence[str]) -> list[ColumnElement[bool]]:
+    """Queued work of these queues, of kinds that are known here, for these devices; a summary runs on any."""
+    device = or_(Execution.device.in_(devices), Execution.queue == CONTROL)
+    kind = Execution.kind.in_(kinds.names())
+    return [Execution.state == State.QUEUED, Execution.queue.in_(queues), kind, device]
 
 
 def renew(session: Session, execution_id: str, attempt: int, lease: float) -> Holding:
@@ -147,10 +154,21 @@ def checkpointed(session: Session, execution_id: str, attempt: int, checkpoint: 
 
 @dataclass(frozen=True)
 class Success:
-    """What a finished attempt made: its result, and its artifacts by output name."""
+    """What a finished attempt made: its result, its artifacts by output name, the facts about each SAE among them by
+    digest, and the files of its decision, if there is one."""
 
     result: dict[str, Any]
     outputs: dict[str, list[Stored]]
+    facts: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, bytes] = field(default_factory=dict)
+
+
+def success(store: Store, result: dict[str, Any], outputs: dict[str, list[Stored]]) -> Success:
+    """A finished attempt with what its recording needs of the store, which no transaction may wait for."""
+    made = [one for many in outputs.values() for one in many]
+    facts = {one.sha256: read_json(store, one.sha256, "cfg.json") for one in made if one.type == "sae"}
+    decided = [one.sha256 for one in outputs.get("decision", [])]
+    return Success(result, outputs, facts, read_files(store, decided[0]) if decided else {})
 
 
 @dataclass(frozen=True)
@@ -166,27 +184,32 @@ def finish(
     session: Session,
     execution_id: str,
     attempt: int,
-    store: Store,
     signer: "decisions.Signer | None",
     end: Success | Failure,
 ) -> bool:
-    """End an execution, once, with all that follows from it; False when the attempt is no longer held."""
+    """End an execution, once, with all that follows from it; False when the attempt is no longer held.
+
+    An attempt that has ended in this way already, since the answer was lost, is not ended again.
+    """
+    outcome = "succeeded" if isinstance(end, Success) else end.reason
+    if session.scalar(select(Attempt.outcome).filter_by(execution_id=execution_id, number=attempt)) == outcome:
+        return True
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
-    flow.end_attempt(session, execution, "succeeded" if isinstance(end, Success) else end.reason)
+    flow.end_attempt(session, execution, outcome)
     if isinstance(end, Failure):
         flow.move(session, execution, end.state, end.reason, end.detail)
     else:
-        _record(session, store, execution, end)
-        decisions.record(session, store, signer, execution, end.outputs)
+        _record(session, execution, end)
+        decisions.record(session, signer, execution, end.decision)
         flow.move(session, execution, State.SUCCEEDED)
     session.flush()
     failpoint("finish.before_commit")
     return True
 
 
-def _record(session: Session, store: Store, execution: Execution, end: Success) -> None:
+def _record(session: Session, execution: Execution, end: Success) -> None:
     session.add(Result(execution_id=execution.id, result=end.result))
     for name, stored in end.outputs.items():
         for position, artifact in enumerate(stored):
@@ -196,8 +219,7 @@ def _record(session: Session, store: Store, execution: Execution, end: Success) 
     saes = [one.sha256 for many in end.outputs.values() for one in many if one.type == "sae"]
     for sha256 in saes:
         if session.get(Candidate, sha256) is None:
-            facts = read_json(store, sha256, "cfg.json")
-            siblings = [other for other in saes if other != sha256]
+            siblings, facts = [other for other in saes if other != sha256], end.facts[sha256]
             session.add(
                 Candidate(sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=now())
             )
@@ -227,9 +249,11 @@ def give_up(session: Session, execution_id: str, attempt: int, max_attempts: int
     return True
 
 
-def reap(session: Session, max_attempts: int, worker_id: str = "", boot_id: str = "") -> int:
+def reap(
+    session: Session, max_attempts: int, worker_id: str = "", boot_id: str = "", *, expired_too: bool = True
+) -> int:
     """Take back executions whose lease ran out, and those of an earlier boot of the named worker; returns how many."""
-    expired = Execution.lease_until < now()
+    expired = and_(Execution.lease_until < now(), true() if expired_too else false())
     earlier = (Execution.worker_id == worker_id) & (Execution.boot_id != boot_id)
     query = select(Execution).where(Execution.state == State.RUNNING, or_(expired, earlier))
     lost = list(session.scalars(query.order_by(Execution.id).with_for_update(skip_locked=True)))

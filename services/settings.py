@@ -8,10 +8,13 @@ import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 PREFIX = "HUSAI_"
 
@@ -71,6 +74,31 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then files."""
         return init_settings, env_settings, _Files(settings_cls)
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, url: str) -> str:
+        if not url:
+            return url
+        try:
+            driver = make_url(url).get_dialect().driver if url.startswith(("sqlite", "postgresql")) else ""
+        except (SQLAlchemyError, ValueError):
+            driver = ""
+        if driver not in ("pysqlite", "psycopg"):
+            raise ValueError("not the address of a database, such as postgresql://husai@localhost/husai")
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            fit = not url or (parts.scheme in ("redis", "rediss") and parts.port != 0 and parts.path[1:].isdecimal())
+        except ValueError:
+            fit = False
+        if not fit:
+            raise ValueError("not the address of a Redis database, such as redis://localhost:6379/0")
+        return url
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

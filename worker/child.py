@@ -4,6 +4,7 @@ database. It leads a process group and kills it when the supervisor is gone.
 
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -60,7 +61,7 @@ class Talk(threading.Thread):
     def send(self, type: str, **data: Any) -> None:
         """Send one message; a closed pipe ends the process from the listening thread."""
         with self.lock:
-            self.pipe.send_bytes(json.dumps({"type": type, **data}).encode())
+            self.pipe.send_bytes(json.dumps({"type": type, **data}, allow_nan=False).encode())
 
     def run(self) -> None:
         """Listen; when the supervisor is gone, end the whole process group."""
@@ -91,9 +92,10 @@ class ChildJob:
             self._talk.send("progress", done=done, total=total, unit=unit)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Report one point of the live curves, at most five times a second."""
+        """Report one point of the live curves, at most five times a second; a figure that is not finite is null."""
         if self._due("metrics"):
-            self._talk.send("metrics", step=step, values=dict(values))
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self._talk.send("metrics", step=step, values=finite)
 
     def log(self, line: str) -> None:
         """Write one line to the job's log."""

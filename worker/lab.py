@@ -8,7 +8,7 @@ look for work by themselves.
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -18,11 +18,12 @@ from sqlalchemy import delete
 
 from services import leases
 from services.db import Database, complain, now
+from services.leases import CONTROL
 from services.settings import Settings
 from services.tables import Worker
 from services.wake import Watch
 from worker.chores import Chore, Chores
-from worker.host import CONTROL, WORK_QUEUES, Host
+from worker.host import REAP_SECONDS, WORK_QUEUES, Host
 from worker.pool import PromptPool
 from worker.relay import Relay
 
@@ -69,27 +70,36 @@ class LabWorker:
         """Serve until SIGTERM or SIGINT and until the running attempts have ended; returns the exit status."""
         (self.settings.root / "alive").unlink(missing_ok=True)
         signals.worker_shutting_down.connect(self._stop, weak=False)
-        threads = [threading.Thread(target=Chores(self._chores()).until, args=(self.host.drain,), name="chores")]
-        if CONTROL in self.host.queues:
-            relay = Relay(self.database, self._ring, self._waiting)
-            watch = Watch(self.database, self.settings.poll_seconds)
-            threads += [
-                threading.Thread(target=relay.serve, args=(watch, self.host.drain), name="relay"),
-                threading.Thread(
-                    target=Chores([(SWEEP_SECONDS, relay.sweep)]).until, args=(self.host.drain,), name="sweep"
-                ),
-            ]
-        for thread in threads:
-            thread.start()
         worker: Any = self.app.Worker(
             pool=PromptPool, concurrency=self.host.slots, queues=self.host.queues, hostname=f"{self.host.boot_id}@%h",
             without_gossip=True, without_mingle=True, without_heartbeat=True, loglevel="WARNING", quiet=True,
         )  # fmt: skip
-        worker.start()
+        worker._isatty = True  # otherwise SIGHUP would start the process again, without an end to what it runs
+        threads = self._threads()
+        for thread in threads:
+            thread.start()
+        try:
+            worker.start()
+        finally:
+            self.host.drain.set()
         for thread in threads:
             thread.join()
         self.host.leave()
         return int(worker.exitcode or 0)
+
+    def _threads(self) -> list[threading.Thread]:
+        """What goes on beside the jobs. Whatever may wait for the broker has a thread of its own."""
+        over = self.host.drain
+        loops: dict[str, Callable[[], object]] = {
+            "chores": lambda: Chores(self._chores()).until(over),
+            "presence": lambda: Chores([(PRESENCE_SECONDS, self._alive)]).until(over),
+        }
+        if CONTROL in self.host.queues:
+            relay = Relay(self.database, self._ring, self._waiting)
+            watch = Watch(self.database, self.settings.poll_seconds)
+            loops["relay"] = lambda: relay.serve(watch, over)
+            loops["sweep"] = lambda: Chores([(SWEEP_SECONDS, relay.sweep)]).until(over)
+        return [threading.Thread(target=loop, name=name) for name, loop in loops.items()]
 
     def _stop(self, **_: Any) -> None:
         """Let the running attempts checkpoint and hand back what they hold; Celery waits for that."""
@@ -113,8 +123,7 @@ class LabWorker:
     def _chores(self) -> list[Chore]:
         control = CONTROL in self.host.queues
         chores: list[Chore] = [
-            (SWEEP_SECONDS if control else math.inf, self.host.reap),
-            (PRESENCE_SECONDS, self._alive),
+            (REAP_SECONDS if control else math.inf, self.host.reap),
             (SWEEP_SECONDS, self._look),
         ]
         return [*chores, (3600, self._forget)] if control else chores

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from services.db import Database, complain
+from services.leases import CONTROL
 from services.settings import Settings
 from services.wake import Watch
 from worker.chores import Chores
-from worker.host import CONTROL, WORK_QUEUES, Host
+from worker.host import REAP_SECONDS, WORK_QUEUES, Host
 from worker.relay import Relay
 
 log = logging.getLogger("husai.worker")
@@ -34,7 +35,7 @@ class LocalWorker:
         ]
         for thread in threads:
             thread.start()
-        chores = Chores([(SWEEP_SECONDS, self.host.reap), (10.0, self.host.present)])
+        chores = Chores([(REAP_SECONDS, self.host.reap), (10.0, self.host.present)])
         self.relay.serve(self.watch, self.drain, chores)
         self._ring(())
         for thread in threads:

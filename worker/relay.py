@@ -15,6 +15,7 @@ from worker.chores import Chores
 
 log = logging.getLogger("husai.worker")
 
+PAGE = 1000
 MOST_BELLS = 32
 """Bells that hang in one queue at most because of the sweep; each wakes a worker that claims until nothing is left."""
 
@@ -38,15 +39,21 @@ class Relay:
 
     def forward(self) -> None:
         """Ring for what is in the outbox now."""
+        while self._page():
+            continue
+
+    def _page(self) -> bool:
+        """Ring for the oldest rows; True when there may be more."""
         with self.database.read() as session:
-            rows = session.execute(select(Outbox.id, Outbox.queue).order_by(Outbox.id)).all()
+            rows = session.execute(select(Outbox.id, Outbox.queue).order_by(Outbox.id).limit(PAGE)).all()
         if not rows:
-            return
+            return False
         self._ring([row.queue for row in rows])
         failpoint("relay.rung")
         with self.database.write(shared=True) as session:
             session.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))
         failpoint("relay.deleted")
+        return len(rows) == PAGE
 
     def serve(self, watch: Watch, over: threading.Event, chores: Chores | None = None) -> None:
         """Ring at once for whatever is committed, until `over`; what could not be rung is tried again."""
@@ -65,7 +72,8 @@ class Relay:
         watch.close()
 
     def sweep(self) -> None:
-        """Ring again where work is queued but fewer bells hang than there is work."""
+        """Ring for what nobody called about, and again where work is queued but fewer bells hang than there is work."""
+        self.forward()
         with self.database.read() as session:
             query = select(Execution.queue, func.count()).where(Execution.state == State.QUEUED)
             queued = dict(session.execute(query.group_by(Execution.queue)).tuples().all())

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from husai_core import kinds
 from services import flow, leases
 from services.artifacts import Store, Stored, materialise, store_tree
-from services.db import Database
+from services.db import Database, away
 from services.decisions import Signer
 from services.failpoints import failpoint
 from services.leases import Claim, Failure, Success
@@ -32,6 +32,8 @@ from worker import child, nursery
 log = logging.getLogger("husai.worker")
 T = TypeVar("T")
 PATIENCE_SECONDS = 900
+MOST_NEWS = 200
+"""Events in one report; readers of the event log look back further than that."""
 TICK = 0.25
 PEEK_SECONDS = 0.5
 FORKSERVER_GONE = 255
@@ -72,21 +74,39 @@ class Supervisor:
         self.started = self.worked = self.renewed = self.peeked = time.monotonic()
         self.draining_since: float | None = None
 
-    def run(self) -> None:
-        """Run the attempt to its end and record it; never raises for what the attempt did."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
+    def run(self) -> bool:
+        """Run the attempt to its end and record it; False when this host could not do its part.
+
+        Raises:
+            DBAPIError: the database stayed away.
+        """
         try:
+            return self._run()
+        except Lost:
+            log.warning("attempt %s of %s was taken over", self.claim.attempt, self.claim.execution_id)
+            return True
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _run(self) -> bool:
+        try:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory.mkdir(parents=True)
             self._finish(self._supervise())
         except Stop as stop:
             self._record(stop.failure)
-        except (OSError, Problem) as error:
+        except (OSError, EOFError, Problem) as error:
             log.exception("the attempt of %s failed outside its process", self.claim.execution_id)
-            self._give_up(f"{type(error).__name__}: {error}".splitlines()[0])
+            self._give_up(_line(error))
+            return False
         except Lost:
-            log.warning("attempt %s of %s was taken over", self.claim.attempt, self.claim.execution_id)
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+        except Exception as error:
+            if away(error):
+                raise
+            log.exception("the attempt of %s cannot be recorded", self.claim.execution_id)
+            self._record(Failure(State.FAILED, "error.record", _line(error)))
+        return True
 
     def _supervise(self) -> dict[str, Any] | None:
         """Start the child and serve it until it has ended; its last word, or None if it drained."""
@@ -146,7 +166,7 @@ class Supervisor:
         return True
 
     def _keep_checkpoint(self, message: dict[str, Any]) -> None:
-        stored = store_tree(self.store, message["index"], Path(message["path"]))
+        stored = store_tree(self.store, message["index"], Path(message["path"]), self._renew)
         holding = self._write(leases.checkpointed, stored)
         failpoint("checkpoint.committed")
         self._check(holding)
@@ -154,11 +174,7 @@ class Supervisor:
     def _watch(self, pipe: Connection) -> None:
         """Everything that time decides: renewal, reports, cancellation, limits, drain."""
         now = time.monotonic()
-        if now - self.renewed > self.settings.lease_seconds / 3:
-            self.renewed = now
-            holding = self._write(leases.renew, self.settings.lease_seconds, shared=True)
-            failpoint("renew.committed")
-            self._check(holding)
+        self._renew()
         if now - self.peeked > PEEK_SECONDS:
             self.peeked = now
             self._report()
@@ -170,9 +186,18 @@ class Supervisor:
         if self.drain.is_set():
             self._drain(pipe, now)
 
+    def _renew(self) -> None:
+        """Prolong the lease when a third of it is over; also called while files are fetched and stored."""
+        now = time.monotonic()
+        if now - self.renewed > self.settings.lease_seconds / 3:
+            self.renewed = now
+            holding = self._write(leases.renew, self.settings.lease_seconds, shared=True)
+            failpoint("renew.committed")
+            self._check(holding)
+
     def _report(self) -> None:
-        progress, news = self.progress, self.news
-        self.progress, self.news = None, []
+        progress, news = self.progress, self.news[:MOST_NEWS]
+        self.progress, self.news = None, self.news[MOST_NEWS:]
         if progress is None and not news:
             holding = self._write(leases.peek, shared=True)
         else:
@@ -195,7 +220,8 @@ class Supervisor:
 
     def _finish(self, end: dict[str, Any] | None) -> None:
         assert end is not None
-        self._report()
+        while self.news or self.progress:
+            self._report()
         if end["type"] == "drained":
             self._write(leases.hand_back)
             failpoint("hand_back.committed")
@@ -206,17 +232,17 @@ class Supervisor:
         else:
             outputs: dict[str, list[Stored]] = {}
             for made in end["outputs"]:
-                stored = store_tree(self.store, made["index"], Path(made["path"]))
+                stored = store_tree(self.store, made["index"], Path(made["path"]), self._renew)
                 outputs.setdefault(made["name"], []).append(stored)
             failpoint("finish.stored")
-            self._record(Success(end["result"], outputs))
+            self._record(leases.success(self.store, end["result"], outputs))
 
     def _give_up(self, why: str) -> None:
         self._write(leases.give_up, self.settings.max_attempts, why)
         failpoint("give_up.committed")
 
     def _record(self, end: Success | Failure) -> None:
-        kept = self._write(leases.finish, self.store, self.signer, end)
+        kept = self._write(leases.finish, self.signer, end)
         failpoint("finish.committed")
         if not kept:
             raise Lost
@@ -233,17 +259,21 @@ class Supervisor:
 
     def _task(self) -> child.Task:
         claim = self.claim
-        inputs: dict[str, list[dict[str, Any]]] = {}
         with self.database.read() as session:
-            for port, digests in claim.inputs.items():
-                rows = [session.get_one(ArtifactRow, digest) for digest in digests]
-                inputs[port] = [
-                    {"digest": row.sha256, "type": row.type, "produced_at": row.created_at,
-                     "path": self._lay_out(f"inputs/{port}/{position}", row.sha256)}
-                    for position, row in enumerate(rows)
-                ]  # fmt: skip
+            rows = {
+                port: [session.get_one(ArtifactRow, digest) for digest in digests]
+                for port, digests in claim.inputs.items()
+            }
             children = session.scalars(select(Job).where(Job.parent_id == claim.execution_id))
             done = {str(job.name): flow.outcome(session, job) for job in children}
+        inputs = {
+            port: [
+                {"digest": row.sha256, "type": row.type, "produced_at": row.created_at,
+                 "path": self._lay_out(f"inputs/{port}/{position}", row.sha256)}
+                for position, row in enumerate(found)
+            ]
+            for port, found in rows.items()
+        }  # fmt: skip
         resume = self._lay_out("resume", claim.resume) if claim.resume else None
         threads = int(claim.environment.get("threads") or self.settings.job_threads)
         return child.Task(
@@ -254,8 +284,12 @@ class Supervisor:
     def _lay_out(self, name: str, digest: str) -> str:
         path = self.directory / name
         path.mkdir(parents=True)
-        materialise(self.store, digest, path)
+        materialise(self.store, digest, path, self._renew)
         return str(path)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def kill_group(process: BaseProcess) -> None:

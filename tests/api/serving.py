@@ -16,7 +16,7 @@ from services import accounts, leases
 from services.artifacts import Store, Stored, index_tree, store_tree
 from services.db import Database
 from services.decisions import signing_key
-from services.leases import Claim, Success
+from services.leases import Claim
 from services.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +76,8 @@ class Server:
     def finish(self, claim: Claim, result: dict[str, Any], outputs: dict[str, list[Stored]] | None = None) -> None:
         with self.database.write() as session:
             signer = signing_key(self.settings)
-            end = Success(result, outputs or {})
-            assert leases.finish(session, claim.execution_id, claim.attempt, self.store, signer, end)
+            end = leases.success(self.store, result, outputs or {})
+            assert leases.finish(session, claim.execution_id, claim.attempt, signer, end)
 
     def stored(self, type: Any, files: dict[str, bytes], folder: Path) -> Stored:
         for name, data in files.items():

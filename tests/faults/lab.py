@@ -60,7 +60,8 @@ class Lab(Keeper):
         """Start servers again, too, but for those that are to stay down."""
         for name, server in self.servers.items():
             if not server.alive and name not in self.down and not self.stopping.is_set():
-                server.start()
+                with suppress(AssertionError):  # killed again before it was up
+                    server.start()
         super()._revive()
 
     def kill(self, victim: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.settings import Settings
-from tests.faults.chains import NEED, chain, disturb, long_run, outcome, submit_rows
+from tests.faults.chains import NEED, RECIPE, chain, disturb, long_run, outcome, submit_rows
 from tests.faults.keeper import failpoints
 from tests.faults.lab import VICTIMS, WORKERS, Lab
 from tests.servers import pairs
@@ -42,7 +42,7 @@ def test_whoever_dies_while_a_process_stands_at_a_point_nothing_changes(
         work = pool.submit(pass_by, service, undisturbed, point, f"{point}-{victim}")
         service.until(lambda: point not in service.armed_points())
         stopped = service.until(service.stopped)
-        service.kill(victim)
+        service.kill(victim if victim != "child" or list(service.supervised()) else "worker")
         service.until(lambda: all(server.alive for server in service.servers.values()))
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
@@ -168,3 +168,26 @@ def test_jobs_run_while_the_broker_stays_away(service: Lab, faultless: dict[str,
     finally:
         service.down.clear()
     service.settled()
+
+
+def test_jobs_outlast_an_artifact_store_that_is_away(service: Lab, faultless: dict[str, Any]) -> None:
+    store, elsewhere = service.home / "artifacts", service.home / "elsewhere"
+    store.rename(elsewhere)
+    store.write_text("not a folder")
+    rows = [submit_rows(service, f"no-store-{number}")["id"] for number in range(3)]
+    service.until(lambda: any(service.job(row)["attempt"] > 1 for row in rows))
+    store.unlink()
+    elsewhere.rename(store)
+    assert [outcome(service.finished(row)) for row in rows] == [faultless["train.activations"]] * 3
+    service.settled()
+
+
+def test_training_that_diverges_says_so(service: Lab) -> None:
+    rows = submit_rows(service, "diverging")
+    spec = {"recipe": {**RECIPE, "lr": 1e30}, "seeds": [0]}
+    inputs = {"activations": {"job": rows["id"], "output": "activations"}}
+    job = service.finished(service.post("/v1/jobs", kind="train.sae", spec=spec, inputs=inputs)["id"])
+    assert (job["state"], job["reason"], job["attempt"]) == ("failed", "error.input", 1)
+    assert "diverged" in job["detail"]
+    events = service.client.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/json"})
+    assert "NaN" not in events.text

@@ -15,7 +15,7 @@ from services import accounts, jobs, leases
 from services.artifacts import Store, Stored, index_tree, store_tree
 from services.db import Database
 from services.jobs import Submission
-from services.leases import Claim, Failure, Success
+from services.leases import Claim, Failure
 from services.problems import Problem
 from services.settings import Settings
 from services.states import LIVE, State
@@ -183,8 +183,12 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _finish(self, claim: Claim, succeed: bool) -> bool:
         with self.database.write() as session:
-            end = Success({"seed": 0}, self._outputs(claim)) if succeed else Failure(State.FAILED, "error.code", "no")
-            return leases.finish(session, claim.execution_id, claim.attempt, self.store, SIGNER, end)
+            end = (
+                leases.success(self.store, {"seed": 0}, self._outputs(claim))
+                if succeed
+                else Failure(State.FAILED, "error.code", "no")
+            )
+            return leases.finish(session, claim.execution_id, claim.attempt, SIGNER, end)
 
     def _outputs(self, claim: Claim) -> dict[str, list[Stored]]:
         if claim.kind != "train.activations":

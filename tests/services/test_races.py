@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError
 
 from services import accounts, events, jobs, leases
 from services.accounts import Principal
-from services.artifacts import Store
 from services.db import Database
 from services.jobs import Submission
 from services.leases import Claim, Failure, Success
@@ -34,7 +33,6 @@ class Crowd:
 
     def __init__(self, settings: Settings, database: Database, principal: Principal) -> None:
         self.settings, self.database, self.principal = settings, database, principal
-        self.store = Store(settings.artifacts)
         self.made: list[str] = []
         self.claims: list[tuple[str, int]] = []
         self.ends: list[str] = []
@@ -88,7 +86,7 @@ class Crowd:
     def finish(self, claim: Claim, chance: random.Random) -> None:
         failed = Failure(State.FAILED, "error.code", "no")
         end = Success({"seed": 0}, {}) if chance.random() < 0.7 else failed
-        if self.write(leases.finish, claim, self.store, SIGNER, end):
+        if self.write(leases.finish, claim, SIGNER, end):
             self.ends.append(claim.execution_id)
 
     def write(self, work: Callable[..., Any], claim: Claim, *arguments: Any, shared: bool = False) -> Any:
@@ -129,7 +127,7 @@ class Crowd:
             self.claim(held, random.Random(0))
             if not held:
                 return
-            self.write(leases.finish, held[0], self.store, SIGNER, Success({"seed": 0}, {}))
+            self.write(leases.finish, held[0], SIGNER, Success({"seed": 0}, {}))
 
 
 @pytest.mark.parametrize("seed", range(3))
