@@ -156,7 +156,8 @@ class Keeper:
         """The worker process that holds the one attempt that runs."""
         with self.database.read() as session:
             id = session.scalars(select(Execution.worker_id).where(Execution.state == "running")).one()
-        return next(self.processes[name] for name in self.commands if str(id).endswith(f":{self.folder(name)}"))
+        workers = [name for name, (module, *_) in self.commands.items() if module == "worker"]
+        return next(self.processes[name] for name in workers if str(id).endswith(f":{self.folder(name)}"))
 
     def supervised(self) -> Iterator[int]:
         """Process ids of all children of attempts: session leaders that these workers started."""
