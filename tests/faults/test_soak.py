@@ -19,7 +19,7 @@ from tests.faults.keeper import failpoints
 from tests.faults.lab import WORKERS, Lab
 from tests.servers import pairs
 
-KILLS = int(os.environ.get("HUSAI_SOAK_KILLS", "12"))
+KILLS = int(os.environ.get("HUSAI_SOAK_KILLS", "5"))
 SEED = int(os.environ.get("HUSAI_SOAK_SEED", "0"))
 STREAMS = 3
 VICTIMS = (*WORKERS, "child", "control", "api", "redis", "postgres")
