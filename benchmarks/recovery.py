@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,19 +56,29 @@ def interrupt(lab: Lab, number: signal.Signals, name: str, alone: bool) -> Recov
     holder.send_signal(number)
     holder.wait()
     ended = time.monotonic() - start
-    lab.until(lambda: lab.job(job["id"])["attempt"] == 2, seconds=300)
-    claimed = time.monotonic() - start
-    lab.until(lambda: progressed(lab, job["id"]), seconds=300)
-    working = time.monotonic() - start
-    other.send_signal(signal.SIGCONT)
-    lab.post(f"/v1/jobs/{job['id']}:cancel")
-    lab.settled()
+    claimed, working = resumed(lab, job["id"], start)
+    settle(lab, job["id"], other)
     return Recovery(ended, claimed, working)
+
+
+def resumed(lab: Lab, job_id: str, start: float) -> tuple[float, float]:
+    """Seconds from `start` until the second attempt is claimed, and until it works."""
+    lab.until(lambda: lab.job(job_id)["attempt"] == 2, seconds=300)
+    claimed = time.monotonic() - start
+    lab.until(lambda: progressed(lab, job_id), seconds=300)
+    return claimed, time.monotonic() - start
+
+
+def settle(lab: Lab, job_id: str, stopped: subprocess.Popen[bytes]) -> None:
+    """Let a stopped worker go on, and end the job."""
+    stopped.send_signal(signal.SIGCONT)
+    lab.post(f"/v1/jobs/{job_id}:cancel")
+    lab.settled()
 
 
 def progressed(lab: Lab, job_id: str) -> bool:
     """Whether the second attempt has reported work."""
-    query = {"type": ["attempt", "progress"], "limit": 1000}
+    query: dict[str, Any] = {"type": ["attempt", "progress"], "limit": 1000}
     answer = lab.client.get(f"/v1/jobs/{job_id}/events", params=query, headers={"Accept": "application/json"})
     types: list[Any] = [event["type"] for event in answer.json()["items"]]
     return types.count("attempt") == 2 and types[-1] == "progress"
@@ -79,13 +90,8 @@ def vanish(lab: Lab, name: str) -> Recovery:
     holder = lab.holder()
     start = time.monotonic()
     holder.send_signal(signal.SIGSTOP)
-    lab.until(lambda: lab.job(job["id"])["attempt"] == 2, seconds=300)
-    claimed = time.monotonic() - start
-    lab.until(lambda: progressed(lab, job["id"]), seconds=300)
-    working = time.monotonic() - start
-    holder.send_signal(signal.SIGCONT)
-    lab.post(f"/v1/jobs/{job['id']}:cancel")
-    lab.settled()
+    claimed, working = resumed(lab, job["id"], start)
+    settle(lab, job["id"], holder)
     return Recovery(0.0, claimed, working)
 
 

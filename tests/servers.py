@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -152,7 +153,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-class Server:
+class Server(ABC):
     """One server process. As a context manager it is started, and in the end stopped and its data removed."""
 
     name: ClassVar[str]
@@ -227,11 +228,13 @@ class Server:
             return self._answers()
         return False
 
+    @abstractmethod
     def _command(self) -> list[str | Path]:
-        raise NotImplementedError
+        """What starts it."""
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it can be used."""
 
 
 class Postgres(Server):
