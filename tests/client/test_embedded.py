@@ -149,7 +149,7 @@ def test_pauses_between_restarts_grow(tmp_path: Path) -> None:
 def test_an_api_that_cannot_start_is_one_line_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUSAI_DEVICE", "abacus")
     with (
-        pytest.raises(Unavailable, match=r"the API did not start: device .*auto\|cpu\|cuda.*api\.log"),
+        pytest.raises(Unavailable, match=r"the API did not start: .*HUSAI_DEVICE: .*auto\|cpu\|cuda.*api\.log"),
         Server(tmp_path / "home", port=0),
     ):
         pass
