@@ -17,8 +17,8 @@ demo: venv ## the whole pipeline on a small model, then its decision on a page
 test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
 
-soak: venv $(VENV)/.servers ## every fault with every victim, then KILLS=1000 seeded kills while jobs run (half an hour or more)
-	OMP_NUM_THREADS=1 HUSAI_EVERY_FAULT=1 HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v tests/faults/test_lab_faults.py tests/faults/test_soak.py
+soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
+	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_EVERY_FAULT=1 HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_faults.py soak.py)
 
 smoke: venv ## the pipeline at its smallest, kept in DIR=folder; fails below its quality floors
 	@test -n "$(DIR)" || { echo "usage: make smoke DIR=folder" >&2; exit 2; }

@@ -1,6 +1,9 @@
 """The same pipeline in both modes gives the same artifacts, digest for digest."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from client.api import Husai
 from client.compare import compare
@@ -9,11 +12,13 @@ from tests.faults.keeper import Keeper
 from tests.faults.lab import Lab
 from tests.servers import Given, Postgres
 
-SPEC = {"preset": "smoke", "as_of": "2026-01-31T12:00:00Z"}
+PRESET = os.environ.get("HUSAI_SAME_PRESET", "smoke")
+SPEC = {"preset": PRESET, "as_of": "2026-01-31T12:00:00Z"}
 TIMED = ("manifest", "decision", "result")
 """Outputs that hold instants, or digests of others that do; they are compared without them."""
 
 
+@pytest.mark.timeout(1800)
 def test_embedded_and_lab_make_the_same(tmp_path: Path, postgres: Postgres | Given, redis_url: str) -> None:
     urls = {"HUSAI_DATABASE_URL": postgres.create("lab"), "HUSAI_BROKER_URL": redis_url}
     with Keeper(tmp_path / "embedded", HUSAI_WARM="full") as embedded:
@@ -28,8 +33,9 @@ def test_embedded_and_lab_make_the_same(tmp_path: Path, postgres: Postgres | Giv
 
 
 def run(service: Keeper) -> tuple[Husai, Job]:
-    """The smoke pipeline to its end, and a client that reads what it made."""
-    job = service.post("/v1/jobs", kind="study.pipeline", spec=SPEC)
-    assert service.finished(job["id"])["state"] == "succeeded"
+    """The pipeline to its end, and a client that reads what it made."""
+    id = service.post("/v1/jobs", kind="study.pipeline", spec=SPEC)["id"]
+    job = service.until(lambda: (job := service.job(id, wait=5))["finished_at"] and job, seconds=900)
+    assert job["state"] == "succeeded"
     husai = Husai(str(service.client.base_url), (service.folder("api") / "key").read_text().strip())
-    return husai, husai.job(job["id"])
+    return husai, husai.job(id)
