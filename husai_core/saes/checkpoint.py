@@ -1,7 +1,7 @@
 """SAE checkpoints: `sae_weights.safetensors` and `cfg.json` as SAELens 6 lays them out.
 
-What SAELens can run, it can load with `SAE.load_from_disk`. TopK transcoders and TopK SAEs without ReLU keep
-architecture names of our own, which SAELens refuses.
+What SAELens can run, it can load with `SAE.load_from_disk`. Everything else keeps an architecture name of our own,
+`husai_*`, which SAELens refuses.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from torch import Tensor
 from husai_core.identity import canonical
 from husai_core.kinds.base import KindError
 from husai_core.saes.recipe import SAERecipe
-from husai_core.saes.sae import SAE
+from husai_core.saes.sae import PARAMETERS, SAE, Architecture, scale_by_decoder_norms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
-PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
-TRANSCODERS = ("transcoder", "husai_topk_transcoder")
-ARCHITECTURES = {
-    "topk": "topk",
-    "standard": "relu",
-    "jumprelu": "jumprelu",
-    "transcoder": "relu",
-    "husai_topk_transcoder": "topk",
-    "husai_signed_topk": "topk",
+SELECTING = ("topk", "switch")
+SIGNED = "husai_signed_topk"
+NAMES: dict[tuple[Architecture, bool], str] = {
+    ("topk", False): "topk",
+    ("relu", False): "standard",
+    ("jumprelu", False): "jumprelu",
+    ("gated", False): "gated",
+    ("switch", False): "husai_switch",
+    ("topk", True): "husai_topk_transcoder",
+    ("relu", True): "transcoder",
+    ("jumprelu", True): "jumprelu_transcoder",
+    ("gated", True): "husai_gated_transcoder",
+    ("switch", True): "husai_switch_transcoder",
 }
+"""The name of an architecture, as an SAE or as a transcoder, in `cfg.json`."""
+ARCHITECTURES = {name: key for key, name in NAMES.items()} | {SIGNED: ("topk", False)}
 
 
 def save(sae: SAE, directory: Path, provenance: Mapping[str, Any]) -> None:
@@ -39,8 +45,7 @@ def save(sae: SAE, directory: Path, provenance: Mapping[str, Any]) -> None:
 
     The bytes depend on nothing but the arguments.
     """
-    names = PARAMETERS if sae.threshold is None else (*PARAMETERS, "threshold")
-    tensors = {name: getattr(sae, name).detach().float().cpu().contiguous() for name in names}
+    tensors = {name: getattr(sae, name).detach().float().cpu().contiguous() for name in PARAMETERS[sae.architecture]}
     save_file(tensors, directory / WEIGHTS)
     (directory / CONFIG).write_bytes(canonical(_config(sae) | {"husai": dict(provenance)}))
 
@@ -57,19 +62,21 @@ def load(directory: Path) -> SAE:
     except (ValueError, SafetensorError) as error:
         raise KindError(f"the checkpoint cannot be read: {error}") from error
     name = _supported(cfg)
+    architecture, transcoder = ARCHITECTURES[name]
     sae = SAE(
-        architecture=ARCHITECTURES[name],  # type: ignore[arg-type]
-        **{parameter: _tensor(tensors, parameter) for parameter in PARAMETERS},
-        threshold=_tensor(tensors, "threshold") if name == "jumprelu" else None,
-        k=cfg.get("k") if ARCHITECTURES[name] == "topk" else None,
+        architecture=architecture,
+        **_parameters(tensors, name),
+        k=cfg.get("k") if architecture in SELECTING else None,
         apply_b_dec_to_input=cfg.get("apply_b_dec_to_input", True),
-        relu_after_topk=name != "husai_signed_topk",
-        transcoder=name in TRANSCODERS,
+        relu_after_topk=name != SIGNED,
+        transcoder=transcoder,
         hook_name=cfg.get("metadata", {}).get("hook_name"),
         provenance=cfg.get("husai", {}),
     )
     check(sae)
-    return _with_unit_norms(sae) if cfg.get("rescale_acts_by_decoder_norm") else sae
+    if cfg.get("rescale_acts_by_decoder_norm"):
+        scale_by_decoder_norms(sae)
+    return sae
 
 
 def recipe(sae: SAE) -> SAERecipe:
@@ -86,19 +93,21 @@ def recipe(sae: SAE) -> SAERecipe:
 def check(sae: SAE) -> None:
     """Raise KindError unless shapes fit together, all weights are finite and k is possible."""
     (d_in, d_sae), d_out = sae.W_enc.shape, sae.W_dec.shape[-1]
-    shapes = {"b_enc": (d_sae,), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
-    if sae.threshold is not None:
-        shapes["threshold"] = (d_sae,)
-    for name, shape in shapes.items():
-        if tuple(getattr(sae, name).shape) != shape:
-            raise KindError(f"{name} has shape {tuple(getattr(sae, name).shape)}, but W_enc asks for {shape}")
+    experts = 1 if sae.W_router is None else sae.W_router.shape[-1]
+    special = {"W_dec": (d_sae, d_out), "b_dec": (d_out,), "W_router": (d_in, experts), "b_router": (d_in,)}
+    for name in PARAMETERS[sae.architecture][1:]:
+        shape, wanted = tuple(getattr(sae, name).shape), special.get(name, (d_sae,))
+        if shape != wanted:
+            raise KindError(f"{name} has shape {shape}, but W_enc asks for {wanted}")
     if d_in != d_out and (sae.apply_b_dec_to_input or not sae.transcoder):
         raise KindError(f"the SAE reads {d_in} dimensions and writes {d_out}")
-    for name in ("W_enc", *shapes):
+    for name in PARAMETERS[sae.architecture]:
         if not torch.isfinite(getattr(sae, name)).all():
             raise KindError(f"{name} contains NaN or infinity")
-    if sae.architecture == "topk" and not (isinstance(sae.k, int) and 1 <= sae.k <= d_sae):
-        raise KindError(f"k = {sae.k} is impossible with {d_sae} latents")
+    if d_sae % experts:
+        raise KindError(f"{d_sae} latents cannot be shared equally by {experts} experts")
+    if sae.architecture in SELECTING and not (isinstance(sae.k, int) and 1 <= sae.k <= d_sae // experts):
+        raise KindError(f"k = {sae.k} is impossible with {d_sae // experts} latents")
 
 
 def _config(sae: SAE) -> dict[str, Any]:
@@ -116,18 +125,14 @@ def _config(sae: SAE) -> dict[str, Any]:
     }
     if sae.transcoder:
         cfg["d_out"] = sae.W_dec.shape[1]
-    return cfg | ({"k": sae.k, "rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {})
+    if sae.architecture in SELECTING:
+        cfg["k"] = sae.k
+    return cfg | ({"rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {})
 
 
 def architecture(sae: SAE) -> str:
     """The architecture that `cfg.json` names."""
-    if sae.architecture == "topk":
-        if sae.transcoder:
-            return "husai_topk_transcoder"
-        return "topk" if sae.relu_after_topk else "husai_signed_topk"
-    if sae.architecture == "jumprelu":
-        return "jumprelu"
-    return "transcoder" if sae.transcoder else "standard"
+    return NAMES[sae.architecture, sae.transcoder] if sae.relu_after_topk else SIGNED
 
 
 def _supported(cfg: Any) -> str:
@@ -144,16 +149,14 @@ def _supported(cfg: Any) -> str:
     return str(name)
 
 
-def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise KindError(f"{WEIGHTS} has no tensor {name}")
-    if tensors[name].ndim != (2 if name.startswith("W") else 1):
-        raise KindError(f"{name} has {tensors[name].ndim} axes")
-    return tensors[name]
-
-
-def _with_unit_norms(sae: SAE) -> SAE:
-    """The same function with unit decoder rows, where SAELens scales pre-activations by the rows' norms."""
-    norms = sae.W_dec.norm(dim=-1)
-    sae.W_enc, sae.b_enc, sae.W_dec = sae.W_enc * norms, sae.b_enc * norms, sae.decoder
-    return sae
+def _parameters(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    """The tensors of the architecture that `cfg.json` names, if the file holds these and no others."""
+    names = PARAMETERS[ARCHITECTURES[name][0]]
+    if missing := [key for key in names if key not in tensors]:
+        raise KindError(f"{WEIGHTS} has no tensor {missing[0]}")
+    if unknown := sorted(tensors.keys() - set(names)):
+        raise KindError(f"{WEIGHTS} has a tensor {unknown[0][:80]!r}, which a {name} SAE does not have")
+    for key in names:
+        if tensors[key].ndim != (2 if key.startswith("W") else 1):
+            raise KindError(f"{key} has {tensors[key].ndim} axes")
+    return {key: tensors[key] for key in names}

@@ -8,27 +8,57 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+Architecture = Literal["topk", "relu", "jumprelu", "gated", "switch"]
+PARAMETERS: dict[Architecture, tuple[str, ...]] = {
+    "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "relu": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
+    "gated": ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec"),
+    "switch": ("W_enc", "b_enc", "W_dec", "b_dec", "W_router", "b_router"),
+}
+"""The tensors of each architecture; the others are None."""
+
 
 @dataclass(kw_only=True)
 class SAE:
     """Weights in the SAELens orientation, for raw activations.
 
+    With u = x - b_dec, or x itself without a pre-bias, and z = u W_enc + b_enc, the latents are
+
+    - topk (Gao et al. 2024, arXiv 2406.04093): the k largest entries of relu(z);
+    - relu: relu(z);
+    - jumprelu (Rajamanoharan et al. 2024, arXiv 2407.14435): relu(z) where z > threshold; BatchTopK and Matryoshka
+      SAEs take this form at inference;
+    - gated (Rajamanoharan et al. 2024, arXiv 2404.16014): relu(u W_enc exp(r_mag) + b_mag) where u W_enc + b_gate > 0;
+    - switch (Mudide et al. 2024, arXiv 2410.08201): the latents are equal consecutive blocks, one per expert; the
+      likeliest expert, of probability p in softmax((x - b_router) W_router), gives p times the k largest entries of
+      relu(z) in its block.
+
     `apply_b_dec_to_input` is true for an SAE with a pre-bias and false for a transcoder. `relu_after_topk` is false
     only for imported TopK SAEs that keep the k largest signed pre-activations.
     """
 
-    architecture: Literal["topk", "relu", "jumprelu"]
+    architecture: Architecture
     W_enc: Tensor
     """[d_in, d_sae]."""
-    b_enc: Tensor
-    """[d_sae]."""
+    b_enc: Tensor | None = None
+    """[d_sae]; all but gated."""
     W_dec: Tensor
     """[d_sae, d_out]; one feature per row."""
     b_dec: Tensor
     """[d_out]."""
     threshold: Tensor | None = None
     """[d_sae]; jumprelu only."""
+    b_gate: Tensor | None = None
+    """[d_sae]; gated only, as the next two."""
+    r_mag: Tensor | None = None
+    b_mag: Tensor | None = None
+    W_router: Tensor | None = None
+    """[d_in, experts]; switch only, as the next."""
+    b_router: Tensor | None = None
+    """[d_in]."""
     k: int | None = None
+    """Active latents per row; topk and switch only."""
     apply_b_dec_to_input: bool = True
     relu_after_topk: bool = True
     transcoder: bool = False
@@ -53,16 +83,18 @@ class SAE:
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents [n, d_sae] of rows [n, d_in]."""
-        x = x - self.b_dec if self.apply_b_dec_to_input else x
-        z = x @ self.W_enc + self.b_enc
-        if self.threshold is not None:
-            return z.relu() * (z > self.threshold)
+        u = x - self.b_dec if self.apply_b_dec_to_input else x
+        if self.architecture == "gated":
+            return self._gated(u @ self.W_enc)
+        z = u @ self.W_enc + _given(self.b_enc)
+        if self.architecture == "jumprelu":
+            return z.relu() * (z > _given(self.threshold))
         if self.architecture == "relu":
             return z.relu()
-        assert self.k is not None
-        values, indices = z.topk(self.k, dim=-1, sorted=False)
-        values = values.relu() if self.relu_after_topk else values
-        return torch.zeros_like(z).scatter_(-1, indices, values)
+        if self.architecture == "switch":
+            probability, others = self._routed(x)
+            return probability * self._largest(z.masked_fill(others, -torch.inf))
+        return self._largest(z)
 
     def decode(self, f: Tensor) -> Tensor:
         """Rows [n, d_out] of latents [n, d_sae]."""
@@ -71,3 +103,42 @@ class SAE:
     def __call__(self, x: Tensor) -> Tensor:
         """Reconstruction (or, for a transcoder, prediction) [n, d_out] of rows [n, d_in]."""
         return self.decode(self.encode(x))
+
+    def _gated(self, z: Tensor) -> Tensor:
+        magnitude = z * _given(self.r_mag).exp() + _given(self.b_mag)
+        return magnitude.relu() * (z + _given(self.b_gate) > 0)
+
+    def _routed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The probability [n, 1] of each row's expert, and which latents [n, d_sae] belong to others."""
+        logits = (x - _given(self.b_router)) @ _given(self.W_router)
+        probability, expert = logits.softmax(-1).max(-1, keepdim=True)
+        owner = torch.arange(self.d_sae, device=x.device) // (self.d_sae // logits.shape[-1])
+        return probability, owner != expert
+
+    def _largest(self, z: Tensor) -> Tensor:
+        """The k largest entries of each row of z [n, d_sae], zeros elsewhere."""
+        assert self.k is not None
+        values, indices = z.topk(self.k, dim=-1, sorted=False)
+        values = values.relu() if self.relu_after_topk else values
+        return torch.zeros_like(z).scatter_(-1, indices, values)
+
+
+def scale_by_decoder_norms(sae: SAE) -> None:
+    """Multiply each latent by the norm of its decoder row, before any selection of the largest, and the row by 1/norm.
+
+    The function stays the same, but for topk and switch, where larger latents are then preferred.
+    """
+    norms = sae.W_dec.norm(dim=-1)
+    sae.W_dec = sae.decoder
+    if sae.architecture == "gated":
+        sae.r_mag, sae.b_mag = _given(sae.r_mag) + norms.log(), _given(sae.b_mag) * norms
+        return
+    sae.W_enc, sae.b_enc = sae.W_enc * norms, _given(sae.b_enc) * norms
+    if sae.threshold is not None:
+        sae.threshold = sae.threshold * norms
+
+
+def _given(tensor: Tensor | None) -> Tensor:
+    """A tensor that the architecture has."""
+    assert tensor is not None
+    return tensor

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from husai_core.kinds.base import KindError
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
-from husai_core.saes.sae import SAE
+from husai_core.saes.sae import PARAMETERS, SAE
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 
@@ -22,13 +22,25 @@ def sae(d_out: int = 6, **fields: Any) -> SAE:
     return SAE(**(weights | {"architecture": "topk", "k": 3, "hook_name": "blocks.0.hook_resid_post"} | fields))
 
 
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+OTHER_SIDE: dict[str, Any] = {"d_out": 4, "transcoder": True, "apply_b_dec_to_input": False}
+GATED = {"b_gate": drawn(12), "r_mag": drawn(12) / 2, "b_mag": -drawn(12)}
+ROUTER = {"W_router": drawn(6, 3), "b_router": drawn(6)}
 KINDS: dict[str, dict[str, Any]] = {
     "topk": {},
     "standard": {"architecture": "relu", "k": None},
     "jumprelu": {"architecture": "jumprelu", "k": None, "threshold": torch.full((12,), 0.7)},
     "husai_signed_topk": {"relu_after_topk": False, "apply_b_dec_to_input": False},
-    "husai_topk_transcoder": {"d_out": 4, "transcoder": True, "apply_b_dec_to_input": False},
-    "transcoder": {"d_out": 4, "transcoder": True, "apply_b_dec_to_input": False, "architecture": "relu", "k": None},
+    "husai_topk_transcoder": OTHER_SIDE,
+    "gated": {"architecture": "gated", "k": None, "b_enc": None} | GATED,
+    "husai_switch": {"architecture": "switch", "k": 2} | ROUTER,
+    "transcoder": OTHER_SIDE | {"architecture": "relu", "k": None},
+    "jumprelu_transcoder": OTHER_SIDE | {"architecture": "jumprelu", "k": None, "threshold": torch.full((12,), 0.7)},
+    "husai_gated_transcoder": OTHER_SIDE | {"architecture": "gated", "k": None, "b_enc": None} | GATED,
+    "husai_switch_transcoder": OTHER_SIDE | {"architecture": "switch", "k": 2} | ROUTER,
 }
 
 
@@ -41,7 +53,8 @@ def test_a_saved_sae_loads_as_the_same_function(name: str, tmp_path: Path) -> No
     assert (loaded.hook_name, loaded.provenance) == (made.hook_name, {"seed": 3})
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     assert (cfg["architecture"], cfg["dtype"], cfg.get("d_out")) == (name, "float32", 4 if made.transcoder else None)
-    assert set(load_file(tmp_path / "sae_weights.safetensors")) >= {"W_enc", "b_enc", "W_dec", "b_dec"}
+    assert set(load_file(tmp_path / "sae_weights.safetensors")) == set(PARAMETERS[made.architecture])
+    assert checkpoint.architecture(loaded) == name
 
 
 def test_topk_checkpoints_compute_what_the_published_formula_says(tmp_path: Path) -> None:
@@ -88,7 +101,8 @@ def test_decoder_norm_rescaling_of_saelens_is_folded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"architecture": "gated"}, "architecture 'gated'"),
+        ({"architecture": "skip_transcoder"}, "architecture 'skip_transcoder'"),
+        ({"architecture": "jumprelu"}, "no tensor threshold"),
         ({"normalize_activations": "layer_norm"}, "layer_norm"),
         ({"k": 13}, "k = 13"),
         ({"k": None}, "k = None"),
@@ -126,6 +140,39 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
     with pytest.raises(KindError, match="threshold contains NaN"):
         checkpoint.check(sae(**KINDS["jumprelu"] | {"threshold": torch.full((12,), torch.inf)}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"W_router": drawn(6, 5)}, "12 latents cannot be shared equally by 5 experts"),
+        ({"W_router": drawn(5, 3)}, "W_router has shape"),
+        ({"b_router": drawn(5)}, "b_router has shape"),
+        ({"b_router": torch.full((6,), torch.nan)}, "b_router contains NaN"),
+        ({"k": 5}, "k = 5 is impossible with 4 latents"),
+    ],
+)
+def test_a_switch_sae_that_cannot_route_is_refused(fields: dict[str, Any], message: str) -> None:
+    checkpoint.check(sae(**KINDS["husai_switch"]))
+    with pytest.raises(KindError, match=message):
+        checkpoint.check(sae(**KINDS["husai_switch"] | fields))
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_a_gated_sae_with_damaged_tensors_is_refused(name: str) -> None:
+    checkpoint.check(sae(**KINDS["gated"]))
+    with pytest.raises(KindError, match=f"{name} has shape"):
+        checkpoint.check(sae(**KINDS["gated"] | {name: drawn(11)}))
+    with pytest.raises(KindError, match=f"{name} contains NaN"):
+        checkpoint.check(sae(**KINDS["gated"] | {name: torch.full((12,), torch.inf)}))
+
+
+def test_tensors_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    checkpoint.save(sae(), tmp_path, {})
+    path = tmp_path / "sae_weights.safetensors"
+    save_file(load_file(path) | {"scaling_factor": torch.ones(12)}, path)
+    with pytest.raises(KindError, match="'scaling_factor', which a topk SAE does not have"):
+        checkpoint.load(tmp_path)
 
 
 def test_recipe_comes_back_from_the_checkpoint(tmp_path: Path) -> None:
