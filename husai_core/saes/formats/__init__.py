@@ -1,0 +1,52 @@
+"""Reading what others trained: SAEs, transformers and cached activations in known file layouts, one module each.
+
+Files are never unpickled: only tensors and plain values are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from husai_core.kinds.base import KindError
+from husai_core.saes.formats import earlier, husai, saelens
+from husai_core.saes.formats.archives import groups
+from husai_core.saes.formats.found import Found, Rows, Transformer
+from husai_core.saes.formats.values import plain
+
+__all__ = ["Found", "Rows", "Transformer", "find", "plain"]
+
+LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Found]], ...] = (
+    ("activations.safetensors", "cfg.json", husai.read),
+    ("model.safetensors", "cfg.json", husai.read),
+    ("sae_weights.safetensors", "cfg.json", saelens.read),
+)
+"""Weights, the configuration beside them, and what reads both."""
+IGNORED = (".meta.pt", ".txt", ".md")
+
+
+def find(directories: list[Path], scratch: Path) -> list[Found]:
+    """Everything in the uploaded directories; `scratch` is an empty directory to unpack into.
+
+    Raises:
+        KindError: a file is none of the known layouts, or is damaged.
+    """
+    found = [thing for group in groups(directories, scratch) for thing in _read(group)]
+    if not found:
+        raise KindError("the upload holds no file of a known layout")
+    return found
+
+
+def _read(group: dict[str, Path]) -> Iterator[Found]:
+    """What a group of files holds."""
+    rest = dict(group)
+    for weights, config, read in LAYOUTS:
+        if weights in rest and config in rest:
+            yield read(rest.pop(weights), rest.pop(config))
+    for name, path in sorted(rest.items()):
+        if name.endswith(".pt") and not name.endswith(".meta.pt"):
+            yield earlier.read(path, rest.get(name[: -len(".pt")] + ".meta.pt"))
+        elif not name.endswith(IGNORED):
+            raise KindError(
+                f"{name} is of no known layout (known: .pt of earlier HUSAI, SAELens, HUSAI artifacts, zip)"
+            )

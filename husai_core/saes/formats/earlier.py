@@ -1,0 +1,114 @@
+"""The earlier HUSAI layout: a `.pt` file.
+
+It holds an SAE with `encoder.weight` [n, d], `encoder.bias` and `decoder.weight` [d, n] (features are columns), a
+transformer with TransformerLens weights, or a tensor of activations [n, d] beside its `.meta.pt`. Its TopK keeps the k
+largest signed pre-activations, without ReLU and without biases on the input or output; that function is kept exactly,
+under an architecture that SAELens refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from husai_core.kinds.base import KindError
+from husai_core.saes import checkpoint
+from husai_core.saes.formats.found import Found, Rows, Transformer
+from husai_core.saes.formats.values import BUFFERS, checked, plain, read_pt, real
+from husai_core.saes.sae import SAE
+
+SAE_KEYS = {"encoder.weight", "encoder.bias", "decoder.weight"}
+ALIASES: dict[str, Literal["topk", "relu"]] = {"topk": "topk", "relu": "relu", "standard": "relu"}
+
+
+class _Entry(BaseModel):
+    """The types of the plain values that are read of an earlier `.pt` file."""
+
+    model_config = ConfigDict(strict=True)
+
+    architecture: str | None
+    k: int | None
+
+
+def read(path: Path, meta: Path | None = None) -> Found:
+    """A `.pt` file of the earlier HUSAI layout; `meta` is the `.meta.pt` beside cached activations."""
+    content = read_pt(path)
+    if isinstance(content, Tensor):
+        return Found(path.name, "earlier", _rows(path.name, content, read_pt(meta) if meta else {}), "activations")
+    if not isinstance(content, dict):
+        raise KindError(f"{path.name} holds neither a tensor nor a dictionary")
+    state = content.get("sae_state_dict", content.get("model_state_dict"))
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise KindError(f"{path.name} has neither sae_state_dict nor model_state_dict")
+    if state.keys() >= SAE_KEYS:
+        return Found(path.name, "earlier", _sae(path.name, state, content), "sae")
+    if "embed.W_E" in state:
+        return Found(path.name, "earlier", _transformer(path.name, state, content), "transformer")
+    raise KindError(f"{path.name} holds neither an SAE nor a TransformerLens network")
+
+
+def _sae(name: str, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> SAE:
+    weights = {key: real(name, key, state[key]) for key in (*sorted(SAE_KEYS), "decoder.bias") if key in state}
+    if weights["encoder.weight"].ndim != 2 or weights["decoder.weight"].ndim != 2:
+        raise KindError(f"{name}: encoder.weight and decoder.weight are matrices")
+    W_enc, W_dec = weights["encoder.weight"].T.contiguous(), weights["decoder.weight"].T.contiguous()
+    if W_enc.T.shape != W_dec.shape:
+        raise KindError(
+            f"{name}: encoder {tuple(W_enc.T.shape)} and decoder {tuple(W_dec.T.shape)} do not fit together"
+        )
+    config = _config(name, content)
+    k = plain(content.get("k", state.get("k", _setting(config, "k"))))
+    k = int(k) if isinstance(k, float) and k.is_integer() else k
+    said = checked(name, _Entry, {"k": k, "architecture": _setting(config, "architecture")})
+    named = said.architecture or ("relu" if said.k is None else "topk")
+    if named not in ALIASES:
+        raise KindError(f"{name}: architecture {named!r} cannot be run; known are {', '.join(ALIASES)}")
+    architecture, bias = ALIASES[named], weights.get("decoder.bias", torch.zeros(W_dec.shape[1]))
+    sae = SAE(
+        architecture=architecture,
+        W_enc=W_enc,
+        b_enc=weights["encoder.bias"],
+        W_dec=W_dec,
+        b_dec=bias,
+        k=said.k if architecture == "topk" else None,
+        apply_b_dec_to_input=False,
+        relu_after_topk=architecture != "topk",
+        provenance={"config": config, "metrics": plain(content.get("metrics", {}))},
+    )
+    checkpoint.check(sae)
+    return sae
+
+
+def _config(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    config = content.get("config")
+    if config is not None and not isinstance(config, dict):
+        raise KindError(f"{name}: config is not a dictionary")
+    return {} if config is None else plain(config)
+
+
+def _setting(config: Mapping[str, Any], name: str) -> Any:
+    """A setting of the SAE, whether `config` is its own or the whole experiment's."""
+    nested = config.get("sae")
+    return config.get(name, nested.get(name) if isinstance(nested, dict) else None)
+
+
+def _transformer(name: str, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> Transformer:
+    config = _config(name, content)
+    if not config:
+        raise KindError(f"{name} has no config, so the network cannot be rebuilt")
+    notes = {key: plain(content[key]) for key in ("epoch", "metrics") if key in content}
+    weights = {key: real(name, key, value) for key, value in state.items() if not key.endswith(BUFFERS)}
+    return Transformer(config, weights, notes)
+
+
+def _rows(name: str, tensor: Tensor, meta: Any) -> Rows:
+    if tensor.ndim != 2 or len(tensor) < 10:
+        raise KindError(
+            f"{name} holds a tensor of shape {tuple(tensor.shape)}; activations are [at least 10 rows, width]"
+        )
+    return Rows(real(name, "rows", tensor).contiguous(), plain(meta) if isinstance(meta, dict) else {})

@@ -1,0 +1,126 @@
+"""Plain values and tensors of foreign files, read without running anything in them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from husai_core.kinds.base import KindError
+from husai_core.saes.formats.archives import bounded
+
+MOST_LEVELS = 100
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+REAL_CODES = ("F16", "BF16", "F32", "F64")
+BUFFERS = ("mask", "IGNORE")
+"""How the names of a network's constant tensors end, which may be infinite."""
+T = TypeVar("T", bound=BaseModel)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, if it has neither NaN nor broken text and is not nested too deeply."""
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        value = json.loads(path.read_bytes(), parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
+        plain(value)  # refuses what is nested too deeply
+    except RecursionError:
+        raise KindError(f"{path.name} holds values that are nested too deeply") from None
+    except ValueError as error:
+        raise KindError(f"{path.name} cannot be read: {error}") from error
+    return value
+
+
+def checked(name: str, model: type[T], value: Any) -> T:
+    """`value`, read from the file `name`, as `model`; a wrong type is one line that says where."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise KindError(f"{name}: {place + ': ' if place else ''}{first['msg']}") from None
+
+
+def read_pt(path: Path) -> Any:
+    """What a `torch.save` file holds, never unpickled: plain values and tensors on the CPU."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                bounded(path, archive)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except KindError:
+        raise
+    except Exception as error:  # torch raises many types for damaged or unsafe files
+        reason = str(error).strip().split("\n")[0]
+        raise KindError(f"{path.name} is damaged or holds more than plain tensors: {reason}") from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file in fp32, all of real floating numbers, not empty and finite."""
+    check_safetensors(path)
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    finite(path.name, tensors)
+    return tensors
+
+
+def check_safetensors(path: Path) -> None:
+    """Raise KindError unless a safetensors file is whole and all its tensors are of real numbers and not empty."""
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                if file.get_slice(key).get_dtype() not in REAL_CODES or 0 in file.get_slice(key).get_shape():
+                    raise KindError(f"{path.name}: {key} is empty or not of real floating numbers")
+    except SafetensorError as error:
+        raise KindError(f"{path.name} cannot be read: {error}") from error
+
+
+def real(name: str, key: str, tensor: Tensor) -> Tensor:
+    """The tensor in fp32, if it is dense, of real floating numbers, not empty, finite, and no larger than its file."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    if not dense or tensor.dtype not in REAL or not tensor.numel():
+        raise KindError(f"{name}: {key} is not a dense tensor of real floating numbers")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise KindError(f"{name}: {key} repeats its values")
+    real = tensor.detach().float()
+    finite(name, {key: real})
+    return real
+
+
+def finite(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise KindError if a tensor of the file `name`, but for buffers, holds NaN or infinity."""
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all() and not key.endswith(BUFFERS):
+            raise KindError(f"{name}: {key} contains NaN or infinity")
+
+
+def plain(value: Any, levels: int = MOST_LEVELS) -> Any:
+    """JSON values only: tensors with one element become numbers, anything else that is not exact JSON its text.
+
+    Raises:
+        KindError: the value is nested more than `levels` deep.
+    """
+    if not levels:
+        raise KindError(f"a file holds values that are nested more than {MOST_LEVELS} deep")
+    if isinstance(value, dict):
+        return {str(key): plain(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, levels - 1) for item in value]
+    if isinstance(value, Tensor):
+        readable = value.layout == torch.strided and value.device.type == "cpu" and value.numel() == 1
+        return plain(value.item()) if readable else f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else str(value)
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    return None if value is None else str(value).encode("utf-8", "replace").decode()
