@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from client.api import Husai
 
 app = typer.Typer()
+LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlier."
 
 
 @app.command("import")
 def import_files(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together.")],
-    format: Annotated[str | None, typer.Option(help="Layout: auto, husai, saelens or earlier.")] = None,
+    format: Annotated[str | None, typer.Option(help=LAYOUTS)] = None,
     what: Annotated[str | None, typer.Option(help="What they hold: sae, transformer or activations.")] = None,
     hook_name: Annotated[str | None, typer.Option(help="Where in the model an SAE reads.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Set another field.")] = None,

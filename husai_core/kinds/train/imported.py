@@ -1,8 +1,16 @@
 """Bring your own: make candidates and artifacts of SAEs, a transformer or cached activations trained elsewhere.
 
-Known layouts: SAELens 6 (`cfg.json` with `sae_weights.safetensors`), HUSAI's own artifacts, the earlier HUSAI `.pt`
-files (SAE, transformer, cached activations with their `.meta.pt`), and zip files of these, one folder per thing. No
-file is unpickled: only tensors and plain values are read.
+Known layouts:
+
+- `saelens`: SAELens 6, `sae_weights.safetensors` with `cfg.json`; standard, TopK, JumpReLU and gated SAEs, and
+  transcoders without skip connection, whose activations need no normalisation;
+- `dictionary_learning`: `ae.pt` with `config.json`; standard, gated, TopK, BatchTopK, JumpReLU and Matryoshka SAEs;
+- `sparsify`: `sae.safetensors` with `cfg.json`; TopK SAEs and transcoders without skip connection;
+- `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
+- `husai`: HUSAI's own artifacts;
+
+and zip files of these, one folder per thing. An imported SAE computes what its own library computes. No file is
+unpickled: only tensors and plain values are read.
 
 What a file says about its own training is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so
 stresses refuse it. An imported transformer is marked as leaking the label if it says so or fails the leak test.
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from husai_core.saes.sae import SAE
 
 Thing = Literal["sae", "transformer", "activations"]
+Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "earlier"]
 Position = Literal["bos", "first_operand", "second_operand", "answer", "answer_token"]
 
 INPUTS = {"file": base.Port("upload", "the uploaded files; files of separate uploads are read together", many=True)}
@@ -43,7 +52,7 @@ MOST_P = 1000
 class Spec(base.Spec):
     """What to expect, and what the files themselves do not say."""
 
-    format: Literal["auto", "husai", "saelens", "earlier"] = Field("auto", description="layout; auto recognises it")
+    format: Layout = Field("auto", description="layout; auto recognises it")
     what: Literal["auto", "sae", "transformer", "activations"] = Field("auto", description="kind of thing expected")
     hook_name: str | None = Field(None, description="TransformerLens hook of an SAE or rows; overrides the file's")
     position: Position | None = Field(None, description="token position; `answer` is `=`; overrides the file's")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from husai_core.kinds.base import KindError
-from husai_core.saes.formats import earlier, husai, saelens
+from husai_core.saes.formats import dictionary_learning, earlier, husai, saelens, sparsify
 from husai_core.saes.formats.archives import groups
 from husai_core.saes.formats.found import Found, Rows, Transformer
 from husai_core.saes.formats.values import plain
@@ -20,8 +20,11 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Found]], ...] = (
     ("activations.safetensors", "cfg.json", husai.read),
     ("model.safetensors", "cfg.json", husai.read),
     ("sae_weights.safetensors", "cfg.json", saelens.read),
+    ("sae.safetensors", "cfg.json", sparsify.read),
+    ("ae.pt", "config.json", dictionary_learning.read),
 )
 """Weights, the configuration beside them, and what reads both."""
+KNOWN = "SAELens, dictionary_learning, sparsify, .pt of earlier HUSAI, HUSAI artifacts, zip"
 IGNORED = (".meta.pt", ".txt", ".md")
 
 
@@ -47,6 +50,4 @@ def _read(group: dict[str, Path]) -> Iterator[Found]:
         if name.endswith(".pt") and not name.endswith(".meta.pt"):
             yield earlier.read(path, rest.get(name[: -len(".pt")] + ".meta.pt"))
         elif not name.endswith(IGNORED):
-            raise KindError(
-                f"{name} is of no known layout (known: .pt of earlier HUSAI, SAELens, HUSAI artifacts, zip)"
-            )
+            raise KindError(f"{name} is of no known layout (known: {KNOWN})")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from husai_core.kinds.base import KindError
 from husai_core.saes import checkpoint
 from husai_core.saes.formats.found import Found
-from husai_core.saes.formats.values import check_safetensors, checked, read_json
+from husai_core.saes.formats.values import agree, check_safetensors, checked, read_json
 
 
 class _Metadata(BaseModel):
@@ -40,7 +39,6 @@ def read(weights: Path, config: Path) -> Found:
     asked = checked(config.name, _Config, read_json(config))
     check_safetensors(weights)
     sae = checkpoint.load(weights.parent)
-    for name, wanted, is_ in (("d_in", asked.d_in, sae.d_in), ("d_sae", asked.d_sae, sae.d_sae)):
-        if wanted not in (None, is_):
-            raise KindError(f"cfg.json says {name} = {wanted}, but the weights have {is_}")
+    agree(config.name, "d_in", asked.d_in, sae.d_in)
+    agree(config.name, "d_sae", asked.d_sae, sae.d_sae)
     return Found(weights.name, "husai" if "recipe" in sae.provenance else "saelens", sae, "sae")

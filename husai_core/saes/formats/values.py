@@ -52,6 +52,12 @@ def checked(name: str, model: type[T], value: Any) -> T:
         raise KindError(f"{name}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
+def agree(name: str, key: str, said: int | None, found: int) -> None:
+    """Raise KindError if the file `name` says another size `key` than the weights have."""
+    if said not in (None, found):
+        raise KindError(f"{name} says {key} = {said}, but the weights have {found}")
+
+
 def read_pt(path: Path) -> Any:
     """What a `torch.save` file holds, never unpickled: plain values and tensors on the CPU."""
     try:
