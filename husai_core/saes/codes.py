@@ -1,7 +1,7 @@
 """Latents of a stacked batch, and the sums over them that a training step needs.
 
-Shapes: s members, b rows per member, n latents, d columns. Both classes offer the same operations; `SparseCode` keeps
-k latents per row and never builds [s, b, n], which pays once n is much larger than k.
+Shapes: s members, b rows per member, n latents per member, d columns, e entries. Both classes offer the same
+operations; a `SparseCode` keeps the active latents only, which pays once n is much larger than their number per row.
 """
 
 from __future__ import annotations
@@ -12,37 +12,42 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-GROUP = 4
+from husai_core.saes.kernels import Kernels
+from husai_core.saes.kernels.plain import expand
+
 DENSE = 32
 """Up to this many latents for each active one, matrix products with zeros are faster than sparse sums."""
 
 
 class Code(Protocol):
-    """Non-negative latents of a batch."""
+    """Latents of a batch: `values` is [s, b, n] or [e]; weights below are like it."""
 
     values: Tensor
 
     def decode(self, dictionary: Tensor) -> Tensor:
         """Sum of dictionary rows [s, n, d] weighted by the latents: [s, b, d]."""
 
-    def backward(self, dictionary: Tensor, upstream: Tensor, penalty: float) -> Tensor:
-        """Gradient to the pre-activations (like `values`), given that to the decoded rows [s, b, d].
-
-        Every latent also costs `penalty` times its value.
-        """
-
-    def outer(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """For each latent, the sum of rows [s, b, d] times their weight for it (like `values`): [s, n, d]."""
+    def dots(self, dictionary: Tensor, rows: Tensor) -> Tensor:
+        """Inner products of each latent's dictionary row with its row of `rows` [s, b, d]; like `values`."""
 
     def totals(self, weights: Tensor) -> Tensor:
-        """For each latent, the sum of the weights (like `values`) over the batch: [s, n]."""
+        """For each latent, the sum of the weights over the batch: [s, n]."""
+
+    def outer(self, weights: Tensor, rows: Tensor) -> Outer:
+        """For each latent, the sum of rows [s or 1, b, d] times their weight for it."""
+
+
+class Outer(Protocol):
+    """Sums per latent [s * n, d] that are computed when asked for, so that they need not all exist at once."""
+
+    def add(self, first: int, out: Tensor) -> None:
+        """Add the sums of latents `first`, `first + 1`, … to `out` [m, d]."""
 
 
 @dataclass
 class DenseCode:
-    """All latents of each row, `values` [s, b, n]."""
+    """All latents of each row."""
 
     values: Tensor
 
@@ -50,91 +55,114 @@ class DenseCode:
         """See `Code`."""
         return self.values @ dictionary
 
-    def backward(self, dictionary: Tensor, upstream: Tensor, penalty: float) -> Tensor:
+    def dots(self, dictionary: Tensor, rows: Tensor) -> Tensor:
         """See `Code`."""
-        return (upstream @ dictionary.transpose(1, 2)).add_(penalty).mul_(self.values > 0)
-
-    def outer(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """See `Code`."""
-        return weights.transpose(1, 2) @ rows
+        return rows @ dictionary.transpose(1, 2)
 
     def totals(self, weights: Tensor) -> Tensor:
         """See `Code`."""
         return weights.sum(1)
 
+    def outer(self, weights: Tensor, rows: Tensor) -> Outer:
+        """See `Code`."""
+        return Sums((weights.transpose(1, 2) @ rows).flatten(0, 1))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums that exist already, [s * n, d]."""
+
+    rows: Tensor
+
+    def add(self, first: int, out: Tensor) -> None:
+        """See `Outer`."""
+        out += self.rows[first : first + len(out)]
+
 
 @dataclass
 class SparseCode:
-    """Some latents of each row: `values` and `indices` [s, b, k], out of n."""
+    """The active latents, ordered by member and row.
+
+    `latents` int32 [e] count through all members; `starts` int32 [r + 1] says where each row's entries begin. Several
+    consecutive rows may stand for the parts of one (Matryoshka's levels).
+    """
 
     values: Tensor
-    indices: Tensor
-    n: int
+    latents: Tensor
+    starts: Tensor
+    shape: tuple[int, int, int]
+    """s, b, n."""
+    kernels: Kernels
 
     @cached_property
-    def flat(self) -> Tensor:
-        """Indices [s * b, k] into the members' latents laid end to end."""
-        members = torch.arange(len(self.indices), device=self.indices.device)
-        return (self.indices + self.n * members[:, None, None]).flatten(0, 1)
+    def row_of(self) -> Tensor:
+        """The row of each entry, int32 [e]."""
+        return expand(self.starts)
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor]:
-        """Positions in `values` ordered by latent, and where each latent's begin."""
-        latents = self.flat.flatten()
-        counts = torch.bincount(latents, minlength=len(self.indices) * self.n)
-        return latents.argsort(stable=True), counts.cumsum(0) - counts
+        """Entries ordered by latent, and where each latent's begin."""
+        return self.kernels.transpose(self.latents, self.shape[0] * self.shape[2])
+
+    def divided(self, ends: Tensor) -> SparseCode:
+        """The same entries, every row in parts: the latents below each of `ends` (int32 [parts], the last is n)."""
+        level = torch.bucketize(self.latents % self.shape[2], ends, right=True)
+        counts = torch.bincount(self.row_of.long() * len(ends) + level, minlength=(len(self.starts) - 1) * len(ends))
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+        parts = SparseCode(self.values, self.latents, starts, self.shape, self.kernels)
+        parts.by_latent = self.by_latent
+        return parts
 
     def decode(self, dictionary: Tensor) -> Tensor:
-        """See `Code`."""
-        return self._bags(dictionary, self.values)
+        """See `Code`; [s, b * parts, d]."""
+        rows = self.kernels.decode(self.values, self.latents, self.starts, dictionary.flatten(0, 1))
+        return rows.view(self.shape[0], -1, dictionary.shape[-1])
 
-    def backward(self, dictionary: Tensor, upstream: Tensor, penalty: float) -> Tensor:
-        """See `Code`."""
-        with torch.enable_grad():
-            values = self.values.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self._bags(dictionary, values), values, upstream)
-        return (gradient + penalty) * (self.values > 0)
-
-    def outer(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """See `Code`."""
-        order, starts = self.by_latent
-        source = torch.div(order, self.indices.shape[-1], rounding_mode="floor")
-        ordered = weights.flatten()[order]
-        bags = embedding_bag(source, rows.flatten(0, 1), starts, mode="sum", per_sample_weights=ordered)
-        return bags.view(-1, self.n, rows.shape[-1])
+    def dots(self, dictionary: Tensor, rows: Tensor) -> Tensor:
+        """See `Code`; rows are [s, b * parts, d]."""
+        flat = rows.flatten(0, 1)
+        return self.kernels.dots(flat, self.row_of, self.latents, self.starts, dictionary.flatten(0, 1))
 
     def totals(self, weights: Tensor) -> Tensor:
         """See `Code`."""
+        sums = weights.new_zeros(self.shape[0] * self.shape[2])
+        return sums.index_add_(0, self.latents, weights).view(self.shape[0], self.shape[2])
+
+    def outer(self, weights: Tensor, rows: Tensor) -> Outer:
+        """See `Code`; rows are [s or 1, b * parts, d]."""
         order, starts = self.by_latent
-        return embedding_bag(order, weights.flatten()[:, None], starts, mode="sum").view(-1, self.n)
-
-    def _bags(self, dictionary: Tensor, values: Tensor) -> Tensor:
-        bags = embedding_bag(self.flat, dictionary.flatten(0, 1), mode="sum", per_sample_weights=values.flatten(0, 1))
-        return bags.view(*values.shape[:2], -1)
-
-
-def top(z: Tensor, k: int) -> Code:
-    """The k largest entries of each row of z [s, b, n], negative ones as 0."""
-    return chosen(*largest(z, k), z.shape[-1])
+        source = self.row_of[order]
+        if len(rows) < self.shape[0]:
+            source = source % rows.shape[1]
+        return Scattered(weights[order], source, starts, rows.flatten(0, 1), self.kernels)
 
 
-def chosen(values: Tensor, indices: Tensor, n: int) -> Code:
-    """The latents at `indices` [s, b, k] out of n, negative values as 0; dense where matrix products are cheaper."""
-    if n > DENSE * values.shape[-1]:
-        return SparseCode(values.relu(), indices, n)
-    return DenseCode(values.new_zeros(*values.shape[:2], n).scatter_(-1, indices, values.relu()))
+@dataclass(frozen=True)
+class Scattered:
+    """Sums per latent of a sparse code; entries are ordered by latent."""
+
+    weights: Tensor
+    source: Tensor
+    starts: Tensor
+    rows: Tensor
+    kernels: Kernels
+
+    def add(self, first: int, out: Tensor) -> None:
+        """See `Outer`."""
+        starts = self.starts[first : first + len(out) + 1]
+        self.kernels.outer(self.weights, self.source, starts, self.rows, out)
 
 
-def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of each row of z [s, b, n] and their indices, unsorted.
+def top(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> Code:
+    """The k largest pre-activations of each row, negative ones as 0; dense where matrix products are cheaper.
 
-    Where it pays, only the k groups of entries with the largest maxima are searched: they hold the k largest entries.
+    `x` is [s or 1, b, d], `encoder` [s, n, d], `bias` [s, n].
     """
-    n = z.shape[-1]
-    if n % GROUP or n < 2 * GROUP * k:
-        return z.topk(k, sorted=False)
-    groups = z.view(*z.shape[:2], GROUP, -1).amax(-2).topk(k, sorted=False).indices
-    members = torch.arange(0, n, n // GROUP, device=z.device)
-    candidates = (groups[..., None] + members).flatten(-2)
-    values, places = z.gather(-1, candidates).topk(k, sorted=False)
-    return values, candidates.gather(-1, places)
+    s, n, _ = encoder.shape
+    if n <= DENSE * k:
+        z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None])
+        values, places = z.topk(k, sorted=False)
+        return DenseCode(torch.zeros_like(z).scatter_(-1, places, values.relu_()))
+    values, latents = kernels.top(x, encoder, bias, k)
+    starts = torch.arange(0, values.numel() + 1, k, dtype=torch.int32, device=x.device)
+    return SparseCode(values.flatten().relu_(), latents.flatten(), starts, (s, x.shape[1], n), kernels)

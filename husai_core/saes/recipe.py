@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Architecture = Literal["topk", "relu", "batchtopk", "matryoshka", "switch", "jumprelu", "gated"]
+SPARSITY: dict[str, str] = {
+    "topk": "k",
+    "batchtopk": "k",
+    "matryoshka": "k",
+    "switch": "k",
+    "relu": "l1",
+    "gated": "l1",
+    "jumprelu": "target_l0",
+}
+"""The field that says how sparse an architecture is; the others' are refused."""
+SHARED = ("d_sae", "tokens", "batch_size", "normalise", "order_seed")
+"""Fields in which all members of a bank agree."""
 
 
 class SAERecipe(BaseModel):
@@ -16,29 +31,64 @@ class SAERecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    architecture: Literal["topk", "relu"] = Field("topk", description="TopK (Gao et al. 2024) or ReLU with an L1 term")
+    architecture: Architecture = Field("topk", description="how latents are made sparse; see husai_core.saes")
     d_sae: int = Field(128, ge=1, description="number of latents")
-    k: int | None = Field(None, ge=1, description="active latents per row (topk only)")
-    l1: float | None = Field(None, ge=0, description="weight of the summed latents in the loss (relu only)")
+    k: int | None = Field(None, ge=1, description="active latents per row (batchtopk, matryoshka: on average)")
+    l1: float | None = Field(None, ge=0, description="weight of the summed latents in the loss (relu, gated)")
+    target_l0: float | None = Field(None, gt=0, description="active latents per row that are aimed at (jumprelu)")
+    l0_coefficient: float = Field(10.0, ge=0, description="weight of (L0 / target_l0 - 1)² in the loss (jumprelu)")
+    bandwidth: float = Field(0.1, gt=0, description="width of the straight-through estimate at a threshold (jumprelu)")
+    prefixes: tuple[int, ...] = Field(
+        (), description="widths that also reconstruct (matryoshka); d_sae/8, /4, /2 if ()"
+    )
+    experts: int = Field(8, ge=2, description="blocks of latents, of which each row uses one (switch)")
+    balance: float = Field(1.0, ge=0, description="weight of the loss that spreads rows over the experts (switch)")
     tokens: int = Field(1_200_000, ge=1, description="rows seen in training, counted with repetition")
     batch_size: int = Field(512, ge=1, description="rows per step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of Adam")
     warmup_fraction: float = Field(0.05, ge=0, le=1, description="share of the steps with rising learning rate")
     decay_fraction: float = Field(0.8, ge=0, le=1, description="share of the steps with falling learning rate")
-    aux_coefficient: float = Field(1 / 32, ge=0, description="weight of the loss that revives dead latents (topk)")
+    sparsity_warmup_fraction: float = Field(0.1, ge=0, le=1, description="share of the steps in which l1 or L0 rises")
+    aux_coefficient: float = Field(1 / 32, ge=0, description="weight of the loss that revives dead latents (k only)")
     k_aux: int | None = Field(None, ge=1, description="dead latents per row in that loss; half the row width if unset")
     dead_after_tokens: int = Field(20_000, ge=1, description="rows without firing after which a latent is dead")
     normalise: bool = Field(True, description="scale rows to unit variance, folded into the saved weights")
+    order_seed: int | None = Field(
+        None, ge=0, lt=2**53, description="one order of the rows for all seeds of a bank; each seed its own if unset"
+    )
 
     @model_validator(mode="after")
     def _sparsity(self) -> Self:
-        if self.architecture == "topk" and (self.k is None or self.l1 is not None):
-            raise ValueError("a topk SAE needs k and takes no l1")
-        if self.architecture == "relu" and (self.l1 is None or self.k is not None):
-            raise ValueError("a relu SAE needs l1 and takes no k")
-        if self.k is not None and self.k > self.d_sae:
-            raise ValueError(f"k = {self.k} is larger than d_sae = {self.d_sae}")
+        own = SPARSITY[self.architecture]
+        for name in set(SPARSITY.values()):
+            if (getattr(self, name) is not None) != (name == own):
+                raise ValueError(f"a {self.architecture} SAE needs {own} and takes no other of k, l1 and target_l0")
+        if self.k is not None and self.k > self.latents_per_row:
+            raise ValueError(f"k = {self.k} is larger than the {self.latents_per_row} latents that a row can use")
+        if self.target_l0 is not None and self.target_l0 > self.d_sae:
+            raise ValueError(f"target_l0 = {self.target_l0:g} is larger than d_sae = {self.d_sae}")
         return self
+
+    @model_validator(mode="after")
+    def _divided(self) -> Self:
+        if self.architecture == "switch" and self.d_sae % self.experts:
+            raise ValueError(f"d_sae = {self.d_sae} is not a multiple of experts = {self.experts}")
+        if self.prefixes and self.architecture != "matryoshka":
+            raise ValueError("prefixes belong to matryoshka")
+        if list(self.prefixes) != sorted({p for p in self.prefixes if 0 < p < self.d_sae}):
+            raise ValueError("prefixes must rise, and lie between 0 and d_sae")
+        return self
+
+    @property
+    def latents_per_row(self) -> int:
+        """Latents among which a row may choose."""
+        return self.d_sae // self.experts if self.architecture == "switch" else self.d_sae
+
+    @property
+    def levels(self) -> list[int]:
+        """Widths that reconstruct on their own, the last of them d_sae (matryoshka)."""
+        halves = [self.d_sae // part for part in (8, 4, 2)]
+        return [*(self.prefixes or sorted({width for width in halves if width})), self.d_sae]
 
     @property
     def steps(self) -> int:
@@ -50,3 +100,16 @@ class SAERecipe(BaseModel):
         rise = (step + 1) / max(1.0, self.warmup_fraction * self.steps)
         fall = (self.steps - step) / max(1.0, self.decay_fraction * self.steps)
         return self.lr * min(1.0, rise, fall)
+
+    def sparsity_weight(self, step: int) -> float:
+        """Share of the sparsity penalty that counts in a step counted from 0."""
+        return min(1.0, (step + 1) / max(1.0, self.sparsity_warmup_fraction * self.steps))
+
+
+def together(recipes: Sequence[SAERecipe]) -> None:
+    """Raise ValueError unless the recipes can be trained in one pass."""
+    for name in SHARED:
+        if len({getattr(recipe, name) for recipe in recipes}) > 1:
+            raise ValueError(f"all members of a bank have the same {name}")
+    if len(set(recipes)) < len(recipes):
+        raise ValueError("two members of a bank have the same recipe")

@@ -67,16 +67,18 @@ def gaussian(width: int, features: int) -> dict[str, Null]:
 def random_saes(recipe: SAERecipe, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:
     """Untrained SAEs: Gaussian unit decoders, encoders tied to them, centred on `rows` [n, d].
 
-    The activations of their latents agree as much as the geometry of the rows makes random directions agree.
+    The activations of their latents agree as much as the geometry of the rows makes random directions agree. They are
+    as sparse as the recipe says: TopK, or ReLU where it names no number of active latents.
     """
+    k = recipe.k or (None if recipe.target_l0 is None else round(recipe.target_l0) or 1)
     saes = []
     for seed in seeds:
         drawn = torch.randn(recipe.d_sae, rows.shape[1], generator=generator(seed, "random-sae"))
         decoder = torch.nn.functional.normalize(drawn, dim=1)
         saes.append(
             SAE(
-                architecture=recipe.architecture,
-                k=recipe.k,
+                architecture="relu" if k is None else "topk",
+                k=k,
                 W_enc=decoder.T,
                 b_enc=torch.zeros(recipe.d_sae),
                 W_dec=decoder,

@@ -1,4 +1,8 @@
-"""Train sparse autoencoders on stored activations: one recipe, several seeds, one stacked pass.
+"""Train sparse autoencoders on stored activations: several seeds, architectures and sparsity levels in one pass.
+
+`recipe` is trained with every seed. With `variants`, lists of changes to it, every changed recipe is trained with every
+seed instead: all of them read the same rows once, so a sweep costs little more than its matrix products. Checkpoints
+come variant by variant, seed by seed.
 
 Training sees the `train` rows only. Convergence is judged on the `validation` rows: a member has converged when its
 error there changed by less than 1 % over the last 10 % of its tokens and ended at least 1 % below the first point of
@@ -8,21 +12,21 @@ its curve. Every other figure is measured on the `test` rows.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from husai_core.kinds.base import Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
 from husai_core.kinds.base import Spec as BaseSpec
-from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.recipe import SAERecipe, together
 
 if TYPE_CHECKING:
     from husai_core.activations.store import Activations
     from husai_core.saes.trainer import Save, TrainedSAE
 
 INPUTS = {"activations": Port("activations", "rows to train on, with their split")}
-OUTPUTS = {"saes": Port("sae", "one checkpoint per seed, in the order of the seeds", many=True)}
+OUTPUTS = {"saes": Port("sae", "one checkpoint per variant and seed, in their order", many=True)}
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 CHECKPOINT_SECONDS = 60.0
 PROGRESS_SECONDS = 0.5
@@ -32,6 +36,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"recipe": {"d_sae": 128, "k": 8, "tokens": 200_000}, "seeds": [0, 1]},
     "examples/topk_16x": {"recipe": {"d_sae": 2048, "k": 64}},
     "sae/topk_8x_k32": {"recipe": {"d_sae": 1024, "k": 32}},
+    "architectures": {
+        "recipe": {"d_sae": 512, "k": 16, "order_seed": 0},
+        "variants": [
+            {},
+            {"architecture": "batchtopk"},
+            {"architecture": "matryoshka"},
+            {"architecture": "switch"},
+            {"architecture": "jumprelu", "k": None, "target_l0": 16},
+            {"architecture": "relu", "k": None, "l1": 2.0},
+            {"architecture": "gated", "k": None, "l1": 1.0},
+        ],
+        "seeds": [0, 1, 2],
+    },
 }
 """Named specs. Those with a path keep the width and sparsity of the published configuration of that name for 128
 dimensions; its budget of 140 steps did not converge, so budget and optimiser are this module's."""
@@ -41,6 +58,11 @@ class Spec(BaseSpec):
     """What to train."""
 
     recipe: SAERecipe = Field(SAERecipe(d_sae=128, k=8, k_aux=32), description="architecture, budget and optimiser")
+    variants: list[dict[str, Any]] = Field(
+        [],
+        max_length=64,
+        description="changes to the recipe, each trained with every seed: other k, other architecture",
+    )
     seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1, max_length=64, description="one SAE per seed")
 
     @field_validator("seeds")
@@ -50,10 +72,22 @@ class Spec(BaseSpec):
             raise ValueError("seeds must be distinct")
         return seeds
 
+    @model_validator(mode="after")
+    def _one_bank(self) -> Self:
+        together(self.recipes)
+        return self
+
+    @property
+    def recipes(self) -> list[SAERecipe]:
+        """What is trained with every seed."""
+        base = self.recipe.model_dump()
+        return [SAERecipe.model_validate(base | change) for change in self.variants] or [self.recipe]
+
 
 class Member(BaseResult):
     """One SAE on the test rows."""
 
+    architecture: str
     seed: int
     explained_variance: float
     normalised_mse: float = Field(description="sum of squared errors / sum of squares")
@@ -73,13 +107,13 @@ class Point(BaseResult):
 class Result(BaseResult):
     """Figures of all members."""
 
-    members: list[Member]
+    members: list[Member] = Field(description="variant by variant, seed by seed")
     curves: list[Point]
     converged: bool = Field(description="every member converged")
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
-    """Train, measure and save one SAE per seed."""
+    """Train, measure and save one SAE per variant and seed."""
     from husai_core.activations.store import load
     from husai_core.saes.trainer import train
     from husai_core.seeding import seed_everything
@@ -89,7 +123,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     activations = load(source.path)
     _check(activations)
     saes = train(
-        spec.recipe,
+        spec.recipes,
         activations.part("train"),
         spec.seeds,
         validation=activations.part("validation"),
@@ -129,7 +163,10 @@ def _finish(sae: TrainedSAE, activations: Activations, digest: str, job: Job) ->
     sae.hook_name = activations.hook_name
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
     figures = asdict(evaluate(sae, activations.part("test")))
-    return Member(seed=sae.seed, drift_from_init=sae.drift_from_init, converged=sae.converged, **figures)
+    kind = sae.recipe.architecture
+    return Member(
+        architecture=kind, seed=sae.seed, drift_from_init=sae.drift_from_init, converged=sae.converged, **figures
+    )
 
 
 class _Reporter:

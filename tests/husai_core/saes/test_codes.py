@@ -1,31 +1,58 @@
 import pytest
 import torch
+from torch import Tensor
 
-from husai_core.saes.codes import DenseCode, SparseCode, chosen, largest, top
+from husai_core.saes.codes import DenseCode, Outer, SparseCode, top
+from husai_core.saes.kernels.plain import Plain, largest
+
+S, B, N, D = 3, 50, 200, 7
 
 
-def dense(code: SparseCode, values: torch.Tensor) -> torch.Tensor:
-    full = torch.zeros(*code.indices.shape[:2], code.n)
-    return full.scatter_(-1, code.indices, values)
+def materialised(outer: Outer) -> Tensor:
+    """All sums, asked for in blocks that cross members."""
+    sums = torch.zeros(S * N, D)
+    for first in range(0, S * N, 90):
+        outer.add(first, sums[first : first + 90])
+    return sums
 
 
-@pytest.mark.parametrize(("n", "k"), [(64, 4), (63, 4), (16, 5), (200, 4)])
-def test_top_keeps_the_largest_entries(n: int, k: int) -> None:
+def dense(code: SparseCode, weights: Tensor) -> Tensor:
+    """Weights of a sparse code among zeros."""
+    full = torch.zeros(S * B, S * N)
+    full[code.row_of.long(), code.latents.long()] = weights
+    return torch.stack([full[i * B : (i + 1) * B, i * N : (i + 1) * N] for i in range(S)])
+
+
+@pytest.mark.parametrize(("n", "k"), [(64, 4), (63, 4), (16, 5), (200, 4), (4096, 8)])
+def test_largest_are_the_largest(n: int, k: int) -> None:
     z = torch.randn(3, 50, n)
-    values, indices = z.topk(k)
-    code = top(z, k)
-    kept = code.values if isinstance(code, DenseCode) else dense(code, code.values)
-    assert isinstance(code, SparseCode) == (n == 200)
-    assert torch.equal(kept, torch.zeros_like(z).scatter_(-1, indices, values.relu()))
+    values, places = largest(z, k)
+    assert torch.equal(values.sort(descending=True).values, z.topk(k).values)
+    assert torch.equal(z.gather(-1, places), values)
 
 
-def test_sparse_sums_equal_dense_sums() -> None:
-    z, dictionary, rows = torch.randn(3, 50, 64), torch.randn(3, 64, 7), torch.randn(3, 50, 7)
-    values, indices = largest(z, 4)
-    sparse, full = SparseCode(values.relu(), indices, 64), chosen(values, indices, 64)
-    weights = torch.randn_like(sparse.values)
-    torch.testing.assert_close(sparse.decode(dictionary), full.decode(dictionary))
-    torch.testing.assert_close(sparse.outer(weights, rows), full.outer(dense(sparse, weights), rows))
-    torch.testing.assert_close(sparse.totals(weights), full.totals(dense(sparse, weights)))
-    gradient = sparse.backward(dictionary, rows, 0.3)
-    torch.testing.assert_close(dense(sparse, gradient), full.backward(dictionary, rows, 0.3))
+@pytest.mark.parametrize("shared", [False, True])
+def test_sparse_sums_equal_dense_sums(shared: bool) -> None:
+    x, encoder, bias = torch.randn(1 if shared else S, B, D), torch.randn(S, N, D), torch.randn(S, N)
+    code = top(x, encoder, bias, 4, Plain())
+    assert isinstance(code, SparseCode)
+    z = x @ encoder.transpose(1, 2) + bias[:, None]
+    full = DenseCode(torch.where(z >= z.topk(4).values[..., -1:], z, 0.0).relu())
+    torch.testing.assert_close(dense(code, code.values), full.values)
+    weights, rows = torch.randn_like(code.values), torch.randn(S, B, D)
+    torch.testing.assert_close(code.decode(encoder), full.decode(encoder))
+    inner = full.dots(encoder, rows) * (full.values != 0)
+    torch.testing.assert_close(dense(code, code.dots(encoder, rows) * (code.values > 0)), inner)
+    torch.testing.assert_close(code.totals(weights), full.totals(dense(code, weights)))
+    wanted = materialised(full.outer(dense(code, weights), rows))
+    torch.testing.assert_close(materialised(code.outer(weights, rows)), wanted)
+
+
+def test_parts_of_rows_add_up_to_rows() -> None:
+    encoder = torch.randn(S, N, D)
+    code = top(torch.randn(S, B, D), encoder, torch.zeros(S, N), 4, Plain())
+    assert isinstance(code, SparseCode)
+    order = (code.row_of.long() * S * N + code.latents).argsort()
+    ordered = SparseCode(code.values[order], code.latents[order], code.starts, code.shape, code.kernels)
+    parts = ordered.divided(torch.tensor([20, 120, N], dtype=torch.int32)).decode(encoder)
+    torch.testing.assert_close(parts.view(S, B, 3, D).sum(2), code.decode(encoder))

@@ -2,64 +2,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from husai_core.saes import trainer
+from husai_core.saes import bank, trainer
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.trainer import train
 from husai_core.seeding import generator
+from tests.husai_core.saes.recipes import RECIPES, TOPK, rows
 
-TOPK = SAERecipe(d_sae=48, k=4, tokens=64 * 30, batch_size=64, lr=3e-3, dead_after_tokens=128, k_aux=5)
-RELU = SAERecipe(architecture="relu", d_sae=48, l1=0.1, tokens=64 * 30, batch_size=64, lr=3e-3)
-
-
-def rows(n: int = 700, d: int = 16, seed: int = 0) -> Tensor:
-    source = generator(seed, "test rows")
-    fired = (torch.rand(n, 40, generator=source) < 0.08) * torch.rand(n, 40, generator=source)
-    return 3 * fired @ torch.randn(40, d, generator=source) + torch.randn(d, generator=source)
+WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "b_gate", "r_mag", "b_mag", "W_router", "b_router")
 
 
-def bank(recipe: SAERecipe, targets: Tensor | None = None) -> trainer._Bank:
-    made = trainer._Bank(recipe, [3, 4], rows(), targets)
-    made.b_enc += 0.1 * torch.randn(made.b_enc.shape, generator=generator(1))
-    made.b_dec += 0.1 * torch.randn(made.b_dec.shape, generator=generator(2))
-    made.silent[:, ::3] = recipe.dead_after_tokens
-    return made
-
-
-def loss(made: trainer._Bank, x: Tensor, y: Tensor) -> Tensor:
-    """The documented losses written densely, for autograd."""
-    recipe = made.recipe
-    z = (x if made.transcoder else x - made.b_dec[:, None]) @ made.encoder.transpose(1, 2) + made.b_enc[:, None]
-    if recipe.k is None:
-        f = z.relu()
-        error = y - f @ made.decoder - made.b_dec[:, None]
-        return (error.square().sum(-1) + (recipe.l1 or 0) * f.sum(-1)).mean(1).sum()
-    f = torch.where(z >= z.topk(recipe.k).values[..., -1:], z, 0.0).relu()
-    error = y - f @ made.decoder - made.b_dec[:, None]
-    dead = (made.silent >= recipe.dead_after_tokens)[:, None].expand_as(z)
-    z_dead = z.masked_fill(~dead, -torch.inf)
-    f_dead = torch.where(dead & (z_dead >= z_dead.topk(made.k_aux).values[..., -1:]), z, 0.0).relu()
-    revival = (error.detach() - f_dead @ made.decoder).square().sum(-1)
-    return (error.square().sum(-1) + recipe.aux_coefficient * revival).mean(1).sum()
-
-
-@pytest.mark.parametrize("recipe", [TOPK, RELU], ids=["topk", "relu"])
-@pytest.mark.parametrize("transcoder", [False, True], ids=["sae", "transcoder"])
-def test_gradients_are_those_of_the_documented_loss(
-    recipe: SAERecipe, transcoder: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = bank(recipe, rows(d=10, seed=5) if transcoder else None)
-    batch = torch.arange(128).view(2, 64)
-    for parameter in made.parameters:
-        parameter.requires_grad_()
-    expected = torch.autograd.grad(loss(made, made.rows[batch], made.targets[batch]), made.parameters)
-    for parameter in made.parameters:
-        parameter.requires_grad_(False)
-    monkeypatch.setattr(made, "_update", lambda: None)
-    made.advance(batch)
-    for found, wanted in zip(made.gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+def same(a: trainer.TrainedSAE, b: trainer.TrainedSAE) -> bool:
+    """Whether two SAEs are equal bit for bit."""
+    pairs = [(getattr(a, name), getattr(b, name)) for name in WEIGHTS]
+    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
 
 
 def test_auxiliary_loss_revives_dead_latents() -> None:
@@ -68,13 +24,15 @@ def test_auxiliary_loss_revives_dead_latents() -> None:
     def dead(coefficient: float) -> float:
         fields = {"aux_coefficient": coefficient, "tokens": 64 * 600, "k_aux": 16, "decay_fraction": 0.3}
         recipe = TOPK.model_copy(update=fields)
-        made = trainer._Bank(recipe, [0, 1, 2], rows(4000), None)
-        made.b_enc[:, :24] = -3.0
-        made.silent[:, :24] = recipe.dead_after_tokens
-        stream = trainer._batches(made.seeds, 4000, 64, 0)
-        for _ in range(recipe.steps):
-            made.advance(next(stream))
-        return float((made.silent >= 2000).double().mean())
+        made = bank.Bank([recipe], [0, 1, 2], rows(4000), None, "cpu")
+        (group,) = made.groups
+        group.small["b_enc"][:, :24] = -3.0
+        group.silent[:, :24] = recipe.dead_after_tokens
+        stream = bank.batches([0, 1, 2], 4000, recipe, 0)
+        with torch.no_grad():
+            for _ in range(recipe.steps):
+                made.advance(next(stream))
+        return float((group.silent >= 2000).double().mean())
 
     none = dead(0.0)
     assert none > 0.3
@@ -82,34 +40,46 @@ def test_auxiliary_loss_revives_dead_latents() -> None:
     assert dead(-1 / 32) > none
 
 
-def test_decoder_rows_keep_unit_norm_and_gradient_is_orthogonal() -> None:
-    made = bank(TOPK)
-    made.advance(torch.arange(128).view(2, 64))
-    assert (made.to_decoder * (made.decoder)).sum(-1).abs().max() < 0.05 * made.to_decoder.norm(dim=-1).max()
-    torch.testing.assert_close(made.decoder.norm(dim=-1), torch.ones(2, 48))
+def test_decoder_rows_keep_unit_norm() -> None:
+    for name, recipe in RECIPES.items():
+        made = bank.Bank([recipe], [3, 4], rows(), None, "cpu")
+        with torch.no_grad():
+            made.advance(torch.arange(128).view(2, 64))
+        norms = made.groups[0].decoder.norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms), msg=name)
 
 
-@pytest.mark.parametrize("recipe", [TOPK, RELU], ids=["topk", "relu"])
-def test_group_equals_single_runs(recipe: SAERecipe) -> None:
-    data = rows()
-    group = train(recipe, data, [5, 7, 9], validation=rows(seed=2))
-    for member in group:
-        (alone,) = train(recipe, data, [member.seed], validation=rows(seed=2))
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-            torch.testing.assert_close(getattr(member, name), getattr(alone, name), rtol=1e-5, atol=1e-5)
-        assert alone.curve[-1][1] == pytest.approx(member.curve[-1][1], rel=1e-4)
+@pytest.mark.parametrize("order_seed", [None, 1], ids=["own order", "shared order"])
+def test_bank_equals_single_runs(order_seed: int | None) -> None:
+    """Twenty steps of a bank of all architectures of one width, and of each member alone."""
+    change = {"tokens": 64 * 20, "order_seed": order_seed}
+    recipes = [recipe.model_copy(update=change) for recipe in RECIPES.values() if recipe.d_sae == 48]
+    data, held = rows(), rows(seed=2)
+    for member in train(recipes, data, [5, 7], validation=held):
+        (alone,) = train(member.recipe, data, [member.seed], validation=held)
+        for name in WEIGHTS:
+            ours, other = getattr(member, name), getattr(alone, name)
+            torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-6, msg=f"{member.recipe.architecture} {name}")
+        assert alone.curve[-1][1] == pytest.approx(member.curve[-1][1], rel=1e-5)
+
+
+def test_recipes_of_a_bank_agree_in_what_they_share() -> None:
+    with pytest.raises(ValueError, match="same d_sae"):
+        train([TOPK, RECIPES["sparse topk"]], rows(), [0], validation=rows(seed=2))
+    with pytest.raises(ValueError, match="same recipe"):
+        train([TOPK, TOPK], rows(), [0], validation=rows(seed=2))
 
 
 def test_same_seed_repeats_bit_for_bit_and_seeds_differ() -> None:
     first, second = (train(TOPK, rows(), [0, 1], validation=rows(seed=2)) for _ in range(2))
-    assert all(
-        torch.equal(a.W_dec, b.W_dec) and torch.equal(a.W_enc, b.W_enc) for a, b in zip(first, second, strict=True)
-    )
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.allclose(first[0].W_dec, first[1].W_dec, atol=0.1)
 
 
-def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path) -> None:
-    whole = train(TOPK, rows(), [0, 1], validation=rows(seed=2))
+@pytest.mark.parametrize("name", RECIPES)
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(name: str, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    whole = train(recipe, rows(), [0, 1], validation=rows(seed=2))
     steps = 0
 
     def stop_halfway(save: trainer.Save) -> None:
@@ -120,23 +90,42 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path) -> Non
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(TOPK, rows(), [0, 1], validation=rows(seed=2), on_state=stop_halfway)
-    resumed = train(TOPK, rows(), [0, 1], validation=rows(seed=2), state=tmp_path)
+        train(recipe, rows(), [0, 1], validation=rows(seed=2), on_state=stop_halfway)
+    resumed = train(recipe, rows(), [0, 1], validation=rows(seed=2), state=tmp_path)
     for a, b in zip(whole, resumed, strict=True):
-        assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec"))
+        assert same(a, b)
         assert (a.curve, a.converged, a.drift_from_init) == (b.curve, b.converged, b.drift_from_init)
 
 
 @pytest.mark.parametrize("transcoder", [False, True], ids=["sae", "transcoder"])
-def test_saved_weights_take_raw_rows(transcoder: bool) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_saved_weights_take_raw_rows(name: str, transcoder: bool) -> None:
     """The validation error measured in training, on normalised rows, is that of the saved SAE on raw rows."""
     data, held = 50 + 7 * rows(), 50 + 7 * rows(seed=2)
     y, held_y = (data[:, :10] ** 2, held[:, :10] ** 2) if transcoder else (None, None)
-    (sae,) = train(TOPK, data, [0], validation=held, targets=y, validation_targets=held_y)
+    (sae,) = train(RECIPES[name], data, [0], validation=held, targets=y, validation_targets=held_y)
     wanted = held if held_y is None else held_y
     error = (sae(held) - wanted).square().sum() / wanted.square().sum()
     assert float(error) == pytest.approx(sae.curve[-1][1], rel=1e-3)
-    torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(48))
+    torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(sae.d_sae))
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "jumprelu"])
+def test_thresholds_give_the_wanted_sparsity_on_held_out_rows(name: str) -> None:
+    recipe = RECIPES[name].model_copy(update={"tokens": 64 * 400, "dead_after_tokens": 5000})
+    data = rows(5000)
+    (sae,) = train(recipe, data[:4000], [0], validation=data[4000:])
+    l0 = float((sae.encode(data[4000:]) != 0).sum(-1).float().mean())
+    assert l0 == pytest.approx(4, rel=0.25)
+
+
+def test_router_uses_every_expert() -> None:
+    recipe = RECIPES["switch"].model_copy(update={"tokens": 64 * 400})
+    data = rows(5000)
+    (sae,) = train(recipe, data[:4000], [0], validation=data[4000:])
+    used = sae.encode(data[4000:]).unflatten(-1, (4, -1)).gt(0).any(-1)
+    assert (used.sum(-1) <= 1).all()
+    assert used.float().mean(0).min() > 0.05
 
 
 def test_decoder_bias_starts_at_the_training_mean() -> None:
@@ -148,14 +137,17 @@ def test_decoder_bias_starts_at_the_training_mean() -> None:
 
 
 def test_epochs_are_permutations_and_can_be_entered_anywhere() -> None:
-    stream = trainer._batches([0, 1], 10, 4, 0)
+    recipe = TOPK.model_copy(update={"batch_size": 4})
+    stream = bank.batches([0, 1], 10, recipe, 0)
     drawn = torch.cat([next(stream) for _ in range(10)], dim=1)
     assert torch.equal(drawn[:, :10].sort(-1).values, torch.arange(10).expand(2, 10))
     assert torch.equal(drawn[:, 30:].sort(-1).values, torch.arange(10).expand(2, 10))
     assert not torch.equal(drawn[0, :10], drawn[0, 10:20])
     assert not torch.equal(drawn[0], drawn[1])
-    entered = trainer._batches([0, 1], 10, 4, 24)
+    entered = bank.batches([0, 1], 10, recipe, 24)
     assert torch.equal(torch.cat([next(entered) for _ in range(4)], dim=1), drawn[:, 24:])
+    shared = bank.batches([0, 1], 10, recipe.model_copy(update={"order_seed": 1}), 0)
+    assert torch.equal(torch.cat([next(shared) for _ in range(10)], dim=1), drawn[1:])
 
 
 def test_convergence_is_rest_over_the_last_tenth_after_a_fall() -> None:
@@ -168,9 +160,9 @@ def test_convergence_is_rest_over_the_last_tenth_after_a_fall() -> None:
 
 
 def test_measuring_in_chunks_changes_only_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = bank(TOPK)
+    made = bank.Bank([TOPK], [0, 1], rows(), None, "cpu")
     made.measure(rows(seed=2), None)
-    monkeypatch.setattr(trainer, "MEASURED_ROWS", 64)
+    monkeypatch.setattr(bank, "MEASURED_ROWS", 64)
     made.measure(rows(seed=2), None)
     assert made.curve[1] == pytest.approx(made.curve[0], rel=1e-5)
 

@@ -1,0 +1,162 @@
+"""A bank: many SAEs of one width trained on one stream of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from husai_core.saes.dense import Gated, JumpReLU, ReLU
+from husai_core.saes.group import Group
+from husai_core.saes.kernels import choose
+from husai_core.saes.recipe import SAERecipe, together
+from husai_core.saes.sparse import BatchTopK, Matryoshka, Switch, TopK
+from husai_core.seeding import generator
+
+GROUPS: dict[str, type[Group]] = {
+    "topk": TopK,
+    "batchtopk": BatchTopK,
+    "matryoshka": Matryoshka,
+    "switch": Switch,
+    "relu": ReLU,
+    "jumprelu": JumpReLU,
+    "gated": Gated,
+}
+MEASURED_ROWS, READ_ROWS = 8192, 65_536
+
+
+class Rows(Protocol):
+    """Rows [n, d] that may lie on disk: only those asked for are read."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(n, d)."""
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """Rows [m, d] in fp32."""
+
+
+class Bank:
+    """Groups of members, the normalisation of their rows, and their curves."""
+
+    def __init__(
+        self, recipes: Sequence[SAERecipe], seeds: Sequence[int], rows: Rows, targets: Rows | None, device: str
+    ) -> None:
+        """Every recipe is trained with every seed.
+
+        Raises:
+            ValueError: recipes disagree in what a bank shares, or repeat each other.
+        """
+        together(recipes)
+        self.recipe, self.device, self.step = recipes[0], device, 0
+        self.rows, self.targets = rows, targets
+        self.input = Scaler(rows, self.recipe.normalise)
+        self.target = self.input if targets is None else Scaler(targets, self.recipe.normalise)
+        d_in, d_out = rows.shape[1], (rows if targets is None else targets).shape[1]
+        kernels = choose(device)
+        self.groups = [
+            GROUPS[recipe.architecture](recipe, seeds, d_in, d_out, targets is not None, kernels) for recipe in recipes
+        ]
+        for group in self.groups:
+            group.to(device)
+        self.curve: list[list[float]] = []
+
+    @property
+    def tokens(self) -> int:
+        """Rows seen by each member."""
+        return self.step * self.recipe.batch_size
+
+    def advance(self, batch: Tensor) -> None:
+        """One optimiser step of every member on the rows at indices `batch` [seeds or 1, batch_size]."""
+        x = self.input(self._read(self.rows, batch))
+        y = x if self.targets is None else self.target(self._read(self.targets, batch))
+        for group in self.groups:
+            group.advance(x, y)
+        self.step += 1
+
+    def _read(self, rows: Rows, batch: Tensor) -> Tensor:
+        return rows[batch.flatten()].to(self.device).view(*batch.shape, -1)
+
+    def measure(self, rows: Rows, targets: Rows | None) -> None:
+        """Append the validation error of each member to the curve."""
+        errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
+        for start in range(0, rows.shape[0], MEASURED_ROWS):
+            part = slice(start, start + MEASURED_ROWS)
+            x, y = rows[part].to(self.device), (rows if targets is None else targets)[part].to(self.device)
+            squares += float(y.square().sum())
+            x, y = self.input(x)[None], self.target(y)[None]
+            for error, group in zip(errors, self.groups, strict=True):
+                error += (group.predict(x) - y).square().sum((1, 2))
+        scale = self.target.scale**2 / squares
+        self.curve.append([float(self.tokens), *(torch.cat(errors) * scale).tolist()])
+
+    def metrics(self) -> dict[str, float]:
+        """The latest validation errors, and the share of dead latents."""
+        errors, after = self.curve[-1][1:], self.recipe.dead_after_tokens
+        dead = torch.cat([group.silent for group in self.groups]) >= after
+        names = [self._name(group, seed) for group in self.groups for seed in group.seeds]
+        members = {f"normalised_mse/{name}": error for name, error in zip(names, errors, strict=True)}
+        return {"normalised_mse": sum(errors) / len(errors), "dead_fraction": float(dead.double().mean()), **members}
+
+    def _name(self, group: Group, seed: int) -> str:
+        if len(self.groups) == 1:
+            return f"seed {seed}"
+        return f"{group.recipe.architecture} {self.groups.index(group)} seed {seed}"
+
+    def save(self, directory: Path) -> None:
+        """Write everything that the next step depends on."""
+        tensors = {"curve": torch.tensor(self.curve, dtype=torch.float64), "step": torch.tensor(self.step)}
+        for i, group in enumerate(self.groups):
+            tensors |= {f"{i}.{name}": tensor for name, tensor in group.state().items()}
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / "state.safetensors"
+        )
+
+    def load(self, directory: Path) -> None:
+        """Go on from a state written by `save` with the same recipes, seeds and rows."""
+        tensors = load_file(directory / "state.safetensors")
+        self.curve, self.step = tensors["curve"].tolist(), int(tensors["step"])
+        for i, group in enumerate(self.groups):
+            group.step = self.step
+            for name, tensor in group.state().items():
+                tensor.copy_(tensors[f"{i}.{name}"])
+
+
+class Scaler:
+    """Mean and scale of rows [n, d]: normalised rows have mean 0 and, if asked for, mean squared norm d."""
+
+    def __init__(self, rows: Rows, scale: bool) -> None:
+        n, d = rows.shape
+        parts = [slice(start, start + READ_ROWS) for start in range(0, n, READ_ROWS)]
+        mean = sum((rows[part].double().sum(0) for part in parts), torch.zeros(1, dtype=torch.float64)) / n
+        squares = sum(float((rows[part].double() - mean).square().sum()) for part in parts)
+        self.mean, self.scale = mean.float(), (squares / n / d) ** 0.5 if scale and squares > 0 else 1.0
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Normalised rows."""
+        self.mean = self.mean.to(rows.device)
+        return (rows - self.mean).div_(self.scale)
+
+
+def batches(seeds: Sequence[int], n: int, recipe: SAERecipe, start: int) -> Iterator[Tensor]:
+    """Indices [seeds, batch_size] of consecutive batches from row `start` on; [1, batch_size] in a shared order.
+
+    Every epoch draws a new permutation, from each seed or from the recipe's `order_seed`.
+    """
+    sources = seeds if recipe.order_seed is None else [recipe.order_seed]
+
+    def permutation(epoch: int) -> Tensor:
+        return torch.stack([torch.randperm(n, generator=generator(seed, "order", epoch)) for seed in sources])
+
+    epoch, offset = divmod(start, n)
+    stream = permutation(epoch)[:, offset:]
+    while True:
+        while stream.shape[1] < recipe.batch_size:
+            epoch += 1
+            stream = torch.cat([stream, permutation(epoch)], dim=1)
+        yield stream[:, : recipe.batch_size]
+        stream = stream[:, recipe.batch_size :]

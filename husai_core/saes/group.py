@@ -1,0 +1,204 @@
+"""Members of a bank that differ in their seed alone: stacked parameters, and one optimiser step for all of them.
+
+Shapes: s members, b rows, n latents, d_in and d_out columns. Gradients are written by hand. An architecture says how
+rows become latents and what its loss is; see `sparse` and `dense`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from husai_core.saes.codes import Code, Outer, Scattered
+from husai_core.saes.kernels import Kernels
+from husai_core.saes.kernels.plain import largest, starts_of
+from husai_core.saes.recipe import SAERecipe
+from husai_core.seeding import generator
+
+BLOCK = 1 << 18
+"""Weights that are updated at once; their gradients and moments stay in cache."""
+
+
+@dataclass
+class Gradients:
+    """Gradients of one step: sums over the batch for the dictionaries, tensors for what is small."""
+
+    encoder: list[Outer] = field(default_factory=list)
+    decoder: list[Outer] = field(default_factory=list)
+    small: dict[str, Tensor | float] = field(default_factory=lambda: defaultdict(float))
+
+
+class Group:
+    """Stacked SAEs, or transcoders, with one recipe."""
+
+    def __init__(
+        self, recipe: SAERecipe, seeds: Sequence[int], d_in: int, d_out: int, transcoder: bool, kernels: Kernels
+    ) -> None:
+        self.recipe, self.seeds, self.transcoder, self.kernels = recipe, list(seeds), transcoder, kernels
+        self.d_in, self.d_out, self.step = d_in, d_out, 0
+        s, n = len(self.seeds), recipe.d_sae
+        self.encoder, self.decoder = self.initial()
+        self.small = {"b_enc": torch.zeros(s, n), "b_dec": torch.zeros(s, d_out)} | self.extras()
+        self.silent = torch.zeros(s, n, dtype=torch.long)
+        self.moments = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in self.parameters.items()}
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """All that the optimiser moves, by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder, **self.small}
+
+    @property
+    def b_dec(self) -> Tensor:
+        """[s, d_out]."""
+        return self.small["b_dec"]
+
+    def initial(self) -> tuple[Tensor, Tensor]:
+        """Encoder and decoder rows [s, n, d]: random unit directions, the same for both in an SAE."""
+        decoder = directions(self.seeds, "decoder", self.recipe.d_sae, self.d_out)
+        if not self.transcoder:
+            return decoder.clone(), decoder
+        return directions(self.seeds, "encoder", self.recipe.d_sae, self.d_in), decoder
+
+    def extras(self) -> dict[str, Tensor]:
+        """Further parameters of the architecture, by name, stacked."""
+        return {}
+
+    def prepare(self, x: Tensor) -> None:
+        """Set what depends on data, from the first rows [s or 1, b, d_in]."""
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
+        """Gradients on rows x [s or 1, b, d_in] and targets y, and how often each latent fired [s, n]."""
+        raise NotImplementedError
+
+    def inference(self, x: Tensor) -> Code:
+        """Latents as the saved SAE computes them."""
+        raise NotImplementedError
+
+    def export(self, i: int) -> dict[str, Any]:
+        """What `SAE` takes beside the weights and biases of member i, in normalised units."""
+        raise NotImplementedError
+
+    def bias(self) -> Tensor:
+        """What is added to x @ encoder [s, n]; an SAE subtracts its decoder bias from the input."""
+        if self.transcoder:
+            return self.small["b_enc"]
+        return torch.baddbmm(self.small["b_enc"][..., None], self.encoder, self.b_dec[..., None], alpha=-1)[..., 0]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Reconstructions [s, b, d_out] as the saved SAEs compute them."""
+        return self.inference(x).decode(self.decoder) + self.b_dec[:, None]
+
+    def to_pre_activations(self, gradients: Gradients, code: Code, to_z: Tensor, x: Tensor) -> None:
+        """Add what follows from a gradient to the pre-activations, which is like the code's values."""
+        totals = code.totals(to_z)
+        gradients.encoder.append(code.outer(to_z, x))
+        self.to_bias(gradients, totals, self.encoder)
+        gradients.small["b_enc"] += totals
+
+    def to_bias(self, gradients: Gradients, totals: Tensor, encoder: Tensor) -> None:
+        """Add what the subtraction of the decoder bias brings, given the summed gradient to pre-activations [s, n]."""
+        if not self.transcoder:
+            gradients.encoder.append(Shift(totals, self.b_dec))
+            gradients.small["b_dec"] -= torch.bmm(totals[:, None], encoder)[:, 0]
+
+    def revive(self, gradients: Gradients, x: Tensor, bias: Tensor, error: Tensor) -> None:
+        """Add the auxiliary loss of Gao et al. 2024 (arXiv 2406.04093, appendix A.2).
+
+        The `k_aux` largest dead latents reconstruct the residual -error [s, b, d_out], which is held constant.
+        """
+        dead = self.silent >= self.recipe.dead_after_tokens
+        columns = dead.any(0).nonzero()[:, 0]
+        if not self.recipe.aux_coefficient or not len(columns):
+            return
+        encoder, decoder = self.encoder[:, columns], self.decoder[:, columns]
+        z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None, columns])
+        z.masked_fill_(~dead[:, None, columns], -torch.inf)
+        values, places = largest(z, min(self.recipe.k_aux or max(1, self.d_in // 2), len(columns)))
+        f = torch.zeros_like(z).scatter_(-1, places, values.relu_())
+        upstream = (f @ decoder + error) * (2 * self.recipe.aux_coefficient / error.shape[1])
+        to_z = (upstream @ decoder.transpose(1, 2)).mul_(f > 0)
+        totals = torch.zeros_like(bias).index_copy_(1, columns, to_z.sum(1))
+        gradients.decoder.append(self._selected(columns, f.transpose(1, 2) @ upstream))
+        gradients.encoder.append(self._selected(columns, to_z.transpose(1, 2) @ x))
+        self.to_bias(gradients, totals, self.encoder)
+        gradients.small["b_enc"] += totals
+
+    def _selected(self, columns: Tensor, rows: Tensor) -> Outer:
+        """Sums [s, c, d] of some latents only."""
+        s, c, _ = rows.shape
+        latents = (columns + self.recipe.d_sae * torch.arange(s, device=columns.device)[:, None]).flatten()
+        source = torch.arange(s * c, dtype=torch.int32, device=columns.device)
+        starts = starts_of(latents, s * self.recipe.d_sae)
+        return Scattered(rows.new_ones(s * c), source, starts, rows.flatten(0, 1), self.kernels)
+
+    def advance(self, x: Tensor, y: Tensor) -> None:
+        """One optimiser step on normalised rows and targets."""
+        if self.step == 0:
+            self.prepare(x)
+        gradients, fired = self.gradients(x, y)
+        self.silent += y.shape[1]
+        self.silent.masked_fill_(fired > 0, 0)
+        lr = self.recipe.learning_rate(self.step)
+        self.step += 1
+        self._descend("decoder", gradients.decoder, lr)
+        self._descend("encoder", gradients.encoder, lr)
+        for name, weights in self.small.items():
+            gradient = gradients.small[name]
+            assert isinstance(gradient, Tensor)
+            self.kernels.adam(weights, gradient, self.moments[name], lr, self.step)
+
+    def _descend(self, name: str, sums: Sequence[Outer], lr: float) -> None:
+        """Update a dictionary block by block, so that its whole gradient never exists."""
+        weights, moments = self.parameters[name].flatten(0, 1), [m.flatten(0, 1) for m in self.moments[name]]
+        update = self.kernels.adam_unit if name == "decoder" else self.kernels.adam
+        size = max(1, BLOCK // weights.shape[1])
+        gradient = torch.empty_like(weights[:size])
+        for first in range(0, len(weights), size):
+            part = slice(first, first + size)
+            block = gradient[: len(weights[part])].zero_()
+            for outer in sums:
+                outer.add(first, block)
+            update(weights[part], block, (moments[0][part], moments[1][part]), lr, self.step)
+
+    def to(self, device: str) -> None:
+        """Move everything that a step touches."""
+        self.encoder, self.decoder, self.silent = (t.to(device) for t in (self.encoder, self.decoder, self.silent))
+        self.small = {name: tensor.to(device) for name, tensor in self.small.items()}
+        self.moments = {name: (m.to(device), v.to(device)) for name, (m, v) in self.moments.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name; the tensors are the live ones."""
+        found = {"silent": self.silent, **self.parameters}
+        for name, (first, second) in self.moments.items():
+            found |= {f"{name}.first": first, f"{name}.second": second}
+        return found
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Minus the outer product of each member's totals [s, n] and bias [s, d]."""
+
+    totals: Tensor
+    bias: Tensor
+
+    def add(self, first: int, out: Tensor) -> None:
+        """See `Outer`."""
+        n = self.totals.shape[1]
+        totals = self.totals.flatten()[first : first + len(out)]
+        member, last = first // n, (first + len(out) - 1) // n
+        if member == last:
+            out.addr_(totals, self.bias[member], alpha=-1)
+        else:
+            members = torch.arange(first, first + len(out), device=out.device) // n
+            out.addcmul_(totals[:, None], self.bias[members], value=-1)
+
+
+def directions(seeds: Sequence[int], name: str, n: int, d: int) -> Tensor:
+    """Random unit rows [seeds, n, d]."""
+    drawn = torch.stack([torch.randn(n, d, generator=generator(seed, name)) for seed in seeds])
+    return torch.nn.functional.normalize(drawn, dim=-1)

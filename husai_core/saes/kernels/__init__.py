@@ -1,0 +1,69 @@
+"""The arithmetic of a training step, in one interface with several implementations.
+
+Shapes: s members, b rows, n latents per member, d columns, e entries of a sparse code, which are ordered by row.
+Indices are int32; a latent's index counts through all members (member * n + latent).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Kernels(Protocol):
+    """What a sparse training step needs; every implementation gives the same numbers up to rounding."""
+
+    name: str
+
+    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest pre-activations of every row, exactly.
+
+        `x` is [1, b, d] (one stream for all members) or [s, b, d], `encoder` [s, n, d], `bias` [s, n]; returns values
+        and latents, both [s, b, k], in no particular order within a row.
+        """
+
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All pre-activations above their member's (or latent's) threshold [s] or [s, n].
+
+        Returns values and latents [e], ordered by member, row and latent, and starts [s * b + 1]: where each row's
+        entries begin.
+        """
+
+    def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """For each row, the sum of the dictionary's rows [s * n, d] times the values: [len(starts) - 1, d]."""
+
+    def dots(self, rows: Tensor, row_of: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """For each entry, the inner product of its row (of `rows` [r, d]) with its latent's dictionary row: [e]."""
+
+    def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Entries ordered by latent (stable), [e], and where each of n latents' entries begin, [n + 1]."""
+
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
+        """Add to `out` [len(starts) - 1, d], for each latent, the sum of weights times `rows[source]`.
+
+        `weights` and `source` [e] are ordered by latent; `starts` may cut out a range of latents.
+        """
+
+    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
+        """One Adam step in place on rows [..., d]; `step` counts from 1."""
+
+    def adam_unit(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
+    ) -> None:
+        """One Adam step on unit rows [m, d]: parallel gradient projected out first, rows renormalised after."""
+
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+def choose(device: str) -> Kernels:
+    """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
+    from husai_core.saes.kernels.plain import Plain
+
+    if device == "cpu" and os.environ.get("HUSAI_KERNELS", "auto") != "torch":
+        from husai_core.saes.kernels.compiled import compiled
+
+        return compiled() or Plain()
+    return Plain()

@@ -1,0 +1,145 @@
+"""The kernels in C++, built with the compiler of the machine when there is one and kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from husai_core.saes.kernels import BETAS, EPSILON
+from husai_core.saes.kernels.plain import Plain, tiles
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
+LEVELS = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+BUILD_SECONDS = 120
+
+
+class Compiled(Plain):
+    """See `Kernels`; matrix products stay torch's."""
+
+    name = "compiled"
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    def _call(self, function: str, *arguments: Tensor | float | bool) -> None:
+        """Call a function; tensors become their addresses, and it uses as many threads as torch."""
+        getattr(self.library, function)(*map(_argument, arguments))
+
+    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        (s, n, _), b = encoder.shape, x.shape[1]
+        values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
+        for members, rows, z in tiles(x, encoder, bias):
+            place = (len(z), z.shape[1], n, k, b, rows.start, members.start * n)
+            self._call("top", z, *place, values[members], latents[members], torch.get_num_threads())
+        return values, latents
+
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Kernels`."""
+        (s, n, _), b, threads = encoder.shape, x.shape[1], torch.get_num_threads()
+        counts, parts = torch.zeros(s, b, dtype=torch.int32), list[tuple[int, Tensor, Tensor, Tensor]]()
+        for members, rows, z in tiles(x, encoder, bias):
+            count = torch.empty(z.shape[1], len(z), dtype=torch.int32)
+            bound = threshold[members].contiguous()
+            self._call("count_above", z, *z.shape, bound, count, threads)
+            ends = count.flatten().cumsum(0)
+            values, latents = torch.empty(int(ends[-1])), torch.empty(int(ends[-1]), dtype=torch.int32)
+            starts = ends - count.flatten()
+            self._call("fill_above", z, *z.shape, bound, starts, members.start * n, values, latents, threads)
+            counts[members, rows] = count
+            for i, size in enumerate(count.sum(1).tolist()):
+                start = int(starts[i * len(z)])
+                part = slice(start, start + size)
+                parts.append((members.start + i, values[part], latents[part], count[i]))
+        parts.sort(key=lambda part: part[0])
+        starts = torch.cat([counts.new_zeros(1), counts.flatten().cumsum(0)]).int()
+        return torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), starts
+
+    def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """See `Kernels`."""
+        rows, d = len(starts) - 1, dictionary.shape[1]
+        out = torch.empty(rows, d)
+        self._call("decode", values, latents, starts, dictionary, rows, d, out, torch.get_num_threads())
+        return out
+
+    def dots(self, rows: Tensor, row_of: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """See `Kernels`."""
+        out = torch.empty(len(latents))
+        self._call("dots", rows, latents, starts, dictionary, *rows.shape, out, torch.get_num_threads())
+        return out
+
+    def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        order, starts = torch.empty_like(latents), torch.empty(n + 1, dtype=torch.int32)
+        self._call("transpose", latents, len(latents), n, order, starts)
+        return order, starts
+
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
+        """See `Kernels`."""
+        self._call("outer", weights, source, starts, rows, *out.shape, out, torch.get_num_threads())
+
+    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
+        """See `Kernels`."""
+        self._adam(weights, gradient, moments, lr, step, False)
+
+    def adam_unit(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
+    ) -> None:
+        """See `Kernels`."""
+        self._adam(weights, gradient, moments, lr, step, True)
+
+    def _adam(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
+    ) -> None:
+        rate, correction = lr / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
+        size = (weights.numel() // weights.shape[-1], weights.shape[-1])
+        constants = (*BETAS, rate, correction, EPSILON, unit, torch.get_num_threads())
+        self._call("adam", weights, gradient, *moments, *size, *constants)
+
+
+def _argument(value: Tensor | float | bool) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float | ctypes.c_bool:
+    if isinstance(value, Tensor):
+        if not value.is_contiguous():
+            raise ValueError("the compiled kernels take contiguous tensors only")
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, bool):
+        return ctypes.c_bool(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+@cache
+def compiled() -> Compiled | None:
+    """The compiled kernels, built if they are not in the cache; None where that is impossible."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None:
+        return None
+    flags = [*FLAGS.split(), *LEVELS.get(torch.backends.cpu.get_cpu_capability(), [])]
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_SECONDS).stdout
+        key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(flags).encode()])).hexdigest()[:16]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "husai"
+        library = folder / f"kernels-{key}.so"
+        if not library.exists():
+            _build([compiler, *flags, str(SOURCE)], library)
+        return Compiled(ctypes.CDLL(str(library)))
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return None
+
+
+def _build(command: list[str], library: Path) -> None:
+    """Compile into a file of its own, which then takes the library's place at once."""
+    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        made = Path(scratch) / library.name
+        subprocess.run([*command, "-o", str(made)], capture_output=True, check=True, timeout=BUILD_SECONDS)
+        made.replace(library)

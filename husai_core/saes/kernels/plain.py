@@ -1,0 +1,145 @@
+"""The kernels in plain torch: they need no compiler and run on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from husai_core.saes.kernels import BETAS, EPSILON
+
+TILE = 1 << 23
+"""Pre-activations that are held at once: they stay in cache until the selection has read them."""
+MOST_ROWS = 512
+SUM = 0
+
+
+class Plain:
+    """See `Kernels`."""
+
+    name = "torch"
+
+    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        shape = (len(encoder), x.shape[1], k)
+        values, latents = x.new_empty(shape), torch.empty(shape, dtype=torch.int32, device=x.device)
+        for members, rows, z in tiles(x, encoder, bias):
+            found, places = largest(z, k)
+            values[members, rows] = found.transpose(0, 1)
+            latents[members, rows] = places.transpose(0, 1).int()
+        return values, latents + _offsets(encoder)
+
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Kernels`."""
+        s, n, _ = encoder.shape
+        b = x.shape[1]
+        threshold = threshold.view(s, -1)
+        parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(s)]
+        for members, rows, z in tiles(x, encoder, bias):
+            for i, member in enumerate(range(s)[members]):
+                row, latent = (z[:, i] > threshold[member]).nonzero(as_tuple=True)
+                row_of = row + (member * b + rows.start)
+                parts[member].append((z[row, i, latent], (latent + member * n).int(), row_of))
+        values, latents, row_of = (torch.cat(column) for column in zip(*(p for ps in parts for p in ps), strict=True))
+        return values, latents, starts_of(row_of, s * b)
+
+    def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """See `Kernels`."""
+        return _bags(latents, dictionary, starts, values)
+
+    def dots(self, rows: Tensor, row_of: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
+        """See `Kernels`."""
+        backward = torch.ops.aten._embedding_bag_per_sample_weights_backward
+        found: Tensor = backward(rows, dictionary, latents, starts, row_of, SUM)
+        return found
+
+    def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        if latents.device.type != "cpu":
+            return latents.argsort(stable=True).int(), starts_of(latents, n)
+        count = len(latents)
+        positions, ends = np.arange(count, dtype=np.int32), np.arange(count + 1, dtype=np.int32)
+        columns = csr_array((positions, latents.numpy(), ends), shape=(count, n)).tocsc()
+        return torch.from_numpy(columns.indices), torch.from_numpy(columns.indptr)
+
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
+        """See `Kernels`."""
+        part = slice(int(starts[0]), int(starts[-1]))
+        out += _bags(source[part], rows, starts - starts[0], weights[part])
+
+    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
+        """See `Kernels`."""
+        first, second = moments
+        first.lerp_(gradient, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        scale = (second / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
+        weights.addcdiv_(first, scale, value=-lr / (1 - BETAS[0] ** step))
+
+    def adam_unit(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
+    ) -> None:
+        """See `Kernels`."""
+        parallel = (gradient * weights).sum(-1, keepdim=True)
+        self.adam(weights, gradient.addcmul_(parallel, weights, value=-1), moments, lr, step)
+        weights.div_(torch.linalg.vector_norm(weights, dim=-1, keepdim=True))
+
+
+def tiles(x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Pre-activations in pieces that fit the cache: members, rows, and z [rows, members, n], valid until the next.
+
+    One stream for all members is one matrix product per piece.
+    """
+    s, n, d = encoder.shape
+    together = s if len(x) == 1 else 1
+    count = max(1, min(MOST_ROWS, TILE // (together * n)))
+    buffer = x.new_empty(count, together * n)
+    for first in range(0, s, together):
+        members = slice(first, first + together)
+        weights, offset = encoder[members].reshape(-1, d).T, bias[members].reshape(-1)
+        stream = x[first] if len(x) > 1 else x[0]
+        for start in range(0, len(stream), count):
+            part = stream[start : start + count]
+            z = torch.addmm(offset, part, weights, out=buffer[: len(part)])
+            yield members, slice(start, start + len(part)), z.view(len(part), together, n)
+
+
+def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of the last axis and their indices, unsorted.
+
+    The k groups with the largest maxima hold the k largest entries, so only those are searched.
+    """
+    n = z.shape[-1]
+    size = 1
+    while n % (2 * size) == 0 and 4 * size * size * k <= n:
+        size *= 2
+    if size == 1:
+        return z.topk(k, sorted=False)
+    groups = z.view(*z.shape[:-1], size, -1).amax(-2).topk(k, sorted=False).indices
+    candidates = (groups[..., None] + torch.arange(0, n, n // size, device=z.device)).flatten(-2)
+    values, places = z.gather(-1, candidates).topk(k, sorted=False)
+    return values, candidates.gather(-1, places)
+
+
+def starts_of(indices: Tensor, n: int) -> Tensor:
+    """Where each of n values begins in `indices`, once sorted: int32 [n + 1]."""
+    counts = torch.bincount(indices, minlength=n).cumsum(0)
+    return torch.cat([counts.new_zeros(1), counts]).int()
+
+
+def expand(starts: Tensor) -> Tensor:
+    """Which interval each position lies in: [0, 2, 3] becomes [0, 0, 1]."""
+    numbers = torch.arange(len(starts) - 1, dtype=torch.int32, device=starts.device)
+    return numbers.repeat_interleave(starts.diff().long())
+
+
+def _offsets(encoder: Tensor) -> Tensor:
+    s, n, _ = encoder.shape
+    return torch.arange(0, s * n, n, dtype=torch.int32, device=encoder.device)[:, None, None]
+
+
+def _bags(indices: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    return embedding_bag(indices, rows, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)

@@ -1,0 +1,102 @@
+"""Every implementation of the kernels does what the plain one does."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from husai_core.saes.kernels import Kernels
+from husai_core.saes.kernels.compiled import compiled
+from husai_core.saes.kernels.plain import Plain, expand
+
+S, B, D = 3, 300, 24
+OTHERS = [pytest.param(compiled, id="compiled")]
+
+
+@pytest.fixture(params=OTHERS)
+def other(request: pytest.FixtureRequest) -> Kernels:
+    made: Kernels | None = request.param()
+    if made is None:
+        pytest.skip("there is no compiler here")
+    return made
+
+
+def drawn(n: int, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(n)
+    return torch.randn(1 if shared else S, B, D), torch.randn(S, n, D), torch.randn(S, n)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("n", "k"), [(48, 4), (97, 5), (512, 8), (2048, 16), (4096, 1)])
+def test_selection(other: Kernels, n: int, k: int, shared: bool) -> None:
+    x, encoder, bias = drawn(n, shared)
+    values, latents = other.top(x, encoder, bias, k)
+    wanted, places = Plain().top(x, encoder, bias, k)
+    assert torch.equal(values.sort(-1).values, wanted.sort(-1).values)
+    assert torch.equal(latents.sort(-1).values, places.sort(-1).values)
+
+
+def test_selection_takes_the_first_of_equal_entries(other: Kernels) -> None:
+    x, encoder, bias = torch.zeros(1, 5, D), torch.randn(1, 64, D), torch.zeros(1, 64)
+    _, latents = other.top(x, encoder, bias, 3)
+    assert latents.sort(-1).values.tolist() == [[[0, 1, 2]] * 5]
+
+
+def test_rows_that_are_not_numbers_stay_visible(other: Kernels) -> None:
+    x, encoder, bias = drawn(64, True)
+    x[0, 7] = torch.nan
+    values, latents = other.top(x, encoder, bias, 3)
+    assert values[:, 7].isnan().all()
+    assert latents.min() >= 0
+    assert latents.max() < S * 64
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("n", [48, 97, 2048])
+def test_search_above_a_threshold(other: Kernels, n: int, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("husai_core.saes.kernels.plain.MOST_ROWS", 77)
+    x, encoder, bias = drawn(n, shared)
+    threshold = torch.tensor([3.0, 100.0, 0.0])
+    for found, wanted in zip(
+        other.above(x, encoder, bias, threshold), Plain().above(x, encoder, bias, threshold), strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
+def test_sums(other: Kernels) -> None:
+    plain, n = Plain(), 97
+    x, encoder, bias = drawn(n, False)
+    values, latents, starts = plain.above(x, encoder, bias, torch.tensor([3.0, 4.0, 100.0]))
+    dictionary, rows = encoder.flatten(0, 1), torch.randn(S * B, D)
+    torch.testing.assert_close(
+        other.decode(values, latents, starts, dictionary), plain.decode(values, latents, starts, dictionary)
+    )
+    row_of = expand(starts)
+    torch.testing.assert_close(
+        other.dots(rows, row_of, latents, starts, dictionary), plain.dots(rows, row_of, latents, starts, dictionary)
+    )
+    order, begins = plain.transpose(latents, S * n)
+    assert all(map(torch.equal, other.transpose(latents, S * n), (order, begins)))
+    sums = [torch.ones(40, D), torch.ones(40, D)]
+    for kernels, out in zip((other, plain), sums, strict=True):
+        kernels.outer(values[order], row_of[order], begins[90:131], rows, out)
+    torch.testing.assert_close(*sums)
+
+
+@pytest.mark.parametrize("update", ["adam", "adam_unit"])
+def test_optimiser(other: Kernels, update: str) -> None:
+    start = torch.nn.functional.normalize(torch.randn(50, D), dim=-1)
+    reference = torch.nn.Parameter(start.clone())
+    adam = torch.optim.Adam([reference], lr=0.01)
+    states = [(start.clone(), (torch.zeros(50, D), torch.zeros(50, D))) for _ in range(2)]
+    for step in range(1, 6):
+        gradient = torch.randn(50, D)
+        for kernels, (weights, moments) in zip((Plain(), other), states, strict=True):
+            getattr(kernels, update)(weights, gradient.clone(), moments, 0.01, step)
+        with torch.no_grad():
+            along = (gradient * reference).sum(-1, keepdim=True) if update == "adam_unit" else 0.0
+            reference.grad = gradient - along * reference
+            adam.step()
+            if update == "adam_unit":
+                reference /= reference.norm(dim=-1, keepdim=True)
+    for weights, _ in states:
+        torch.testing.assert_close(weights, reference.detach(), rtol=1e-5, atol=1e-6)
