@@ -32,7 +32,7 @@ CLASSES: dict[str, tuple[Architecture, dict[str, str]]] = {
 }
 """The architecture of each class, and the names of its tensors where they are not ours."""
 WITHOUT_PRE_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
-SCALED_BY_NORMS = ("GatedAutoEncoder", "JumpReluAutoEncoder")
+SCALED_BY_NORMS = ("AutoEncoder",)
 UNUSED = {"k", "threshold", "group_sizes"}
 """What a state dictionary may hold that says nothing, or nothing more, about the function."""
 
