@@ -22,6 +22,8 @@ from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import PARAMETERS, SAE, Architecture, scale_by_decoder_norms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+FOLDABLE = ("expected_average_only_in", "covariance_whitening")
+"""Normalisations of SAELens that one map describes, which the checkpoint does not hold."""
 SELECTING = ("topk", "switch")
 SIGNED = "husai_signed_topk"
 NAMES: dict[tuple[Architecture, bool], str] = {
@@ -99,7 +101,9 @@ def check(sae: SAE) -> None:
         shape, wanted = tuple(getattr(sae, name).shape), special.get(name, (d_sae,))
         if shape != wanted:
             raise KindError(f"{name} has shape {shape}, but W_enc asks for {wanted}")
-    if d_in != d_out and (sae.apply_b_dec_to_input or not sae.transcoder):
+    if sae.transcoder and sae.apply_b_dec_to_input:
+        raise KindError("a transcoder cannot subtract b_dec, which belongs to its output, from its input")
+    if d_in != d_out and not sae.transcoder:
         raise KindError(f"the SAE reads {d_in} dimensions and writes {d_out}")
     for name in PARAMETERS[sae.architecture]:
         if not torch.isfinite(getattr(sae, name)).all():
@@ -142,8 +146,11 @@ def _supported(cfg: Any) -> str:
         raise KindError(f"cfg.json names architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     if not isinstance(cfg.get("husai", {}), dict):
         raise KindError("the husai entry of cfg.json is not an object")
-    if cfg.get("normalize_activations", "none") != "none":
-        raise KindError(f"normalize_activations {cfg['normalize_activations']!r} must be folded into the weights first")
+    normalisation = cfg.get("normalize_activations", "none")
+    if normalisation in FOLDABLE:
+        raise KindError(f"normalize_activations {normalisation!r} must be folded into the weights first, by SAELens")
+    if normalisation != "none":
+        raise KindError(f"normalize_activations {normalisation!r} differs from row to row and cannot be folded away")
     if cfg.get("activation_fn_str", "relu") != "relu":
         raise KindError("a SAELens checkpoint from before version 6 must be saved again by SAELens 6")
     return str(name)

@@ -25,7 +25,8 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Found]], ...] = (
 )
 """Weights, the configuration beside them, and what reads both."""
 KNOWN = "SAELens, dictionary_learning, sparsify, .pt of earlier HUSAI, HUSAI artifacts, zip"
-IGNORED = (".meta.pt", ".txt", ".md")
+IGNORED = (".meta.pt", ".txt", ".md", "runner_cfg.json", "sparsity.safetensors", "eval_results.json")
+"""How the names of files end that lie beside checkpoints and say nothing about their function."""
 
 
 def find(directories: list[Path], scratch: Path) -> list[Found]:

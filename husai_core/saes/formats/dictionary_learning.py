@@ -1,7 +1,8 @@
 """dictionary_learning: `ae.pt`, a state dictionary, and `config.json`, whose `trainer.dict_class` says what it means.
 
-Linear layers hold [out, in], so encoders are [d_sae, d_in] and features are columns of decoders. Gated and JumpReLU
-SAEs give latents times the norm of their decoder row; BatchTopK and Matryoshka SAEs have one threshold for all latents.
+Linear layers hold [out, in], so encoders are [d_sae, d_in] and features are columns of decoders. The library's own
+loader scales the latents of `AutoEncoder` by the norms of their decoder rows, and so does this one. BatchTopK and
+Matryoshka SAEs have one threshold for all latents, which a TopK SAE does not use.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ CLASSES: dict[str, tuple[Architecture, dict[str, str]]] = {
 }
 """The architecture of each class, and the names of its tensors where they are not ours."""
 WITHOUT_PRE_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
-SCALED_BY_NORMS = ("GatedAutoEncoder", "JumpReluAutoEncoder")
-UNUSED = {"k", "threshold", "group_sizes"}
-"""What a state dictionary may hold that says nothing, or nothing more, about the function."""
+SCALED_BY_NORMS = ("AutoEncoder",)
+BUFFERS = {"k", "threshold", "group_sizes"}
+"""Buffers that any class may have, beside the tensors of its function."""
 
 
 class _Trainer(BaseModel):
@@ -90,7 +91,7 @@ def _parameters(name: str, dict_class: str, state: Mapping[str, Tensor]) -> dict
     names = {ours: theirs.get(ours, ours) for ours in PARAMETERS[architecture]}
     if missing := [key for key in names.values() if key not in state]:
         raise KindError(f"{name} has no tensor {missing[0]}")
-    if unknown := sorted(state.keys() - set(names.values()) - UNUSED):
+    if unknown := sorted(state.keys() - set(names.values()) - BUFFERS):
         raise KindError(f"{name} has a tensor {unknown[0][:80]!r}, which {dict_class} does not have")
     found: dict[str, Tensor] = {}
     for ours, key in names.items():

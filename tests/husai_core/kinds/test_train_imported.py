@@ -16,6 +16,7 @@ from husai_core.stability.siblings import read as read_siblings
 from tests.husai_core.kinds.stress_job import run, siblings
 
 D, N, K = 16, 32, 4
+FIXTURES = Path(__file__).parents[1] / "saes/fixtures"
 CFG = modular.config(p=13, n_layers=2, d_model=D, n_heads=2, d_mlp=32, act_fn="relu", normalization_type="LN")
 X = torch.randn(40, D, generator=torch.Generator().manual_seed(9))
 
@@ -157,6 +158,25 @@ def test_a_saelens_checkpoint_arrives_as_two_uploads_or_as_a_zip(tmp_path: Path)
     assert (len(both), len(made)) == (2, 2)
     for again in (second, *made):
         assert torch.equal(checkpoint.load(again.path)(X), checkpoint.load(first.path)(X))
+
+
+@pytest.mark.parametrize(
+    ("layout", "architectures"),
+    [
+        ("dictionary_learning", ["standard", "standard", "topk", "jumprelu", "gated", "jumprelu", "jumprelu"]),
+        ("sparsify", ["topk", "husai_topk_transcoder"]),
+    ],
+)
+def test_what_other_libraries_trained_is_imported(tmp_path: Path, layout: str, architectures: list[str]) -> None:
+    file = upload(tmp_path / "in", all__zip=(FIXTURES / f"{layout}.zip").read_bytes())
+    items, made = imported(tmp_path / "a", file, format=layout, hook_name="blocks.0.hook_resid_post")
+    assert [item["architecture"] for item in items] == architectures
+    assert {item["format"] for item in items} == {layout}
+    for sae in map(checkpoint.load, [artifact.path for artifact in made]):
+        assert (sae.provenance["layout"], sae.provenance["imported"]) == (layout, True)
+        assert sae.provenance["claimed"]["config"]
+    with pytest.raises(KindError, match=f"layout {layout}, not saelens"):
+        imported(tmp_path / "b", file, format="saelens")
 
 
 class Evil:

@@ -103,7 +103,8 @@ def test_decoder_norm_rescaling_of_saelens_is_folded(tmp_path: Path) -> None:
     [
         ({"architecture": "skip_transcoder"}, "architecture 'skip_transcoder'"),
         ({"architecture": "jumprelu"}, "no tensor threshold"),
-        ({"normalize_activations": "layer_norm"}, "layer_norm"),
+        ({"normalize_activations": "layer_norm"}, "'layer_norm' differs from row to row"),
+        ({"normalize_activations": "expected_average_only_in"}, "must be folded into the weights first"),
         ({"k": 13}, "k = 13"),
         ({"k": None}, "k = None"),
     ],
@@ -114,6 +115,11 @@ def test_what_cannot_be_run_is_refused(cfg: dict[str, Any], message: str, tmp_pa
     (tmp_path / "cfg.json").write_text(json.dumps(known | cfg))
     with pytest.raises(KindError, match=message):
         checkpoint.load(tmp_path)
+
+
+def test_a_transcoder_with_a_pre_bias_is_refused() -> None:
+    with pytest.raises(KindError, match="belongs to its output"):
+        checkpoint.check(sae(transcoder=True))
 
 
 def test_a_missing_architecture_is_not_taken_for_relu(tmp_path: Path) -> None:

@@ -110,6 +110,11 @@ def test_a_saelens_checkpoint_is_read(tmp_path: Path) -> None:
     assert (sae.k, sae.hook_name, sae.d_in) == (2, "h", D)
 
 
+def test_what_saelens_leaves_beside_a_checkpoint_is_no_obstacle(tmp_path: Path) -> None:
+    beside = {"sparsity__safetensors": b"", "runner_cfg__json": b"{}"}
+    assert read(tmp_path, **saelens(tmp_path, CFG), **beside).k == 2
+
+
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
