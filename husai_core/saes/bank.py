@@ -79,7 +79,8 @@ class Bank:
         self.step += 1
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:
-        return rows[batch.flatten()].to(self.device).view(*batch.shape, -1)
+        found = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
+        return found.to(self.device).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
         """Append the validation error of each member to the curve."""

@@ -41,8 +41,8 @@ class Code(Protocol):
 class Outer(Protocol):
     """Sums per latent [s * n, d] that are computed when asked for, so that they need not all exist at once."""
 
-    def add(self, first: int, out: Tensor) -> None:
-        """Add the sums of latents `first`, `first + 1`, … to `out` [m, d]."""
+    def block(self, part: slice) -> Tensor:
+        """The sums of some consecutive latents [m, d], in a new tensor."""
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Sums:
 
     rows: Tensor
 
-    def add(self, first: int, out: Tensor) -> None:
+    def block(self, part: slice) -> Tensor:
         """See `Outer`."""
-        out += self.rows[first : first + len(out)]
+        return self.rows[part].clone()
 
 
 @dataclass
@@ -147,10 +147,9 @@ class Scattered:
     rows: Tensor
     kernels: Kernels
 
-    def add(self, first: int, out: Tensor) -> None:
+    def block(self, part: slice) -> Tensor:
         """See `Outer`."""
-        starts = self.starts[first : first + len(out) + 1]
-        self.kernels.outer(self.weights, self.source, starts, self.rows, out)
+        return self.kernels.outer(self.weights, self.source, self.starts[part.start : part.stop + 1], self.rows)
 
 
 def top(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> Code:

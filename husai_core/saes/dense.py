@@ -25,7 +25,7 @@ class ReLU(Group):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """[s, b, n]."""
-        return torch.matmul(x, self.encoder.transpose(1, 2)).add_(self.bias()[:, None])
+        return torch.matmul(x, self.encoder.transpose(1, 2)).add_(self.small["b_enc"][:, None])
 
     def inference(self, x: Tensor) -> Code:
         """See `Group`."""

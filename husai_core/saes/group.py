@@ -2,6 +2,9 @@
 
 Shapes: s members, b rows, n latents, d_in and d_out columns. Gradients are written by hand. An architecture says how
 rows become latents and what its loss is; see `sparse` and `dense`.
+
+Rows are centred, so pre-activations are z = x @ encoder + b_enc: subtracting the decoder bias from the input, as the
+saved SAE does, would only be another way to write b_enc.
 """
 
 from __future__ import annotations
@@ -83,30 +86,16 @@ class Group:
         """What `SAE` takes beside the weights and biases of member i, in normalised units."""
         raise NotImplementedError
 
-    def bias(self) -> Tensor:
-        """What is added to x @ encoder [s, n]; an SAE subtracts its decoder bias from the input."""
-        if self.transcoder:
-            return self.small["b_enc"]
-        return torch.baddbmm(self.small["b_enc"][..., None], self.encoder, self.b_dec[..., None], alpha=-1)[..., 0]
-
     def predict(self, x: Tensor) -> Tensor:
         """Reconstructions [s, b, d_out] as the saved SAEs compute them."""
         return self.inference(x).decode(self.decoder) + self.b_dec[:, None]
 
     def to_pre_activations(self, gradients: Gradients, code: Code, to_z: Tensor, x: Tensor) -> None:
         """Add what follows from a gradient to the pre-activations, which is like the code's values."""
-        totals = code.totals(to_z)
         gradients.encoder.append(code.outer(to_z, x))
-        self.to_bias(gradients, totals, self.encoder)
-        gradients.small["b_enc"] += totals
+        gradients.small["b_enc"] += code.totals(to_z)
 
-    def to_bias(self, gradients: Gradients, totals: Tensor, encoder: Tensor) -> None:
-        """Add what the subtraction of the decoder bias brings, given the summed gradient to pre-activations [s, n]."""
-        if not self.transcoder:
-            gradients.encoder.append(Shift(totals, self.b_dec))
-            gradients.small["b_dec"] -= torch.bmm(totals[:, None], encoder)[:, 0]
-
-    def revive(self, gradients: Gradients, x: Tensor, bias: Tensor, error: Tensor) -> None:
+    def revive(self, gradients: Gradients, x: Tensor, error: Tensor) -> None:
         """Add the auxiliary loss of Gao et al. 2024 (arXiv 2406.04093, appendix A.2).
 
         The `k_aux` largest dead latents reconstruct the residual -error [s, b, d_out], which is held constant.
@@ -116,17 +105,15 @@ class Group:
         if not self.recipe.aux_coefficient or not len(columns):
             return
         encoder, decoder = self.encoder[:, columns], self.decoder[:, columns]
-        z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None, columns])
+        z = torch.matmul(x, encoder.transpose(1, 2)).add_(self.small["b_enc"][:, None, columns])
         z.masked_fill_(~dead[:, None, columns], -torch.inf)
         values, places = largest(z, min(self.recipe.k_aux or max(1, self.d_in // 2), len(columns)))
         f = torch.zeros_like(z).scatter_(-1, places, values.relu_())
         upstream = (f @ decoder + error) * (2 * self.recipe.aux_coefficient / error.shape[1])
         to_z = (upstream @ decoder.transpose(1, 2)).mul_(f > 0)
-        totals = torch.zeros_like(bias).index_copy_(1, columns, to_z.sum(1))
         gradients.decoder.append(self._selected(columns, f.transpose(1, 2) @ upstream))
         gradients.encoder.append(self._selected(columns, to_z.transpose(1, 2) @ x))
-        self.to_bias(gradients, totals, self.encoder)
-        gradients.small["b_enc"] += totals
+        gradients.small["b_enc"] += torch.zeros_like(self.small["b_enc"]).index_copy_(1, columns, to_z.sum(1))
 
     def _selected(self, columns: Tensor, rows: Tensor) -> Outer:
         """Sums [s, c, d] of some latents only."""
@@ -157,13 +144,12 @@ class Group:
         weights, moments = self.parameters[name].flatten(0, 1), [m.flatten(0, 1) for m in self.moments[name]]
         update = self.kernels.adam_unit if name == "decoder" else self.kernels.adam
         size = max(1, BLOCK // weights.shape[1])
-        gradient = torch.empty_like(weights[:size])
         for first in range(0, len(weights), size):
-            part = slice(first, first + size)
-            block = gradient[: len(weights[part])].zero_()
-            for outer in sums:
-                outer.add(first, block)
-            update(weights[part], block, (moments[0][part], moments[1][part]), lr, self.step)
+            part = slice(first, min(first + size, len(weights)))
+            gradient = sums[0].block(part)
+            for more in sums[1:]:
+                gradient += more.block(part)
+            update(weights[part], gradient, (moments[0][part], moments[1][part]), lr, self.step)
 
     def to(self, device: str) -> None:
         """Move everything that a step touches."""
@@ -177,25 +163,6 @@ class Group:
         for name, (first, second) in self.moments.items():
             found |= {f"{name}.first": first, f"{name}.second": second}
         return found
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Minus the outer product of each member's totals [s, n] and bias [s, d]."""
-
-    totals: Tensor
-    bias: Tensor
-
-    def add(self, first: int, out: Tensor) -> None:
-        """See `Outer`."""
-        n = self.totals.shape[1]
-        totals = self.totals.flatten()[first : first + len(out)]
-        member, last = first // n, (first + len(out) - 1) // n
-        if member == last:
-            out.addr_(totals, self.bias[member], alpha=-1)
-        else:
-            members = torch.arange(first, first + len(out), device=out.device) // n
-            out.addcmul_(totals[:, None], self.bias[members], value=-1)
 
 
 def directions(seeds: Sequence[int], name: str, n: int, d: int) -> Tensor:

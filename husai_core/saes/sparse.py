@@ -29,24 +29,24 @@ SLACK, MEMORY = 0.9, 0.99
 class TopK(Group):
     """The k largest latents of each row."""
 
-    def code(self, x: Tensor, bias: Tensor) -> Code:
+    def code(self, x: Tensor) -> Code:
         """Latents of a training batch."""
         assert self.recipe.k is not None
-        return top(x, self.encoder, bias, self.recipe.k, self.kernels)
+        return top(x, self.encoder, self.small["b_enc"], self.recipe.k, self.kernels)
 
     def inference(self, x: Tensor) -> Code:
         """See `Group`."""
-        return self.code(x, self.bias())
+        return self.code(x)
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         """See `Group`."""
-        gradients, bias = Gradients(), self.bias()
-        code = self.code(x, bias)
+        gradients = Gradients()
+        code = self.code(x)
         error = code.decode(self.decoder).add_(self.b_dec[:, None]).sub_(y)
         upstream = error * (2 / y.shape[1])
         gradients.small["b_dec"] += upstream.sum(1)
         self.to_dictionaries(gradients, code, code, upstream, x)
-        self.revive(gradients, x, bias, error)
+        self.revive(gradients, x, error)
         return gradients, code.totals((code.values > 0).float())
 
     def to_dictionaries(self, gradients: Gradients, code: Code, parts: Code, upstream: Tensor, x: Tensor) -> None:
@@ -71,12 +71,12 @@ class BatchTopK(TopK):
         super().__init__(*args)
         self.threshold = torch.zeros(len(self.seeds), dtype=torch.float64)
 
-    def code(self, x: Tensor, bias: Tensor) -> SparseCode:
+    def code(self, x: Tensor) -> SparseCode:
         """See `TopK`; exact: the search goes on below its first guess where that was too high."""
         s, b, n = len(self.seeds), x.shape[1], self.recipe.d_sae
-        guess = self._guess(x, bias) if self.step == 0 else self.threshold.float() * SLACK
+        guess = self._guess(x) if self.step == 0 else self.threshold.float() * SLACK
         while True:
-            values, latents, starts = self.kernels.above(x, self.encoder, bias, guess)
+            values, latents, starts = self.kernels.above(x, self.encoder, self.small["b_enc"], guess)
             ends = starts[b::b].tolist()
             counts = torch.tensor([end - start for start, end in zip([0, *ends], ends, strict=False)])
             short = (counts < b * self._k) & (guess.cpu() > 0)
@@ -93,10 +93,10 @@ class BatchTopK(TopK):
         assert self.recipe.k is not None
         return self.recipe.k
 
-    def _guess(self, x: Tensor, bias: Tensor) -> Tensor:
+    def _guess(self, x: Tensor) -> Tensor:
         """Each member's threshold [s] on the first rows, somewhat too low."""
         guess = torch.zeros(len(self.seeds), device=x.device)
-        for members, rows, z in tiles(x, self.encoder, bias):
+        for members, rows, z in tiles(x, self.encoder, self.small["b_enc"]):
             if rows.start == 0:
                 for i, member in enumerate(range(len(self.seeds))[members]):
                     guess[member] = z[:, i].flatten().topk(len(z) * self._k).values[-1]
@@ -110,7 +110,7 @@ class BatchTopK(TopK):
     def inference(self, x: Tensor) -> SparseCode:
         """See `Group`."""
         threshold = self.threshold.float().to(x.device)
-        values, latents, starts = self.kernels.above(x, self.encoder, self.bias(), threshold)
+        values, latents, starts = self.kernels.above(x, self.encoder, self.small["b_enc"], threshold)
         return SparseCode(values, latents, starts, (len(self.seeds), x.shape[1], self.recipe.d_sae), self.kernels)
 
     def export(self, i: int) -> dict[str, Any]:
@@ -127,8 +127,8 @@ class Matryoshka(BatchTopK):
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         """See `Group`."""
-        gradients, bias, levels = Gradients(), self.bias(), self.recipe.levels
-        code = self.code(x, bias)
+        gradients, levels = Gradients(), self.recipe.levels
+        code = self.code(x)
         parts = code.divided(torch.tensor(levels, dtype=torch.int32, device=x.device))
         s, b, d = len(self.seeds), y.shape[1], self.d_out
         errors = parts.decode(self.decoder).view(s, b, len(levels), d).cumsum_(2)
@@ -137,7 +137,7 @@ class Matryoshka(BatchTopK):
         upstream = errors.flip(2).cumsum_(2).flip(2).mul_(2 / b / len(levels))
         gradients.small["b_dec"] += upstream[:, :, 0].sum(1)
         self.to_dictionaries(gradients, code, parts, upstream.flatten(1, 2), x)
-        self.revive(gradients, x, bias, error)
+        self.revive(gradients, x, error)
         return gradients, code.totals((code.values > 0).float())
 
 
@@ -153,14 +153,14 @@ class Switch(TopK):
         """The router's softmax [s, b, experts]."""
         return torch.softmax((x - self.small["b_router"][:, None]) @ self.small["router"].transpose(1, 2), -1)
 
-    def code(self, x: Tensor, bias: Tensor) -> SparseCode:
+    def code(self, x: Tensor) -> SparseCode:
         """See `TopK`."""
         s, b, n, k = len(self.seeds), x.shape[1], self.recipe.d_sae, self.recipe.k
         assert k is not None
         self.shares = self.probabilities(x)
         weight, self.expert = self.shares.max(-1)
         values, latents = x.new_empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32, device=x.device)
-        for members, rows, z in tiles(x, self.encoder, bias):
+        for members, rows, z in tiles(x, self.encoder, self.small["b_enc"]):
             blocks = z.view(*z.shape[:2], self.recipe.experts, -1)
             chosen = self.expert[members, rows].T[..., None, None].expand(-1, -1, 1, blocks.shape[-1])
             found, places = largest(blocks.gather(2, chosen)[:, :, 0], k)

@@ -117,10 +117,11 @@ def members(bank: Bank) -> list[TrainedSAE]:
 
 def _member(bank: Bank, group: Group, i: int, drift: float, curve: list[tuple[int, float]]) -> TrainedSAE:
     scale, weights = bank.target.scale, group.encoder[i].T
-    shift = torch.zeros_like(group.small["b_enc"][i])
     if group.transcoder:
         weights = weights * (scale / bank.input.scale)
         shift = -bank.input.mean @ weights
+    else:
+        shift = group.b_dec[i] @ weights * scale
     biases = {"b_gate" if group.recipe.architecture == "gated" else "b_enc": group.small["b_enc"][i] * scale + shift}
     extra: dict[str, Any] = biases | group.export(i)
     if "threshold" in extra:

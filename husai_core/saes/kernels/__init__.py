@@ -40,8 +40,8 @@ class Kernels(Protocol):
     def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Entries ordered by latent (stable), [e], and where each of n latents' entries begin, [n + 1]."""
 
-    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
-        """Add to `out` [len(starts) - 1, d], for each latent, the sum of weights times `rows[source]`.
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor) -> Tensor:
+        """For each latent, the sum of weights times `rows[source]`: [len(starts) - 1, d].
 
         `weights` and `source` [e] are ordered by latent; `starts` may cut out a range of latents.
         """

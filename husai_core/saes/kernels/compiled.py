@@ -84,9 +84,11 @@ class Compiled(Plain):
         self._call("transpose", latents, len(latents), n, order, starts)
         return order, starts
 
-    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor) -> Tensor:
         """See `Kernels`."""
+        out = torch.empty(len(starts) - 1, rows.shape[1])
         self._call("outer", weights, source, starts, rows, *out.shape, out, torch.get_num_threads())
+        return out
 
     def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
         """See `Kernels`."""

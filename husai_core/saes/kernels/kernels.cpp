@@ -168,9 +168,11 @@ void transpose(const int32_t* latents, int64_t count, int64_t n, int32_t* order,
 void outer(const float* weights, const int32_t* source, const int32_t* starts, const float* rows, int64_t latents,
            int64_t d, float* out, int64_t threads) {
     parallel(latents, threads, [=](int64_t start, int64_t end) {
-        for (int64_t j = start; j < end; ++j)
+        for (int64_t j = start; j < end; ++j) {
+            std::memset(out + j * d, 0, d * sizeof(float));
             for (int32_t e = starts[j]; e < starts[j + 1]; ++e)
                 if (weights[e] != 0) add(out + j * d, weights[e], rows + source[e] * d, d);
+        }
     });
 }
 

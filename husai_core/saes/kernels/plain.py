@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+from torch.optim.adam import adam
 
 from husai_core.saes.kernels import BETAS, EPSILON
 
@@ -66,24 +67,35 @@ class Plain:
         columns = csr_array((positions, latents.numpy(), ends), shape=(count, n)).tocsc()
         return torch.from_numpy(columns.indices), torch.from_numpy(columns.indptr)
 
-    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor, out: Tensor) -> None:
+    def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor) -> Tensor:
         """See `Kernels`."""
         part = slice(int(starts[0]), int(starts[-1]))
-        out += _bags(source[part], rows, starts - starts[0], weights[part])
+        return _bags(source[part], rows, starts - starts[0], weights[part])
 
     def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
         """See `Kernels`."""
-        first, second = moments
-        first.lerp_(gradient, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        scale = (second / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
-        weights.addcdiv_(first, scale, value=-lr / (1 - BETAS[0] ** step))
+        adam(
+            [weights],
+            [gradient],
+            [moments[0]],
+            [moments[1]],
+            max_exp_avg_sqs=[],
+            state_steps=[torch.tensor(step - 1.0, device=weights.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=lr,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
 
     def adam_unit(
         self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
     ) -> None:
         """See `Kernels`."""
-        parallel = (gradient * weights).sum(-1, keepdim=True)
+        parallel = torch.linalg.vecdot(gradient, weights)[:, None]
         self.adam(weights, gradient.addcmul_(parallel, weights, value=-1), moments, lr, step)
         weights.div_(torch.linalg.vector_norm(weights, dim=-1, keepdim=True))
 

@@ -30,8 +30,7 @@ def kept(z: Tensor, k: int) -> Tensor:
 def loss(group: Group, x: Tensor, y: Tensor) -> Tensor:
     """The sum over members of the documented loss."""
     recipe, small = group.recipe, group.small
-    centred = x if group.transcoder else x - group.b_dec[:, None]
-    z = centred @ group.encoder.transpose(1, 2) + small["b_enc"][:, None]
+    z = x @ group.encoder.transpose(1, 2) + small["b_enc"][:, None]
     extra: Tensor | float = 0.0
     match recipe.architecture:
         case "topk":
@@ -83,11 +82,10 @@ def found(group: Group, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     gradients, _ = group.gradients(x, y)
     whole = dict(gradients.small)
     for name in ("encoder", "decoder"):
-        sums = torch.zeros_like(group.parameters[name])
-        for outer in getattr(gradients, name):
-            for first in range(0, len(sums.flatten(0, 1)), 30):
-                outer.add(first, sums.flatten(0, 1)[first : first + 30])
-        whole[name] = sums
+        shape = group.parameters[name].shape
+        cuts = [slice(first, min(first + 30, shape[0] * shape[1])) for first in range(0, shape[0] * shape[1], 30)]
+        blocks = [sum(outer.block(part) for outer in getattr(gradients, name)) for part in cuts]
+        whole[name] = torch.cat(blocks).view(shape)
     return whole
 
 
@@ -117,9 +115,9 @@ def test_batch_selection_is_exact_whatever_the_guess() -> None:
     group = made.groups[0]
     assert isinstance(group, BatchTopK)
     x = made.input(rows(64))[None]
-    z = x @ group.encoder.transpose(1, 2) + group.bias()[:, None]
+    z = x @ group.encoder.transpose(1, 2) + group.small["b_enc"][:, None]
     wanted = z.flatten(1).topk(4 * 64).values.relu().sort(-1).values
     for guess in (0.0, 1.0, 50.0):
         group.threshold.fill_(guess)
-        found = group.code(x, group.bias()).values.relu().view(2, -1).sort(-1).values
+        found = group.code(x).values.relu().view(2, -1).sort(-1).values
         torch.testing.assert_close(found, wanted)

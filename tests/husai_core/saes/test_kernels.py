@@ -76,10 +76,8 @@ def test_sums(other: Kernels) -> None:
     )
     order, begins = plain.transpose(latents, S * n)
     assert all(map(torch.equal, other.transpose(latents, S * n), (order, begins)))
-    sums = [torch.ones(40, D), torch.ones(40, D)]
-    for kernels, out in zip((other, plain), sums, strict=True):
-        kernels.outer(values[order], row_of[order], begins[90:131], rows, out)
-    torch.testing.assert_close(*sums)
+    cut = (values[order], row_of[order], begins[90:131], rows)
+    torch.testing.assert_close(other.outer(*cut), plain.outer(*cut))
 
 
 @pytest.mark.parametrize("update", ["adam", "adam_unit"])
