@@ -21,6 +21,10 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
 LEVELS = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 BUILD_SECONDS = 120
+LATENTS, DEPTH, ALIGNED = 8, 8, 32
+"""What the whole-number product works on at once: latents, columns, and the bytes its memory is aligned to."""
+CHOICE = 16
+"""From this many latents for each chosen one, choosing by whole numbers pays."""
 
 
 class Compiled(Plain):
@@ -36,12 +40,30 @@ class Compiled(Plain):
         getattr(self.library, function)(*map(_argument, arguments))
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `Kernels`; where there is much to choose from, whole numbers choose what fp32 then computes."""
         (s, n, _), b = encoder.shape, x.shape[1]
+        if n % LATENTS == 0 and n >= CHOICE * k and hasattr(self.library, "coarse_top"):
+            return self._coarse_top(x, encoder, bias, k)
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
         for members, rows, z in tiles(x, encoder, bias):
             place = (len(z), z.shape[1], n, k, b, rows.start, members.start * n)
             self._call("top", z, *place, values[members], latents[members], torch.get_num_threads())
+        return values, latents
+
+    def _coarse_top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        (s, n, d), b, threads = encoder.shape, x.shape[1], torch.get_num_threads()
+        depth = -(-d // DEPTH) * DEPTH
+        buffer = torch.empty(s * n * depth + ALIGNED, dtype=torch.int8)
+        packed = buffer[-buffer.data_ptr() % ALIGNED :][: s * n * depth].view(s, -1)
+        scale, correction, norms = torch.empty(3, s, n).unbind()
+        self._call("pack", encoder, s * n, d, depth, packed, scale, correction, norms, threads)
+        worst = (float(scale.max()), float(norms.max()))
+        values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
+        together = s if len(x) == 1 else 1
+        for i in range(0, s, together):
+            of = [tensor[i : i + together] for tensor in (encoder, bias, packed, scale, correction)]
+            size = (b, d, depth, together, n, k, i * n)
+            self._call("coarse_top", x[i if len(x) > 1 else 0], *of, *worst, *size, values[i], latents[i], threads)
         return values, latents
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,10 @@
 #include <thread>
 #include <vector>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 struct Entry {
@@ -44,8 +48,37 @@ struct Search {
     Search(int64_t n, int64_t k)
         : n(n), k(k), size(group_size(n, k)), groups(n / size), maxima(groups), ranked(groups), found(n) {}
 
-    // The k-th largest group maximum is at most the k-th largest entry: only entries from it on can be chosen.
-    void row(const float* z, int32_t offset, float* values, int32_t* latents) {
+    // Entries of z that are larger than the k-th largest less `slack`, unordered; they are the first of `found`.
+    int64_t candidates(const float* z, float slack) {
+        const int64_t count = collect(z, kth_maximum(z) - slack);
+        if (count <= k || slack == 0) return count;
+        std::nth_element(found.begin(), found.begin() + (k - 1), found.begin() + count, before);
+        const float least = found[k - 1].value - slack;
+        return std::partition(found.begin() + k, found.begin() + count,
+                              [=](const Entry& entry) { return entry.value >= least; }) -
+               found.begin();
+    }
+
+    // Entries of z from `bound` on.
+    int64_t collect(const float* z, float bound) {
+        int64_t count = 0, i = 0;
+#ifdef __AVX2__
+        const __m256 least = _mm256_set1_ps(bound);
+        for (; i + 8 <= n; i += 8) {
+            uint32_t hits = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(z + i), least, _CMP_GE_OQ));
+            for (; hits; hits &= hits - 1) {
+                const int64_t at = i + __builtin_ctz(hits);
+                found[count++] = {z[at], static_cast<int32_t>(at)};
+            }
+        }
+#endif
+        for (; i < n; ++i)
+            if (z[i] >= bound) found[count++] = {z[i], static_cast<int32_t>(i)};
+        return count;
+    }
+
+    // At most the k-th largest entry of z.
+    float kth_maximum(const float* z) {
         std::memcpy(maxima.data(), z, groups * sizeof(float));
         for (int64_t i = 1; i < size; ++i) {
             const float* part = z + i * groups;
@@ -53,13 +86,11 @@ struct Search {
         }
         ranked = maxima;
         std::nth_element(ranked.begin(), ranked.begin() + (k - 1), ranked.end(), std::greater<float>());
-        const float bound = ranked[k - 1];
-        int64_t count = 0;
-        for (int64_t j = 0; j < groups; ++j) {
-            if (!(maxima[j] >= bound)) continue;
-            for (int64_t i = j; i < n; i += groups)
-                if (z[i] >= bound) found[count++] = {z[i], static_cast<int32_t>(i)};
-        }
+        return ranked[k - 1];
+    }
+
+    // The k largest of the first `count` found.
+    void write(int64_t count, int32_t offset, float* values, int32_t* latents) {
         if (count > k) std::nth_element(found.begin(), found.begin() + k, found.begin() + count, before);
         for (int64_t i = 0; i < k; ++i) {
             const bool real = i < count;  // fewer only where the row holds NaN
@@ -79,6 +110,88 @@ void add(float* out, float weight, const float* row, int64_t d) {
     for (int64_t c = 0; c < d; ++c) out[c] += weight * row[c];
 }
 
+#ifdef __AVX2__
+// Whole numbers from -63 to 63 in place of weights and rows: of these, two pairs of products fit into 16 bits.
+constexpr int64_t LATENTS = 8, ROWS = 6, DEPTH = 8, BLOCK_ROWS = 48, LEVELS = 63, ZERO = 64;
+
+float largest_magnitude(const float* row, int64_t d) {
+    float most = 0;
+    for (int64_t c = 0; c < d; ++c) {
+        const float size = std::fabs(row[c]);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+// ROWS rows of bytes [depth] times LATENTS packed latents [depth / 4][LATENTS][4]: sums [ROWS][LATENTS].
+void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, int32_t* sums) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i total[ROWS];
+    for (auto& row : total) row = _mm256_setzero_si256();
+    for (int64_t c = 0; c < depth; c += DEPTH) {
+        const auto* at = reinterpret_cast<const __m256i*>(packed + c * LATENTS);
+        const __m256i first = _mm256_load_si256(at), second = _mm256_load_si256(at + 1);
+        for (int64_t r = 0; r < ROWS; ++r) {
+            int32_t bytes[2];
+            std::memcpy(bytes, rows + r * depth + c, sizeof bytes);
+            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(bytes[0]), first),
+                                                   _mm256_maddubs_epi16(_mm256_set1_epi32(bytes[1]), second));
+            total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    for (int64_t r = 0; r < ROWS; ++r)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * LATENTS), total[r]);
+}
+
+// A dictionary in whole numbers; n is a multiple of LATENTS.
+struct Coarse {
+    const int8_t* packed;
+    const float *scale, *correction;  // of each latent; correction undoes that rows are stored as bytes from 0
+    int64_t n, d, depth;
+    float worst_scale, worst_norm;
+
+    // Distance of rows in memory: no power of two, or they would compete for the same lines of the cache.
+    int64_t stride() const { return n + 24; }
+};
+
+// Rows of x in whole numbers, their pre-activations by them, and how far those may be off.
+struct Block {
+    std::vector<uint8_t> bytes;
+    std::vector<float> z, scale, error;
+
+    Block(const Coarse& dictionary)
+        : bytes(BLOCK_ROWS * dictionary.depth), z(BLOCK_ROWS * dictionary.stride()), scale(BLOCK_ROWS), error(BLOCK_ROWS) {}
+
+    void read(const float* x, int64_t count, const Coarse& w) {
+        std::fill(bytes.begin(), bytes.end(), ZERO);
+        for (int64_t r = 0; r < count; ++r) {
+            const float* row = x + r * w.d;
+            scale[r] = largest_magnitude(row, w.d) / LEVELS;
+            const float factor = scale[r] > 0 ? 1 / scale[r] : 0;
+            uint8_t* to = bytes.data() + r * w.depth;
+            for (int64_t c = 0; c < w.d; ++c) to[c] = static_cast<uint8_t>(row[c] * factor + (ZERO + 0.5f));
+            const float norm = dot(row, row, w.d);
+            // Rounding errors are uniform and independent; six standard deviations of their sum.
+            error[r] = 6 * std::sqrt((scale[r] * scale[r] * w.worst_norm + w.worst_scale * w.worst_scale * norm) / 12);
+        }
+    }
+
+    void score(int64_t count, const Coarse& w, const float* bias) {
+        int32_t sums[ROWS * LATENTS];
+        for (int64_t j = 0; j < w.n; j += LATENTS)
+            for (int64_t r = 0; r < count; r += ROWS) {
+                multiply(bytes.data() + r * w.depth, w.packed + j * w.depth, w.depth, sums);
+                for (int64_t i = 0; i < ROWS; ++i)
+                    for (int64_t l = 0; l < LATENTS; ++l)
+                        z[(r + i) * w.stride() + j + l] =
+                            (static_cast<float>(sums[i * LATENTS + l]) - w.correction[j + l]) * scale[r + i] *
+                                w.scale[j + l] +
+                            bias[j + l];
+            }
+    }
+};
+#endif
+
 }  // namespace
 
 extern "C" {
@@ -91,10 +204,62 @@ void top(const float* z, int64_t rows, int64_t members, int64_t n, int64_t k, in
         for (int64_t r = start; r < end; ++r)
             for (int64_t m = 0; m < members; ++m) {
                 const int64_t to = (m * b + first + r) * k;
-                search.row(z + (r * members + m) * n, offset + static_cast<int32_t>(m * n), values + to, latents + to);
+                const int64_t count = search.candidates(z + (r * members + m) * n, 0);
+                search.write(count, offset + static_cast<int32_t>(m * n), values + to, latents + to);
             }
     });
 }
+
+#ifdef __AVX2__
+// The encoder [n, d] in whole numbers: packed [n * depth] in blocks of latents, scale and correction [n].
+void pack(const float* encoder, int64_t n, int64_t d, int64_t depth, int8_t* packed, float* scale, float* correction,
+          float* norms, int64_t threads) {
+    parallel(n / LATENTS, threads, [=](int64_t start, int64_t end) {
+        for (int64_t j = start * LATENTS; j < end * LATENTS; ++j) {
+            const float* row = encoder + j * d;
+            scale[j] = largest_magnitude(row, d) / LEVELS;
+            norms[j] = dot(row, row, d);
+            const float factor = scale[j] > 0 ? 1 / scale[j] : 0;
+            int8_t* to = packed + j / LATENTS * LATENTS * depth + j % LATENTS * 4;
+            int32_t sum = 0;
+            for (int64_t c = 0; c < depth; ++c) {
+                const int32_t whole = c < d ? static_cast<int32_t>(row[c] * factor + (ZERO + 0.5f)) - ZERO : 0;
+                to[c / 4 * 4 * LATENTS + c % 4] = static_cast<int8_t>(whole);
+                sum += whole;
+            }
+            correction[j] = static_cast<float>(ZERO * sum);
+        }
+    });
+}
+
+// `top` of x [rows, d] for `members` encoders [n, d]: whole numbers choose candidates, of which fp32 takes the largest.
+void coarse_top(const float* x, const float* encoder, const float* bias, const int8_t* packed, const float* scale,
+                const float* correction, float worst_scale, float worst_norm, int64_t rows, int64_t d, int64_t depth,
+                int64_t members, int64_t n, int64_t k, int32_t offset, float* values, int32_t* latents,
+                int64_t threads) {
+    const Coarse w{packed, scale, correction, members * n, d, depth, worst_scale, worst_norm};
+    parallel(rows, threads, [=](int64_t start, int64_t end) {
+        Block block(w);
+        Search search(n, k);
+        for (int64_t from = start; from < end; from += BLOCK_ROWS) {
+            const int64_t count = std::min(BLOCK_ROWS, end - from);
+            block.read(x + from * d, count, w);
+            block.score(count, w, bias);
+            for (int64_t r = 0; r < count; ++r)
+                for (int64_t m = 0; m < members; ++m) {
+                    const bool real = block.error[r] < INFINITY;
+                    const int64_t held = real ? search.candidates(&block.z[r * w.stride() + m * n], block.error[r]) : 0;
+                    for (int64_t i = 0; i < held; ++i) {
+                        const int64_t j = m * n + search.found[i].latent;
+                        search.found[i].value = dot(x + (from + r) * d, encoder + j * d, d) + bias[j];
+                    }
+                    const int64_t to = (m * rows + from + r) * k;
+                    search.write(held, offset + static_cast<int32_t>(m * n), values + to, latents + to);
+                }
+        }
+    });
+}
+#endif
 
 // How many entries of each row of z [rows, members, n] lie above its member's threshold: counts [members, rows].
 void count_above(const float* z, int64_t rows, int64_t members, int64_t n, const float* threshold, int32_t* counts,
