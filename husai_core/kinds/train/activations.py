@@ -84,25 +84,18 @@ class Result(base.Result):
 def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Collect the rows, split and store them."""
     from husai_core.activations import store
-    from husai_core.data.modular import SPLITS
     from husai_core.seeding import seed_everything
 
     seed_everything(spec.seed)
     found = _synthetic(spec) if spec.source == "synthetic" else _read(spec, inputs, job)
-    n_rows, d_model = found.rows.shape
+    n_rows = len(found.rows)
     job.progress(n_rows, n_rows, "rows")
-    store.save(job.output("activations", "activations"), found)
-    return Result(
-        n_rows=n_rows,
-        d_model=d_model,
-        effective_rank=found.effective_rank,
-        mean_norm=float(found.rows.double().norm(dim=1).mean()),
-        rows_by_split={part: int(found.mask(part).sum()) for part in SPLITS},
-        leaks_label=found.leaks_label,
-    )
+    cfg = store.save(job.output("activations", "activations"), found)
+    return Result(**{name: cfg[name] for name in Result.model_fields})
 
 
 def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
+    from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
     from husai_core.models import modular
@@ -115,7 +108,7 @@ def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
     model = modular.load(artifact.path, job.device) if trained else modular.build(cfg, spec.untrained_seed, job.device)
     data = _contexts(cfg["dataset"]["p"], spec.position)
     return Activations(
-        rows=modular.activations(model, data.tokens, [spec.hook_name], spec.position)[spec.hook_name],
+        rows=Rows([modular.activations(model, data.tokens, [spec.hook_name], spec.position)[spec.hook_name]]),
         tokens=data.tokens,
         label=data.label,
         split=split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed),
@@ -146,6 +139,7 @@ def _contexts(p: int, position: str) -> Pairs:
 def _synthetic(spec: Spec) -> Activations:
     import torch
 
+    from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
     from husai_core.data.synthetic import world
@@ -154,7 +148,7 @@ def _synthetic(spec: Spec) -> Activations:
     made = world(spec.seed, size.n_features, size.d_model, size.active, size.low, size.high)
     draw = made.structureless if spec.structureless else made.sample
     return Activations(
-        rows=draw(size.rows, spec.seed),
+        rows=Rows([draw(size.rows, spec.seed)]),
         tokens=torch.zeros(size.rows, 0, dtype=torch.int64),
         label=torch.full((size.rows,), -1),
         split=split(size.rows, spec.validation_fraction, spec.test_fraction, spec.seed),

@@ -90,9 +90,9 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     _check(activations)
     saes = train(
         spec.recipe,
-        activations.part("train"),
+        activations.part("train")[:],
         spec.seeds,
-        validation=activations.part("validation"),
+        validation=activations.part("validation")[:],
         device=job.device,
         on_step=_Reporter(job).step,
         on_state=_Keeper(job).offer,
@@ -109,7 +109,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
 def _check(activations: Activations) -> None:
     for part in ("train", "validation", "test"):
         rows = activations.part(part)
-        if len(rows) < 2 or not rows.isfinite().all() or not rows.var(0).sum() > 0:
+        varies = any(bool((block != rows[:1]).any()) for block in rows.blocks())
+        if not varies or not all(block.isfinite().all() for block in rows.blocks()):
             raise KindError(f"the {part} rows must be at least two, finite and not all equal")
 
 
@@ -128,7 +129,7 @@ def _finish(sae: TrainedSAE, activations: Activations, digest: str, job: Job) ->
     origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest}
     sae.hook_name = activations.hook_name
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
-    figures = asdict(evaluate(sae, activations.part("test")))
+    figures = asdict(evaluate(sae, activations.part("test")[:]))
     return Member(seed=sae.seed, drift_from_init=sae.drift_from_init, converged=sae.converged, **figures)
 
 
