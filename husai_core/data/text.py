@@ -1,0 +1,85 @@
+"""Text: documents from uploaded files, and their tokens as sequences of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from husai_core.kinds.base import KindError
+
+SUFFIXES = (".txt", ".md")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file of text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Windows of documents, each read on its own.
+
+    `tokens` int64 [n, context]: the beginning-of-sequence token, where the tokeniser has one, then text, then padding;
+    `is_text` bool [n, context] is false for special tokens and padding; `document` int64 [n] is each window's source.
+    """
+
+    tokens: Tensor
+    is_text: Tensor
+    document: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def select(self, index: Tensor) -> Sequences:
+        """Some of the sequences, by their indices int64 [m]."""
+        return Sequences(self.tokens[index], self.is_text[index], self.document[index])
+
+
+def read(directories: Sequence[Path]) -> list[Document]:
+    """The documents in some directories, in the order of these and of the file names.
+
+    Raises:
+        KindError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
+    """
+    found = [_document(path) for directory in directories for path in sorted(directory.iterdir())]
+    if not any(document.text.strip() for document in found):
+        raise KindError("the text input holds no text")
+    return found
+
+
+def _document(path: Path) -> Document:
+    if path.suffix.lower() not in SUFFIXES:
+        raise KindError(f"{path.name} is not a text file (known: {', '.join(SUFFIXES)})")
+    try:
+        return Document(path.name, path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise KindError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def windows(
+    documents: Sequence[Sequence[int]], context: int, bos: int | None, special: Collection[int] = ()
+) -> Sequences:
+    """Consecutive windows of `context` tokens, `bos` included; the last one of a document is padded at its end.
+
+    `documents` are token ids without special tokens of the tokeniser; ids in `special` are not counted as text.
+    """
+    first = [] if bos is None else [bos]
+    size, pad = context - len(first), bos or 0
+    rows, lengths, owner = list[list[int]](), list[int](), list[int]()
+    for number, ids in enumerate(documents):
+        for start in range(0, len(ids), size):
+            part = list(ids[start : start + size])
+            rows.append([*first, *part, *[pad] * (size - len(part))])
+            lengths.append(len(first) + len(part))
+            owner.append(number)
+    tokens = torch.tensor(rows, dtype=torch.int64).reshape(-1, context)
+    place = torch.arange(context)
+    inside = (place >= len(first)) & (place < torch.tensor(lengths)[:, None].reshape(-1, 1))
+    return Sequences(tokens, inside & ~torch.isin(tokens, torch.tensor(list(special))), torch.tensor(owner))
