@@ -27,11 +27,13 @@ class Sequences:
     """Windows of documents, each read on its own.
 
     `tokens` int64 [n, context]: the beginning-of-sequence token, where the tokeniser has one, then text, then padding;
-    `is_text` bool [n, context] is false for special tokens and padding; `document` int64 [n] is each window's source.
+    `is_text` bool [n, context] is false for special tokens and padding; `length` int64 [n] counts the tokens before the
+    padding; `document` int64 [n] is each window's source.
     """
 
     tokens: Tensor
     is_text: Tensor
+    length: Tensor
     document: Tensor
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class Sequences:
 
     def select(self, index: Tensor) -> Sequences:
         """Some of the sequences, by their indices int64 [m]."""
-        return Sequences(self.tokens[index], self.is_text[index], self.document[index])
+        return Sequences(self.tokens[index], self.is_text[index], self.length[index], self.document[index])
 
 
 def read(directories: Sequence[Path]) -> list[Document]:
@@ -72,14 +74,15 @@ def windows(
     """
     first = [] if bos is None else [bos]
     size, pad = context - len(first), bos or 0
-    rows, lengths, owner = list[list[int]](), list[int](), list[int]()
+    rows, filled, owner = list[list[int]](), list[int](), list[int]()
     for number, ids in enumerate(documents):
         for start in range(0, len(ids), size):
             part = list(ids[start : start + size])
             rows.append([*first, *part, *[pad] * (size - len(part))])
-            lengths.append(len(first) + len(part))
+            filled.append(len(first) + len(part))
             owner.append(number)
-    tokens = torch.tensor(rows, dtype=torch.int64).reshape(-1, context)
+    tokens, length = torch.tensor(rows, dtype=torch.int64).reshape(-1, context), torch.tensor(filled, dtype=torch.int64)
     place = torch.arange(context)
-    inside = (place >= len(first)) & (place < torch.tensor(lengths)[:, None].reshape(-1, 1))
-    return Sequences(tokens, inside & ~torch.isin(tokens, torch.tensor(list(special))), torch.tensor(owner))
+    inside = (place >= len(first)) & (place < length[:, None])
+    is_text = inside & ~torch.isin(tokens, torch.tensor(sorted(special), dtype=torch.int64))
+    return Sequences(tokens, is_text, length, torch.tensor(owner, dtype=torch.int64))

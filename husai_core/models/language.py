@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from husai_core import assets
 from husai_core.data import text
 from husai_core.identity import digest
 from husai_core.kinds.base import KindError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
-BUILT_IN = Path(__file__).parent.parent / "assets"
 NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -88,11 +88,6 @@ class LanguageModel:
         return found
 
 
-def built_in() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in BUILT_IN.glob("*/config.json"))
-
-
 def find(name: str) -> Path:
     """The directory of a built-in model, or of a model in the local Hugging Face cache.
 
@@ -104,9 +99,9 @@ def find(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     if not HUB_ID.fullmatch(name):
-        raise KindError(f"{name!r} is neither a built-in model ({', '.join(built_in())}) nor a Hugging Face id")
-    if name in built_in():
-        return BUILT_IN / name
+        raise KindError(f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id")
+    if name in assets.models():
+        return assets.HOME / name
     allowed = os.environ.get("HUSAI_ALLOW_DOWNLOAD") == "1"
     try:
         patterns = ["*.json", "*.safetensors", "*.txt"]

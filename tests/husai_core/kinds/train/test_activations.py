@@ -10,6 +10,7 @@ from husai_core.kinds.base import Artifact, Inputs, KindError
 from husai_core.kinds.train import activations
 from husai_core.kinds.train.activations import Spec
 from husai_core.models import modular
+from tests.husai_core.kinds.stress_job import DirectoryJob
 
 CFG = modular.config(p=13, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
 
@@ -99,3 +100,20 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Spec.model_validate(fields)
+
+
+def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inputs: Inputs) -> None:
+    hooks = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post"]
+    job = DirectoryJob(tmp_path)
+    result = activations.run(Spec(hook_names=hooks), inputs, job)
+    found = [store.load(path) for _, _, path in job.outputs]
+    assert [one.hook_name for one in found] == [hook.hook_name for hook in result.hooks] == hooks
+    assert not torch.equal(found[0].rows[:], found[1].rows[:])
+    assert torch.equal(found[0].split, found[1].split)
+
+
+def test_a_language_model_is_no_network_for_addition(tmp_path: Path, local_job: Any) -> None:
+    (tmp_path / "cfg.json").write_text('{"architecture": "GPTNeoXForCausalLM", "leaks_label": false}')
+    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, 0.0)]})
+    with pytest.raises(KindError, match="is a language model"):
+        activations.run(Spec(), inputs, local_job(tmp_path))
