@@ -34,7 +34,8 @@ class Rows:
         ends = torch.searchsorted(ordered, self.starts).tolist()
         for shard, start, low, high in zip(self.shards, self.starts, ends, ends[1:], strict=False):
             if low < high:
-                found[order[low:high]] = shard[ordered[low:high] - start].float()
+                part = shard.index_select(0, ordered[low:high] - start).float()
+                found.index_copy_(0, order[low:high], part)
         return found
 
     def select(self, index: Tensor) -> Rows:
