@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,23 +66,29 @@ def _document(path: Path) -> Document:
 
 
 def windows(
-    documents: Sequence[Sequence[int]], context: int, bos: int | None, special: Collection[int] = ()
+    documents: Iterable[Sequence[int]], context: int, bos: int | None, special: Collection[int] = ()
 ) -> Sequences:
     """Consecutive windows of `context` tokens, `bos` included; the last one of a document is padded at its end.
 
     `documents` are token ids without special tokens of the tokeniser; ids in `special` are not counted as text.
     """
-    first = [] if bos is None else [bos]
-    size, pad = context - len(first), bos or 0
-    rows, filled, owner = list[list[int]](), list[int](), list[int]()
+    tokens, length, document = [torch.zeros(0, context, dtype=torch.int64)], list[Tensor](), list[Tensor]()
+    head = 0 if bos is None else 1
     for number, ids in enumerate(documents):
-        for start in range(0, len(ids), size):
-            part = list(ids[start : start + size])
-            rows.append([*first, *part, *[pad] * (size - len(part))])
-            filled.append(len(first) + len(part))
-            owner.append(number)
-    tokens, length = torch.tensor(rows, dtype=torch.int64).reshape(-1, context), torch.tensor(filled, dtype=torch.int64)
-    place = torch.arange(context)
-    inside = (place >= len(first)) & (place < length[:, None])
+        n, rest = divmod(len(ids), context - head)
+        n += rest > 0
+        text = torch.full((n * (context - head),), bos or 0)
+        text[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        tokens.append(torch.cat([torch.full((n, head), bos or 0), text.view(n, context - head)], 1))
+        length.append(torch.full((n,), context))
+        document.append(torch.full((n,), number))
+        if rest:
+            length[-1][-1] = head + rest
+    return _marked(torch.cat(tokens), torch.cat(length), torch.cat(document), head, special)
+
+
+def _marked(tokens: Tensor, length: Tensor, document: Tensor, head: int, special: Collection[int]) -> Sequences:
+    place = torch.arange(tokens.shape[1])
+    inside = (place >= head) & (place < length[:, None])
     is_text = inside & ~torch.isin(tokens, torch.tensor(sorted(special), dtype=torch.int64))
-    return Sequences(tokens, is_text, length, torch.tensor(owner, dtype=torch.int64))
+    return Sequences(tokens, is_text, length, document)

@@ -53,7 +53,7 @@ class LanguageModel:
         if context > self.n_ctx:
             raise KindError(f"a context of {context} tokens is more than the {self.n_ctx} that the model can read")
         encode = partial(self.tokenizer.encode, add_special_tokens=False, verbose=False)
-        ids = [encode(document.text) for document in documents]
+        ids = (encode(document.text) for document in documents)
         return text.windows(ids, context, self.tokenizer.bos_token_id, self.tokenizer.all_special_ids)
 
     @torch.no_grad()

@@ -14,7 +14,9 @@ def test_windows_hold_every_token_once() -> None:
     assert found.tokens[found.is_text].tolist() == [10, 11, *range(13, 27), 30, 31]
     assert found.tokens[-1].tolist() == [1, 30, 31, 1, 1, 1]
     assert text.windows([[5, 6, 7]], context=2, bos=None).tokens.tolist() == [[5, 6], [7, 0]]
-    assert text.windows([], context=4, bos=1).tokens.shape == (0, 4)
+    assert text.windows([[]], context=4, bos=1).tokens.shape == (0, 4)
+    whole = text.windows([[4, 5, 6]], context=4, bos=1)
+    assert (whole.tokens.tolist(), whole.length.tolist()) == ([[1, 4, 5, 6]], [4])
 
 
 def test_documents_come_in_order(tmp_path: Path) -> None:
