@@ -29,8 +29,9 @@ SPEC: dict[str, Any] = {"dataset": "text", "text": {"tokens": 4_000_000, "batch_
 README = """# {name}
 
 A GPT-NeoX model of {n_parameters:,} parameters with a byte-level BPE tokeniser of {d_vocab:,} tokens, trained from
-nothing on {books} English books in the public domain ({tokens:,} tokens). It is here to try things on, offline: it
-writes no sensible text. `manifest.json` names the books with their digests, the spec and the seed.
+nothing on {tokens:,} tokens of {books} English books in the public domain ({epochs:.2f} of one pass over them). It is
+here to try things on, offline: it writes no sensible text. `manifest.json` names the books with their digests, the spec
+and the seed.
 
 | | nats per token | bits per byte |
 |---|---|---|
