@@ -12,7 +12,12 @@ def effective_rank(rows: Tensor) -> float:
     Roy & Vetterli 2007, "The effective rank". Rows that are all equal have rank 0.
     """
     centred = rows.double() - rows.double().mean(0)
-    singular = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
+    return spectrum_rank(centred.T @ centred)
+
+
+def spectrum_rank(scatter: Tensor) -> float:
+    """The effective rank of centred rows X, given their scatter matrix XᵀX float64 [d, d]."""
+    singular = torch.linalg.eigvalsh(scatter).clamp(min=0).sqrt()
     if singular.sum() == 0:
         return 0.0
     share = singular / singular.sum()

@@ -1,34 +1,49 @@
-"""The activations artifact: rows with their tokens, labels and splits in one safetensors file, facts in `cfg.json`."""
+"""The activations artifact: rows with their tokens, labels and splits in safetensors shards, facts in `cfg.json`.
+
+A shard holds `rows` [m, d] and, for each row, `tokens` int64 [m, context], `label` int64 [m], `split` uint8 [m], and,
+where rows share sequences, `sequence` and `place` int32 [m]. The last one also holds `mean` and `variance` [d] of all
+rows. One shard is named `activations.safetensors`, several `activations-00000.safetensors` and so on.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from husai_core.activations.rank import effective_rank
+from husai_core.activations.moments import Moments
+from husai_core.activations.rows import Rows
 from husai_core.data.modular import SPLITS
 from husai_core.identity import canonical
+from husai_core.kinds.base import KindError
 
-FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label")
+SHARD_BYTES = 256 * 2**20
+FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", "model", "context")
+LANGUAGE = ("model", "context")
+COLUMNS = ("tokens", "label", "split", "sequence", "place")
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations of one hook at one position.
+    """Activations of one hook.
 
-    `rows` fp32 [n, d]; `tokens` int64 [n, context], the context that was read (0 wide for synthetic rows); `label`
-    int64 [n] (-1 for synthetic rows); `split` uint8 [n] (0 train, 1 validation, 2 test). `source` is `model`,
-    `untrained` or `synthetic`; `model_digest` names the trained network; `leaks_label` says that the input at this
-    position, or the training of the model, showed the answer.
+    `rows` [n, d]; `tokens` int64 [n, context], the context that was read (0 wide for synthetic rows, the token itself
+    for rows of a language model); `label` int64 [n] (-1 where there is none); `split` uint8 [n] (0 train, 1 validation,
+    2 test). `sequence` and `place` int32 [n] say which sequence of the text a row comes from and where in it; they are
+    None where every row has a sequence of its own. `source` is `model`, `untrained`, `synthetic`, `language` or
+    `imported`; `model_digest` names the trained network; `leaks_label` says that the input at this position, or the
+    training of the model, showed the answer; `model` and `context` are a language model's name and tokens per sequence.
     """
 
-    rows: Tensor
+    rows: Rows
     tokens: Tensor
     label: Tensor
     split: Tensor
@@ -38,49 +53,109 @@ class Activations:
     model_digest: str | None = None
     p: int | None = None
     leaks_label: bool = False
+    model: str | None = None
+    context: int | None = None
+    sequence: Tensor | None = None
+    place: Tensor | None = None
 
     def mask(self, part: str) -> Tensor:
         """Which rows belong to `train`, `validation` or `test`: bool [n]."""
         return self.split == SPLITS.index(part)
 
-    def part(self, part: str) -> Tensor:
-        """The rows of one split [m, d]."""
-        return self.rows[self.mask(part)]
+    def part(self, part: str) -> Rows:
+        """The rows of one split [m, d], not yet read."""
+        return self.rows.select(self.mask(part).nonzero()[:, 0])
 
     @cached_property
-    def mean(self) -> Tensor:
-        """Mean per dimension over all rows [d]."""
-        return self.rows.double().mean(0).float()
-
-    @cached_property
-    def variance(self) -> Tensor:
-        """Variance per dimension over all rows [d], divided by n."""
-        return self.rows.double().var(0, correction=0).float()
-
-    @cached_property
-    def effective_rank(self) -> float:
-        """Effective rank of all rows."""
-        return effective_rank(self.rows)
-
-    @property
-    def cfg(self) -> dict[str, Any]:
-        """What `cfg.json` holds."""
-        n, d = self.rows.shape
-        facts = {name: getattr(self, name) for name in FACTS}
-        return facts | {"n_rows": n, "d_model": d, "effective_rank": self.effective_rank}
+    def moments(self) -> Moments:
+        """Moments of all rows, read block by block."""
+        found = Moments()
+        for block in self.rows.blocks():
+            found.add(block)
+        return found
 
 
-def save(directory: Path, activations: Activations) -> None:
-    """Write the artifact's two files into `directory`."""
-    names = ("rows", "tokens", "label", "split", "mean", "variance")
-    tensors = {name: getattr(activations, name).cpu().contiguous() for name in names}
-    save_file(tensors, directory / "activations.safetensors")
-    (directory / "cfg.json").write_bytes(canonical(activations.cfg))
+class Writer:
+    """Writes an artifact into `directory` while its rows arrive in blocks; `close` ends it.
+
+    `facts` are those of `FACTS`; rows are kept as `dtype`, in shards of at most `shard_bytes`.
+    """
+
+    def __init__(
+        self, directory: Path, facts: Mapping[str, Any], dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        self.directory, self.facts, self.dtype, self.shard_bytes = directory, dict(facts), dtype, shard_bytes
+        self.moments, self.by_split = Moments(), torch.zeros(len(SPLITS), dtype=torch.int64)
+        self.pending, self.waiting, self.shards = list[dict[str, Tensor]](), 0, 0
+
+    def add(self, rows: Tensor, **columns: Tensor) -> None:
+        """Append rows [m, d] with their columns (see `COLUMNS`), all [m, ...].
+
+        Raises:
+            KindError: a row is not finite as `dtype`.
+        """
+        kept = rows.to(self.dtype)
+        if not kept.isfinite().all():
+            name = str(self.dtype).removeprefix("torch.")
+            raise KindError(f"activations at {self.facts['hook_name']} are not finite as {name}; try another dtype")
+        self.moments.add(kept)
+        self.by_split += columns["split"].cpu().bincount(minlength=len(SPLITS))
+        self.pending.append({name: value.cpu() for name, value in {"rows": kept, **columns}.items()})
+        self.waiting += len(rows)
+        size = max(1, self.shard_bytes // (kept.shape[1] * kept.element_size()))
+        while self.waiting > size:
+            self._write(size, f"activations-{self.shards:05d}.safetensors", {})
+
+    def close(self) -> dict[str, Any]:
+        """Write the last shard and `cfg.json`; returns what the latter holds.
+
+        Raises:
+            KindError: there is no row.
+        """
+        if not self.moments.n:
+            raise KindError("there are no activations to store")
+        name = f"activations-{self.shards:05d}.safetensors" if self.shards else "activations.safetensors"
+        mean, variance = (value.float().cpu() for value in (self.moments.mean, self.moments.variance))
+        self._write(self.waiting, name, {"mean": mean, "variance": variance})
+        cfg = self.facts | {
+            "n_rows": self.moments.n,
+            "d_model": len(mean),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "effective_rank": self.moments.effective_rank,
+            "mean_norm": self.moments.mean_norm,
+            "rows_by_split": dict(zip(SPLITS, self.by_split.tolist(), strict=True)),
+        }
+        (self.directory / "cfg.json").write_bytes(canonical(cfg))
+        return cfg
+
+    def _write(self, size: int, name: str, more: Mapping[str, Tensor]) -> None:
+        """Move the first `size` pending rows to a shard."""
+        merged = {column: torch.cat([block[column] for block in self.pending]) for column in self.pending[0]}
+        save_file({column: value[:size] for column, value in merged.items()} | dict(more), self.directory / name)
+        self.pending = [{column: value[size:].clone() for column, value in merged.items()}]
+        self.waiting, self.shards = self.waiting - size, self.shards + 1
+
+
+def save(directory: Path, activations: Activations, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Write an artifact into `directory`; returns its `cfg.json`."""
+    writer = Writer(directory, {name: getattr(activations, name) for name in FACTS}, dtype)
+    columns = {name: value for name in COLUMNS if (value := getattr(activations, name)) is not None}
+    start = 0
+    for block in activations.rows.blocks():
+        writer.add(block, **{name: value[start : start + len(block)] for name, value in columns.items()})
+        start += len(block)
+    return writer.close()
 
 
 def load(directory: Path) -> Activations:
-    """Read an artifact that `save` wrote."""
-    tensors = load_file(directory / "activations.safetensors")
+    """An artifact that `save` or `Writer` wrote; its rows stay in the files until they are asked for."""
     facts: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
-    facts = {name: facts[name] for name in FACTS}
-    return Activations(tensors["rows"], tensors["tokens"], tensors["label"], tensors["split"], **facts)
+    shards, columns = list[Tensor](), {name: list[Tensor]() for name in COLUMNS}
+    for path in sorted(directory.glob("activations*.safetensors")):
+        with safe_open(path, "pt") as file:
+            shards.append(file.get_tensor("rows"))
+            for name in columns.keys() & set(file.keys()):
+                columns[name].append(file.get_tensor(name).clone())
+    whole: dict[str, Any] = {name: torch.cat(parts) for name, parts in columns.items() if parts}
+    known: dict[str, Any] = {name: facts.get(name) if name in LANGUAGE else facts[name] for name in FACTS}
+    return Activations(rows=Rows(shards), **whole, **known)

@@ -41,8 +41,8 @@ def pairs(p: int) -> Pairs:
     return Pairs(torch.stack([bos, a, plus, b, equals, c, eos], dim=1), c, p)
 
 
-def split(n: int, validation_fraction: float, test_fraction: float, seed: int) -> Tensor:
-    """Assign `n` rows at random: uint8 [n], 0 train, 1 validation, 2 test (see `SPLITS`).
+def split(n: int, validation_fraction: float, test_fraction: float, seed: int, what: str = "rows") -> Tensor:
+    """Assign `n` rows (or `what` they are) at random: uint8 [n], 0 train, 1 validation, 2 test (see `SPLITS`).
 
     Raises:
         KindError: a part would have fewer than two rows.
@@ -55,7 +55,7 @@ def split(n: int, validation_fraction: float, test_fraction: float, seed: int) -
     causes = ("what validation and test leave for training is", "validation_fraction leaves", "test_fraction leaves")
     for cause, size in zip(causes, parts.bincount(minlength=3).tolist(), strict=True):
         if size < 2:
-            raise KindError(f"{cause} only {size} of {n} rows")
+            raise KindError(f"{cause} only {size} of {n} {what}")
     return parts
 
 

@@ -54,8 +54,14 @@ def save(directory: Path, model: HookedTransformer, cfg: Mapping[str, Any]) -> N
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The `cfg.json` of a transformer artifact: network fields, `dataset` and `leaks_label`."""
+    """The `cfg.json` of a transformer artifact: network fields, `dataset` and `leaks_label`.
+
+    Raises:
+        KindError: the artifact is a language model.
+    """
     found: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
+    if found.get("architecture") not in (None, "HookedTransformer"):
+        raise KindError("the transformer is a language model, not a network for modular addition")
     return found
 
 

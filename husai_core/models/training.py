@@ -53,7 +53,7 @@ class Recipe:
 class Run:
     """A training run in progress; `curve` has one point per evaluation."""
 
-    model: HookedTransformer
+    model: torch.nn.Module
     optimiser: torch.optim.AdamW
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -62,6 +62,19 @@ class Run:
         """Whether the last three evaluations all reached `accuracy` on the validation split."""
         last = self.curve[-3:]
         return len(last) == 3 and all(point["validation_accuracy"] >= accuracy for point in last)
+
+
+class Keeper:
+    """Publishes a checkpoint every so many seconds, and once when the worker is about to stop."""
+
+    def __init__(self, job: Job, seconds: float) -> None:
+        self.job, self.seconds, self.saved, self.drained = job, seconds, time.monotonic(), False
+
+    def offer(self, run: Run) -> None:
+        """Publish one if it is time."""
+        if time.monotonic() - self.saved > self.seconds or (self.job.draining and not self.drained):
+            self.saved, self.drained = time.monotonic(), self.job.draining
+            save_state(run, self.job)
 
 
 def reader(model: HookedTransformer, cfg: Mapping[str, Any], p: int, position: str) -> Read:
@@ -76,16 +89,13 @@ def reader(model: HookedTransformer, cfg: Mapping[str, Any], p: int, position: s
 def fit(run: Run, read: Read, data: Pairs, split: Tensor, recipe: Recipe, job: Job) -> None:
     """Train until the recipe ends; `data` and `split` lie on the model's device."""
     train, validation = ((split == part).nonzero()[:, 0] for part in (0, 1))
-    saved, drained = time.monotonic(), False
+    keeper = Keeper(job, CHECKPOINT_SECONDS)
     while run.step < recipe.steps and not run.stopped(recipe.stop_accuracy):
         _step(run, read, data, train, recipe)
         if run.step % recipe.evaluate_every == 0 or run.step == recipe.steps:
             _evaluate(run, read, data, train[: len(validation)], validation, job)
             job.progress(run.step, recipe.steps, "steps")
-        due = time.monotonic() - saved > CHECKPOINT_SECONDS
-        if due or (job.draining and not drained):
-            saved, drained = time.monotonic(), job.draining
-            save_state(run, job)
+        keeper.offer(run)
 
 
 def figures(read: Read, data: Pairs, rows: Tensor) -> tuple[float, float]:
@@ -123,19 +133,23 @@ def leak_test(model: HookedTransformer, data: Pairs, position: str, seed: int) -
 def start(model: HookedTransformer, recipe: Recipe, resume: Path | None) -> Run:
     """A fresh run, or the one whose checkpoint lies in `resume`."""
     settings: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
-    run = Run(model, torch.optim.AdamW(model.parameters(), fused=True, **settings))
+    return restored(Run(model, torch.optim.AdamW(model.parameters(), fused=True, **settings)), resume)
+
+
+def restored(run: Run, resume: Path | None) -> Run:
+    """A fresh run as it is, or moved to where the checkpoint in `resume` was taken."""
     if resume is None:
         return run
     tensors, facts = load_file(resume / "state.safetensors"), json.loads((resume / "state.json").read_bytes())
     run.step, run.curve = facts["step"], facts["curve"]
-    for name, parameter in model.named_parameters():
+    for name, parameter in run.model.named_parameters():
         parameter.data.copy_(tensors[name])
         run.optimiser.state[parameter] = {m: tensors[f"{name}.{m}"].to(parameter.device) for m in MOMENTS}
     return run
 
 
 def save_state(run: Run, job: Job) -> None:
-    """Publish a checkpoint that `start` can resume."""
+    """Publish a checkpoint that `start` or `restored` can resume."""
     directory, tensors = job.checkpoint(), {}
     for name, parameter in run.model.named_parameters():
         state = run.optimiser.state[parameter]

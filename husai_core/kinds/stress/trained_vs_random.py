@@ -71,14 +71,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given = siblings.read(inputs.many("saes"))
     given.check(inputs.one("activations"))
     rows = load(inputs.one("activations").path)
-    test = rows.part("test")
+    test = rows.part("test")[:]
     noise = {name: _noise(name, rows, spec.control_seed) for name in ("shuffled", "covariance")}
     training = Trainings(job, given.recipe, given.seeds, len(noise))
     saes = {name: training.run(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
 
     trained = Group(given.saes, test)
     controls = {name: Group(saes[name], parts["test"]) for name, parts in noise.items()}
-    random = Group(nulls.random_saes(given.recipe, rows.part("train"), given.seeds), test)
+    random = Group(nulls.random_saes(given.recipe, rows.part("train")[:], given.seeds), test)
     table = [
         member(sae, seed, moved, sae.provenance["converged"], test)
         for sae, seed, moved in zip(given.saes, given.seeds, given.drift(), strict=True)
@@ -116,7 +116,7 @@ def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:
     """A control's rows by split."""
     from husai_core.stability import nulls
 
-    parts = {part: rows.part(part) for part in ("train", "validation", "test")}
+    parts = {part: rows.part(part)[:] for part in ("train", "validation", "test")}
     if name == "shuffled":
         return {part: nulls.shuffled(found, seed, part) for part, found in parts.items()}
     return {part: nulls.covariance_matched(found, parts["train"], seed, part) for part, found in parts.items()}

@@ -67,7 +67,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
     saes = Trainings(job, given.recipe, given.seeds, 1).run("untrained", train, validation)
 
-    trained, untrained = Group(given.saes, rows.part("test")), Group(saes, test)
+    trained, untrained = Group(given.saes, rows.part("test")[:]), Group(saes, test)
     return Result(
         subject=given.digests,
         converged=given.converged and all(sae.converged for sae in saes),
@@ -76,7 +76,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],
         untrained_pairs=untrained.matrices["pwmcc"],
-        effective_rank=effective_rank(rows.rows),
+        effective_rank=rows.moments.effective_rank,
         untrained_effective_rank=effective_rank(untrained_rows),
         untrained_members=members(saes, test),
     )

@@ -79,6 +79,10 @@ class Spec(BaseSpec):
     def _composes(self) -> Self:
         for name, kind in STAGES.items():
             kinds.get(kind).spec.model_validate(self.stage(name))
+        if self.stage("transformer").get("dataset") == "text" or self.stage("activations").get("source") == "language":
+            raise ValueError(
+                "the stresses of this study are about modular addition, so its transformer cannot read text"
+            )
         return self
 
     def stage(self, name: str) -> dict[str, Any]:

@@ -1,26 +1,39 @@
-"""Collect activations at one hook and one position, with held-out splits, moments and effective rank.
+"""Collect activations at one or more hooks, with held-out splits, moments and effective rank.
 
 `source: model` reads a trained transformer over all p² pairs; `untrained` reads a network of the same configuration
 with fresh weights; `synthetic` draws rows from a world whose features are known (or, with `structureless: true`,
-Gaussian rows of the same mean and covariance) and needs no transformer. Every row belongs to the training, validation
-or test split, and later jobs keep to it. Pairs that are alike up to the position read give one row, so that no test
-row is the copy of a training row; where such pairs have different sums, the label is -1.
+Gaussian rows of the same mean and covariance) and needs no transformer; `language` reads a language model on text.
+Every row belongs to the training, validation or test split, and later jobs keep to it. Pairs that are alike up to the
+position read give one row, so that no test row is the copy of a training row; where such pairs have different sums, the
+label is -1.
+
+A language model is built in, in the local Hugging Face cache, or a checkpoint of `train.transformer`; the text is that
+of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences of `context`
+tokens, the beginning-of-sequence token included; every token of the text gives a row, special tokens and padding none.
+A sequence lies in one split. Several hooks are read in one forward pass and give one artifact each, in their order.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from husai_core.kinds import base
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from husai_core.activations.store import Activations
     from husai_core.data.modular import Pairs
 
-INPUTS = {"transformer": base.Port("transformer", "the network to read; not needed for synthetic rows", required=False)}
-OUTPUTS = {"activations": base.Port("activations", "rows with tokens, labels and splits")}
+INPUTS = {
+    "transformer": base.Port(
+        "transformer", "the network to read, unless rows are synthetic or `model` names it", required=False
+    ),
+    "text": base.Port("upload", "language only: .txt and .md files to read", many=True, required=False),
+}
+OUTPUTS = {"activations": base.Port("activations", "rows with tokens and splits, one artifact per hook", many=True)}
 LEAST_CONTEXTS = 16
 
 
@@ -46,8 +59,11 @@ class World(BaseModel):
 class Spec(base.Spec):
     """What to read, and how to split it."""
 
-    source: Literal["model", "untrained", "synthetic"] = Field("model", description="where the rows come from")
+    source: Literal["model", "untrained", "synthetic", "language"] = Field(
+        "model", description="where the rows come from"
+    )
     hook_name: str = Field("blocks.0.hook_resid_post", description="TransformerLens hook point")
+    hook_names: list[str] = Field([], max_length=64, description="several hook points, in place of hook_name")
     position: Literal["bos", "first_operand", "second_operand", "answer", "answer_token"] = Field(
         "answer", description="token whose activations are read; `answer` is `=`, before the sum is shown"
     )
@@ -55,6 +71,14 @@ class Spec(base.Spec):
     untrained_seed: int = Field(0, ge=0, lt=2**53, description="seed of the untrained network's weights")
     structureless: bool = Field(False, description="synthetic only: Gaussian rows with the world's mean and covariance")
     world: World = Field(default_factory=World, description="the synthetic world")
+    model: str | None = Field(
+        None, max_length=200, description="language only: a built-in model or Hugging Face id; else the input's"
+    )
+    context: int = Field(128, ge=2, le=131_072, description="language only: tokens per sequence")
+    max_rows: int = Field(1_000_000, ge=16, le=10**10, description="language only: most rows; sequences are sampled")
+    from_position: int = Field(0, ge=0, description="language only: earlier tokens of each sequence give no row")
+    special_tokens: bool = Field(False, description="language only: special tokens but padding give rows, too")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the stored rows")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the rows for selection and convergence")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for reported figures")
     seed: int = Field(0, ge=0, lt=2**53, description="seed of the split and of the synthetic world")
@@ -67,42 +91,112 @@ class Spec(base.Spec):
             raise ValueError("position answer_token shows the answer: it needs, and it alone allows, leaks_label: true")
         if self.structureless and self.source != "synthetic":
             raise ValueError("structureless rows are synthetic: set source: synthetic")
+        if len(set(self.hooks)) != len(self.hooks):
+            raise ValueError("hook_names must be distinct")
+        if self.source == "synthetic" and len(self.hooks) > 1:
+            raise ValueError("synthetic rows come from no hook, so there cannot be several")
+        if self.model is not None and self.source != "language":
+            raise ValueError("model names a language model: set source: language")
+        if self.from_position >= self.context:
+            raise ValueError(f"from_position {self.from_position} lies behind the context of {self.context} tokens")
         return self
+
+    @property
+    def hooks(self) -> list[str]:
+        """The hook points to read."""
+        return self.hook_names or [self.hook_name]
+
+
+class Hook(BaseModel):
+    """Figures of one hook over all rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hook_name: str
+    d_model: int
+    effective_rank: float = Field(description="exp of the entropy of the normalised singular values, centred rows")
+    mean_norm: float = Field(description="mean Euclidean norm of a row")
 
 
 class Result(base.Result):
-    """Figures over all rows."""
+    """Figures over all rows; where there are several hooks, width, rank and norm are those of the first."""
 
     n_rows: int
     d_model: int
     effective_rank: float = Field(description="exp of the entropy of the normalised singular values, centred rows")
     mean_norm: float = Field(description="mean Euclidean norm of a row")
+    hooks: list[Hook] = Field(description="in the order of the artifacts")
     rows_by_split: dict[str, int]
     leaks_label: bool = Field(description="the input at this position, or the network's training, showed the answer")
 
 
 def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Collect the rows, split and store them."""
-    from husai_core.activations import store
-    from husai_core.data.modular import SPLITS
     from husai_core.seeding import seed_everything
 
     seed_everything(spec.seed)
-    found = _synthetic(spec) if spec.source == "synthetic" else _read(spec, inputs, job)
-    n_rows, d_model = found.rows.shape
+    made = _language(spec, inputs, job) if spec.source == "language" else _small(spec, inputs, job)
+    hooks = [Hook(**{name: cfg[name] for name in Hook.model_fields}) for cfg in made]
+    return Result(hooks=hooks, **{name: made[0][name] for name in Result.model_fields if name != "hooks"})
+
+
+def _small(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, Any]]:
+    """Rows that fit into memory, stored; per hook, what `cfg.json` holds."""
+    import torch
+
+    from husai_core.activations import store
+
+    found = [_synthetic(spec)] if spec.source == "synthetic" else _read(spec, inputs, job)
+    n_rows = len(found[0].rows)
     job.progress(n_rows, n_rows, "rows")
-    store.save(job.output("activations", "activations"), found)
-    return Result(
-        n_rows=n_rows,
-        d_model=d_model,
-        effective_rank=found.effective_rank,
-        mean_norm=float(found.rows.double().norm(dim=1).mean()),
-        rows_by_split={part: int(found.mask(part).sum()) for part in SPLITS},
-        leaks_label=found.leaks_label,
-    )
+    return [store.save(job.output("activations", "activations"), one, getattr(torch, spec.dtype)) for one in found]
 
 
-def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
+def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, Any]]:
+    """Rows of a language model, stored as they come; per hook, what `cfg.json` holds."""
+    import torch
+
+    from husai_core import assets
+    from husai_core.activations.extract import enough, extract, rows_of
+    from husai_core.activations.store import FACTS, Writer
+    from husai_core.data import text
+    from husai_core.data.modular import split
+    from husai_core.models import language
+
+    directory, digest = _model(spec, inputs)
+    model = language.load(directory, job.device)
+    documents = text.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
+    sequences = model.sequences(documents, spec.context)
+    kept = rows_of(sequences, spec.from_position, spec.special_tokens)
+    chosen = enough(kept, spec.max_rows, spec.seed)
+    job.log(f"{len(documents)} documents, {len(chosen)} of {len(kept)} sequences of {spec.context} tokens")
+    parts = split(len(chosen), spec.validation_fraction, spec.test_fraction, spec.seed, "sequences")
+    facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": digest or model.digest}
+    facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
+    writers = {
+        hook_name: Writer(
+            job.output("activations", "activations"), facts | {"hook_name": hook_name}, getattr(torch, spec.dtype)
+        )
+        for hook_name in spec.hooks
+    }
+    extract(model, sequences.select(chosen), kept[chosen], parts, spec.max_rows, writers, job)
+    return [writer.close() for writer in writers.values()]
+
+
+def _model(spec: Spec, inputs: base.Inputs) -> tuple[Path, str | None]:
+    """Where the language model lies, and its artifact's digest if it is one."""
+    from husai_core.models import language
+
+    artifact = inputs.maybe("transformer")
+    if (artifact is None) == (spec.model is None):
+        raise base.KindError("source language needs either model or a transformer, not both")
+    if artifact is None:
+        return language.find(str(spec.model)), None
+    return artifact.path, artifact.digest
+
+
+def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[Activations]:
+    from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
     from husai_core.models import modular
@@ -114,18 +208,23 @@ def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> Activations:
     trained = spec.source == "model"
     model = modular.load(artifact.path, job.device) if trained else modular.build(cfg, spec.untrained_seed, job.device)
     data = _contexts(cfg["dataset"]["p"], spec.position)
-    return Activations(
-        rows=modular.activations(model, data.tokens, [spec.hook_name], spec.position)[spec.hook_name],
-        tokens=data.tokens,
-        label=data.label,
-        split=split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed),
-        hook_name=spec.hook_name,
-        position=spec.position,
-        source=spec.source,
-        model_digest=artifact.digest if trained else None,
-        p=data.p,
-        leaks_label=spec.leaks_label or (trained and cfg["leaks_label"]),
-    )
+    found = modular.activations(model, data.tokens, spec.hooks, spec.position)
+    parts = split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed)
+    return [
+        Activations(
+            rows=Rows([found[hook_name]]),
+            tokens=data.tokens,
+            label=data.label,
+            split=parts,
+            hook_name=hook_name,
+            position=spec.position,
+            source=spec.source,
+            model_digest=artifact.digest if trained else None,
+            p=data.p,
+            leaks_label=spec.leaks_label or (trained and cfg["leaks_label"]),
+        )
+        for hook_name in spec.hooks
+    ]
 
 
 def _contexts(p: int, position: str) -> Pairs:
@@ -146,6 +245,7 @@ def _contexts(p: int, position: str) -> Pairs:
 def _synthetic(spec: Spec) -> Activations:
     import torch
 
+    from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
     from husai_core.data.synthetic import world
@@ -154,7 +254,7 @@ def _synthetic(spec: Spec) -> Activations:
     made = world(spec.seed, size.n_features, size.d_model, size.active, size.low, size.high)
     draw = made.structureless if spec.structureless else made.sample
     return Activations(
-        rows=draw(size.rows, spec.seed),
+        rows=Rows([draw(size.rows, spec.seed)]),
         tokens=torch.zeros(size.rows, 0, dtype=torch.int64),
         label=torch.full((size.rows,), -1),
         split=split(size.rows, spec.validation_fraction, spec.test_fraction, spec.seed),

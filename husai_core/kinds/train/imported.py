@@ -204,6 +204,7 @@ def _rows(spec: Spec, found: Rows, job: base.Job) -> dict[str, Any]:
     import torch
 
     from husai_core.activations import store
+    from husai_core.activations.rows import Rows
     from husai_core.data.modular import split
 
     n, said = len(found.rows), found.facts.get("position")
@@ -211,7 +212,7 @@ def _rows(spec: Spec, found: Rows, job: base.Job) -> dict[str, Any]:
     layer = found.facts.get("layer")
     hook_name = spec.hook_name or (f"blocks.{layer}.hook_resid_post" if layer is not None else "unknown")
     rows = store.Activations(
-        rows=found.rows,
+        rows=Rows([found.rows]),
         tokens=torch.zeros(n, 0, dtype=torch.int64),
         label=torch.full((n,), -1),
         split=split(n, spec.validation_fraction, spec.test_fraction, spec.seed),

@@ -22,13 +22,16 @@ from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.saes.recipe import SAERecipe, together
 
 if TYPE_CHECKING:
+    from husai_core.activations.rows import Rows as StoredRows
     from husai_core.activations.store import Activations
+    from husai_core.saes.bank import Rows
     from husai_core.saes.trainer import Save, TrainedSAE
 
 INPUTS = {"activations": Port("activations", "rows to train on, with their split")}
 OUTPUTS = {"saes": Port("sae", "one checkpoint per variant and seed, in their order", many=True)}
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 CHECKPOINT_SECONDS = 60.0
+IN_MEMORY = 2 * 2**30
 PROGRESS_SECONDS = 0.5
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -124,9 +127,9 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     _check(activations)
     saes = train(
         spec.recipes,
-        activations.part("train"),
+        _near(activations.part("train")),
         spec.seeds,
-        validation=activations.part("validation"),
+        validation=_near(activations.part("validation")),
         device=job.device,
         on_step=_Reporter(job).step,
         on_state=_Keeper(job).offer,
@@ -140,10 +143,17 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     return Result(members=members, curves=curves, converged=all(member.converged for member in members))
 
 
+def _near(rows: StoredRows) -> Rows:
+    """The rows in memory if that is cheap; else they are read batch by batch."""
+    n, d = rows.shape
+    return rows[:] if 4 * n * d <= IN_MEMORY else rows
+
+
 def _check(activations: Activations) -> None:
     for part in ("train", "validation", "test"):
         rows = activations.part(part)
-        if len(rows) < 2 or not rows.isfinite().all() or not rows.var(0).sum() > 0:
+        varies = any(bool((block != rows[:1]).any()) for block in rows.blocks())
+        if not varies or not all(block.isfinite().all() for block in rows.blocks()):
             raise KindError(f"the {part} rows must be at least two, finite and not all equal")
 
 
@@ -162,7 +172,7 @@ def _finish(sae: TrainedSAE, activations: Activations, digest: str, job: Job) ->
     origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest}
     sae.hook_name = activations.hook_name
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
-    figures = asdict(evaluate(sae, activations.part("test")))
+    figures = asdict(evaluate(sae, activations.part("test")[:]))
     kind = sae.recipe.architecture
     return Member(
         architecture=kind, seed=sae.seed, drift_from_init=sae.drift_from_init, converged=sae.converged, **figures

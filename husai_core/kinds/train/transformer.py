@@ -1,4 +1,4 @@
-"""Train a small transformer to add modulo p, and test that it adds rather than copies.
+"""Train a small transformer to add modulo p, and test that it adds rather than copies; or a language model on text.
 
 The network reads `[BOS, a, +, b, =, c, EOS]` and must say c at `=`, before c is shown. All p² pairs are split at random
 into a training part, a validation part (it decides when to stop) and a test part that nothing depends on;
@@ -6,6 +6,11 @@ into a training part, a validation part (it decides when to stop) and a test par
 
 Every run ends with the leak test: without its operands the network must be at chance, and the answer token must not
 matter. `position: answer_token`, where the input already shows the answer, needs `leaks_label: true`.
+
+`dataset: text` trains a GPT-NeoX model with a byte-level BPE tokeniser of its own on the files of the `text` input (or
+on the two novels that come with the package), with the settings below `text`. The text is cut into sequences, which
+are split at random; losses are in nats per token, and those of the test part, which nothing depends on, are to report.
+The artifact is in the Hugging Face layout, for `transformers`, TransformerLens and `train.activations`.
 """
 
 from __future__ import annotations
@@ -16,13 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from husai_core.identity import sha256
 from husai_core.kinds import base
+from husai_core.models.text_recipe import TextRecipe
 
 if TYPE_CHECKING:
     from husai_core.models.training import Recipe
 
-INPUTS: Mapping[str, base.Port] = {}
+INPUTS = {"text": base.Port("upload", "dataset text only: .txt and .md files", many=True, required=False)}
 OUTPUTS = {"transformer": base.Port("transformer", "the trained network: cfg.json and model.safetensors")}
+SHARED = {"dataset", "text", "seed"}
 DATASET = {"p", "train_fraction", "validation_fraction", "seed", "position"}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -47,8 +55,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Spec(base.Spec):
-    """What to train, and for how long."""
+    """What to train, and for how long; all but `dataset`, `text` and `seed` is about modular addition."""
 
+    dataset: Literal["modular", "text"] = Field("modular", description="addition modulo p, or text")
+    text: TextRecipe = Field(default_factory=TextRecipe, description="the language model and its training")
     p: int = Field(113, ge=3, le=257, description="modulus; the data are all p² pairs")
     n_layers: int = Field(1, ge=1, le=8, description="transformer blocks")
     d_model: int = Field(128, ge=4, le=1024, description="width of the residual stream")
@@ -72,6 +82,13 @@ class Spec(base.Spec):
 
     @model_validator(mode="after")
     def _possible(self) -> Spec:
+        if self.dataset == "text":
+            fields = type(self).model_fields
+            ignored = [name for name in fields if name not in SHARED and getattr(self, name) != fields[name].default]
+            if ignored:
+                raise ValueError(f"{', '.join(ignored)}: only for dataset modular; a text model is set below `text`")
+        elif self.text != TextRecipe():
+            raise ValueError("text is only for dataset text")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -112,8 +129,24 @@ class Point(BaseModel):
     validation_accuracy: float
 
 
+class Text(BaseModel):
+    """What only a language model has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_parameters: int
+    d_vocab: int = Field(description="tokens of the tokeniser")
+    tokens: int = Field(description="tokens trained on, repeats included")
+    epochs: float = Field(description="how often each training sequence was seen, on average")
+    test_bits_per_byte: float = Field(description="test loss per byte of UTF-8")
+    sequences_by_split: dict[str, int]
+
+
 class Result(base.Result):
-    """Figures of the trained network. The validation split chose when to stop; the test split chose nothing."""
+    """Figures of the trained network. The validation split chose when to stop; the test split chose nothing.
+
+    Of a language model, accuracy is the share of tokens that are predicted right, and it is never stopped early.
+    """
 
     test_accuracy: float
     validation_accuracy: float
@@ -127,18 +160,24 @@ class Result(base.Result):
     steps: int
     stopped_early: bool = Field(description="the validation split reached stop_accuracy before the steps ran out")
     leaks_label: bool
-    leak: Leak
+    leak: Leak | None = Field(None, description="modular addition only")
     curve: list[Point]
+    text: Text | None = Field(None, description="text only")
 
 
 def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Train, test and store the network."""
-    from husai_core.data import modular as data
-    from husai_core.models import modular as models
-    from husai_core.models import training
     from husai_core.seeding import seed_everything
 
     seed_everything(spec.seed)
+    return _modular(spec, job) if spec.dataset == "modular" else _text(spec, inputs, job)
+
+
+def _modular(spec: Spec, job: base.Job) -> Result:
+    from husai_core.data import modular as data
+    from husai_core.models import modular as models
+    from husai_core.models import training
+
     cfg = models.config(spec.p, spec.n_layers, spec.d_model, spec.n_heads, spec.d_mlp, spec.act_fn, spec.normalization)
     model, pairs, recipe = models.build(cfg, spec.seed, job.device), data.pairs(spec.p), _recipe(spec)
     split = data.split(len(pairs.label), spec.validation_fraction, spec.test_fraction, spec.seed).to(job.device)
@@ -159,6 +198,48 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
         leaks_label=spec.leaks_label,
         leak=Leak.model_validate(leak),
         curve=[Point.model_validate(point) for point in trained.curve],
+    )
+
+
+def _text(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
+    from husai_core import assets
+    from husai_core.data import text as data
+    from husai_core.data.modular import SPLITS, split
+    from husai_core.models import bpe, text_training, training
+
+    recipe = spec.text
+    documents = data.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
+    tokenizer = bpe.train([document.text for document in documents], recipe.d_vocab)
+    ids = [tokenizer.encode(document.text, add_special_tokens=False).ids for document in documents]
+    sequences = data.windows(ids, recipe.n_ctx, bos=0, special=[0])
+    parts = split(len(sequences), recipe.validation_fraction, recipe.test_fraction, spec.seed, "sequences")
+    job.log(f"{len(documents)} documents are {sum(map(len, ids))} tokens in {len(sequences)} sequences")
+    model = text_training.build(recipe, tokenizer.get_vocab_size(), spec.seed, job.device)
+    run = training.restored(training.Run(model, text_training.optimiser(model, recipe)), job.resume)
+    text_training.fit(run, sequences, parts, recipe, spec.seed, job)
+    loss, accuracy, seen = text_training.figures(model, sequences, (parts == SPLITS.index("test")).nonzero()[:, 0])
+    sizes = dict(zip(SPLITS, parts.bincount(minlength=3).tolist(), strict=True))
+    facts = {"documents": {one.name: sha256(one.text.encode()) for one in documents}, "recipe": recipe.model_dump()}
+    path = job.output("transformer", "transformer")
+    text_training.save(path, model, tokenizer, {"dataset": {"name": "text", "seed": spec.seed} | facts})
+    read = run.step * min(recipe.batch_size, sizes["train"])
+    return Result(
+        test_loss=loss,
+        test_accuracy=accuracy,
+        **{name: value for name, value in run.curve[-1].items() if name != "step"},
+        grokking_step=None,
+        steps=run.step,
+        stopped_early=False,
+        leaks_label=False,
+        curve=[Point.model_validate(point) for point in run.curve],
+        text=Text(
+            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            d_vocab=tokenizer.get_vocab_size(),
+            tokens=read * recipe.n_ctx,
+            epochs=read / sizes["train"],
+            test_bits_per_byte=bpe.bits_per_byte(tokenizer, loss, seen.tolist()),
+            sequences_by_split=sizes,
+        ),
     )
 
 

@@ -104,7 +104,15 @@ def test_overrides_change_fields_and_keep_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sae": {"seeds": [1, 1]}}, {"transformer": {"modulus": 5}}, {"policy": "lenient"}, {"preset": "huge"}]
+    "wrong",
+    [
+        {"sae": {"seeds": [1, 1]}},
+        {"transformer": {"modulus": 5}},
+        {"transformer": {"dataset": "text"}},
+        {"activations": {"source": "language"}},
+        {"policy": "lenient"},
+        {"preset": "huge"},
+    ],
 )
 def test_a_stage_that_cannot_run_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -22,6 +22,7 @@ class LocalJob:
         self.steps.append(step)
 
     def log(self, line: str) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "log").open("a").write(line)
 
     def output(self, name: str, type: ArtifactType) -> Path:

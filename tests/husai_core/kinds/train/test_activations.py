@@ -10,6 +10,7 @@ from husai_core.kinds.base import Artifact, Inputs, KindError
 from husai_core.kinds.train import activations
 from husai_core.kinds.train.activations import Spec
 from husai_core.models import modular
+from tests.husai_core.kinds.stress_job import DirectoryJob
 
 CFG = modular.config(p=13, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
 
@@ -28,12 +29,12 @@ def test_rows_are_those_of_the_network(tmp_path: Path, inputs: Inputs, local_job
     found = store.load(tmp_path / "activations")
     model = modular.load(inputs.one("transformer").path)
     _, cache = model.run_with_cache(torch.cat([found.tokens, torch.zeros(169, 2, dtype=torch.int64)], 1))
-    assert torch.allclose(found.rows, cache["blocks.1.hook_mlp_out"][:, 4], atol=1e-6)
+    assert torch.allclose(found.rows[:], cache["blocks.1.hook_mlp_out"][:, 4], atol=1e-6)
     assert found.tokens.shape == (169, 5)  # the answer token is not part of the context
     assert (found.model_digest, found.p, found.source) == ("d" * 64, 13, "model")
     assert result.rows_by_split == {"train": 118, "validation": 17, "test": 34}
-    assert torch.allclose(found.mean, found.rows.mean(0), atol=1e-6)
-    assert result.effective_rank == found.effective_rank > 1
+    assert torch.allclose(found.moments.mean.float(), found.rows[:].mean(0), atol=1e-6)
+    assert result.effective_rank == found.moments.effective_rank > 1
     assert not result.leaks_label
 
 
@@ -42,11 +43,11 @@ def test_an_untrained_network_has_other_weights(tmp_path: Path, inputs: Inputs, 
         activations.run(spec, inputs, local_job(tmp_path / name))
     trained, fresh = (store.load(tmp_path / name / "activations") for name in ("model", "untrained"))
     assert trained.rows.shape == fresh.rows.shape
-    assert not torch.allclose(trained.rows, fresh.rows)
+    assert not torch.allclose(trained.rows[:], fresh.rows[:])
     assert torch.equal(trained.split, fresh.split)
     assert fresh.model_digest is None
     wanted = modular.activations(modular.build(CFG, 1), fresh.tokens, [fresh.hook_name], "answer")
-    assert torch.equal(fresh.rows, wanted[fresh.hook_name])
+    assert torch.equal(fresh.rows[:], wanted[fresh.hook_name])
 
 
 def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: Any) -> None:
@@ -56,7 +57,7 @@ def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: A
     result = activations.run(Spec(position="first_operand"), inputs, local_job(tmp_path / "rows"))
     found = store.load(tmp_path / "rows" / "activations")
     assert found.tokens.tolist() == [[23, a] for a in range(23)]
-    assert len(found.rows.unique(dim=0)) == result.n_rows == 23
+    assert len(found.rows[:].unique(dim=0)) == result.n_rows == 23
     assert set(found.label.tolist()) == {-1}  # the first operand leaves the sum open
     with pytest.raises(KindError, match="only 1 different contexts at position bos"):
         activations.run(Spec(position="bos"), inputs, local_job(tmp_path / "bos"))
@@ -70,7 +71,7 @@ def test_synthetic_rows_need_no_network(tmp_path: Path, local_job: Any, structur
     found = store.load(tmp_path / "activations")
     assert (result.n_rows, result.d_model, result.rows_by_split["test"]) == (500, 12, 100)
     assert (found.source, found.p, found.model_digest) == ("synthetic", None, None)
-    assert bool((found.rows == 0).all(1).any()) is not structureless  # a row without a firing feature is zero
+    assert bool((found.rows[:] == 0).all(1).any()) is not structureless  # a row without a firing feature is zero
 
 
 def test_equal_specs_give_equal_bytes(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
@@ -99,3 +100,20 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Spec.model_validate(fields)
+
+
+def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inputs: Inputs) -> None:
+    hooks = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post"]
+    job = DirectoryJob(tmp_path)
+    result = activations.run(Spec(hook_names=hooks), inputs, job)
+    found = [store.load(path) for _, _, path in job.outputs]
+    assert [one.hook_name for one in found] == [hook.hook_name for hook in result.hooks] == hooks
+    assert not torch.equal(found[0].rows[:], found[1].rows[:])
+    assert torch.equal(found[0].split, found[1].split)
+
+
+def test_a_language_model_is_no_network_for_addition(tmp_path: Path, local_job: Any) -> None:
+    (tmp_path / "cfg.json").write_text('{"architecture": "GPTNeoXForCausalLM", "leaks_label": false}')
+    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, 0.0)]})
+    with pytest.raises(KindError, match="is a language model"):
+        activations.run(Spec(), inputs, local_job(tmp_path))

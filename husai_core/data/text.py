@@ -1,0 +1,94 @@
+"""Text: documents from uploaded files, and their tokens as sequences of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from husai_core.kinds.base import KindError
+
+SUFFIXES = (".txt", ".md")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file of text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Windows of documents, each read on its own.
+
+    `tokens` int64 [n, context]: the beginning-of-sequence token, where the tokeniser has one, then text, then padding;
+    `is_text` bool [n, context] is false for special tokens and padding; `length` int64 [n] counts the tokens before the
+    padding; `document` int64 [n] is each window's source.
+    """
+
+    tokens: Tensor
+    is_text: Tensor
+    length: Tensor
+    document: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def select(self, index: Tensor) -> Sequences:
+        """Some of the sequences, by their indices int64 [m]."""
+        return Sequences(self.tokens[index], self.is_text[index], self.length[index], self.document[index])
+
+
+def read(directories: Sequence[Path]) -> list[Document]:
+    """The documents in some directories, in the order of these and of the file names.
+
+    Raises:
+        KindError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
+    """
+    found = [_document(path) for directory in directories for path in sorted(directory.iterdir())]
+    if not any(document.text.strip() for document in found):
+        raise KindError("the text input holds no text")
+    return found
+
+
+def _document(path: Path) -> Document:
+    if path.suffix.lower() not in SUFFIXES:
+        raise KindError(f"{path.name} is not a text file (known: {', '.join(SUFFIXES)})")
+    try:
+        return Document(path.name, path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise KindError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def windows(
+    documents: Iterable[Sequence[int]], context: int, bos: int | None, special: Collection[int] = ()
+) -> Sequences:
+    """Consecutive windows of `context` tokens, `bos` included; the last one of a document is padded at its end.
+
+    `documents` are token ids without special tokens of the tokeniser; ids in `special` are not counted as text.
+    """
+    tokens, length, document = [torch.zeros(0, context, dtype=torch.int64)], list[Tensor](), list[Tensor]()
+    head = 0 if bos is None else 1
+    for number, ids in enumerate(documents):
+        n, rest = divmod(len(ids), context - head)
+        n += rest > 0
+        text = torch.full((n * (context - head),), bos or 0)
+        text[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        tokens.append(torch.cat([torch.full((n, head), bos or 0), text.view(n, context - head)], 1))
+        length.append(torch.full((n,), context))
+        document.append(torch.full((n,), number))
+        if rest:
+            length[-1][-1] = head + rest
+    return _marked(torch.cat(tokens), torch.cat(length), torch.cat(document), head, special)
+
+
+def _marked(tokens: Tensor, length: Tensor, document: Tensor, head: int, special: Collection[int]) -> Sequences:
+    place = torch.arange(tokens.shape[1])
+    inside = (place >= head) & (place < length[:, None])
+    is_text = inside & ~torch.isin(tokens, torch.tensor(sorted(special), dtype=torch.int64))
+    return Sequences(tokens, is_text, length, document)

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from husai_core.data import text
+from husai_core.kinds.base import KindError
+
+
+def test_windows_hold_every_token_once() -> None:
+    found = text.windows([list(range(10, 27)), [], [30, 31]], context=6, bos=1, special=[1, 12])
+    assert found.tokens.shape == (5, 6)
+    assert found.document.tolist() == [0, 0, 0, 0, 2]
+    assert found.tokens[found.is_text].tolist() == [10, 11, *range(13, 27), 30, 31]
+    assert found.tokens[-1].tolist() == [1, 30, 31, 1, 1, 1]
+    assert text.windows([[5, 6, 7]], context=2, bos=None).tokens.tolist() == [[5, 6], [7, 0]]
+    assert text.windows([[]], context=4, bos=1).tokens.shape == (0, 4)
+    whole = text.windows([[4, 5, 6]], context=4, bos=1)
+    assert (whole.tokens.tolist(), whole.length.tolist()) == ([[1, 4, 5, 6]], [4])
+
+
+def test_documents_come_in_order(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "b.md").write_text(f"{name} b")
+        (tmp_path / name / "a.txt").write_text(f"{name} ä")
+    found = text.read([tmp_path / "two", tmp_path / "one"])
+    assert [document.text for document in found] == ["two ä", "two b", "one ä", "one b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pdf", b"%PDF", "a.pdf is not a text file"),
+        ("a.txt", b"caf\xe9", "a.txt is not UTF-8 text: .* at byte 3"),
+        ("a.txt", b" \n", "holds no text"),
+    ],
+)
+def test_files_without_text_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(KindError, match=message):
+        text.read([tmp_path])
+
+
+def test_selected_sequences_stay_together() -> None:
+    found = text.windows([[5, 6, 7, 8]], context=2, bos=None).select(torch.tensor([1]))
+    assert found.tokens.tolist() == [[7, 8]]
+    assert len(found) == 1

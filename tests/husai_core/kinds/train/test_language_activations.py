@@ -1,0 +1,145 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from husai_core import assets
+from husai_core.activations import store
+from husai_core.kinds.base import Artifact, KindError
+from husai_core.kinds.train.activations import Result, Spec
+from tests.husai_core.kinds.stress_job import artifact, run
+from tests.husai_core.models import tiny_language
+
+KIND = "train.activations"
+HOOKS = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post", "blocks.0.mlp.hook_post"]
+SPEC: dict[str, Any] = {"source": "language", "hook_names": HOOKS, "context": 16}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return artifact(tiny_language.write(tmp_path_factory.mktemp("tiny")), "transformer")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_text(tiny_language.TEXT)
+    (folder / "b.md").write_text("# The dog\n\nsleeps.")
+    return artifact(folder, "upload")
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, model: Artifact, text: Artifact
+) -> tuple[Result, list[Artifact], list[tuple[float, float]]]:
+    result, artifacts, job = run(KIND, tmp_path_factory.mktemp("rows"), SPEC, transformer=[model], text=[text])
+    assert isinstance(result, Result)
+    return result, artifacts, job.reported
+
+
+def test_one_artifact_per_hook_in_their_order(made: Any, model: Artifact) -> None:
+    result, artifacts, reported = made
+    loaded = [store.load(one.path) for one in artifacts]
+    assert [one.hook_name for one in loaded] == [hook.hook_name for hook in result.hooks] == HOOKS
+    assert [one.rows.shape[1] for one in loaded] == [hook.d_model for hook in result.hooks] == [16, 16, 32]
+    assert {(one.source, one.model_digest, one.position, one.context) for one in loaded} == {
+        ("language", model.digest, "all", 16)
+    }
+    assert {len(one.rows) for one in loaded} == {result.n_rows}
+    assert reported[-1] == (result.n_rows, result.n_rows)
+
+
+def test_rows_are_hidden_states_of_the_tokens_beside_them(made: Any, model: Artifact) -> None:
+    rows = store.load(made[1][1].path)
+    tokenizer = AutoTokenizer.from_pretrained(model.path)
+    assert tokenizer.decode(rows.tokens[:, 0]) == tiny_language.TEXT + "# The dog\n\nsleeps."
+    original = AutoModelForCausalLM.from_pretrained(model.path).eval()
+    assert rows.sequence is not None
+    assert rows.place is not None
+    for number in rows.sequence.unique().tolist():
+        own = (rows.sequence == number).nonzero()[:, 0]
+        assert rows.place[own].tolist() == list(range(1, len(own) + 1))  # the first token is special: no row
+        with torch.no_grad():
+            tokens = torch.cat([torch.tensor([0]), rows.tokens[own, 0]])
+            states = original(tokens[None], output_hidden_states=True).hidden_states[1][0, 1:]
+        assert torch.allclose(rows.rows[own], states, atol=1e-5)
+
+
+def test_a_sequence_lies_in_one_split(made: Any) -> None:
+    rows = store.load(made[1][0].path)
+    assert rows.sequence is not None
+    owners = [set(rows.sequence[rows.mask(part)].tolist()) for part in ("train", "validation", "test")]
+    assert all(owners)
+    assert sum(map(len, owners)) == len(set().union(*owners))
+    assert made[0].rows_by_split == {part: int(rows.mask(part).sum()) for part in ("train", "validation", "test")}
+
+
+def test_fewer_rows_are_of_whole_sequences_but_the_last(tmp_path: Path, model: Artifact, text: Artifact) -> None:
+    spec = SPEC | {"max_rows": 100, "dtype": "bfloat16", "from_position": 3}
+    spec |= {"validation_fraction": 0.25, "test_fraction": 0.25}
+    result, artifacts, _ = run(KIND, tmp_path, spec, transformer=[model], text=[text])
+    rows = store.load(artifacts[0].path)
+    assert isinstance(result, Result)
+    assert result.n_rows == len(rows.rows) == 100
+    assert rows.place is not None
+    assert (int(rows.place.min()), int(rows.place.max())) == (3, 15)
+    assert torch.equal(rows.rows[:], rows.rows[:].bfloat16().float())
+
+
+def test_special_tokens_give_rows_where_asked(tmp_path: Path, model: Artifact, text: Artifact) -> None:
+    _, artifacts, _ = run(KIND, tmp_path, SPEC | {"special_tokens": True}, transformer=[model], text=[text])
+    rows = store.load(artifacts[0].path)
+    assert rows.sequence is not None
+    assert int((rows.tokens == 0).sum()) == len(rows.sequence.unique())  # one per sequence; padding stays out
+
+
+def test_equal_specs_give_equal_artifacts(tmp_path: Path, made: Any, model: Artifact, text: Artifact) -> None:
+    again = run(KIND, tmp_path, SPEC, transformer=[model], text=[text])[1]
+    assert [one.digest for one in again] == [one.digest for one in made[1]]
+
+
+def test_saes_train_on_these_rows(tmp_path: Path, made: Any) -> None:
+    recipe = {"d_sae": 32, "k": 4, "tokens": 4000, "batch_size": 64}
+    result, (sae,), _ = run("train.sae", tmp_path, {"recipe": recipe, "seeds": [0]}, activations=[made[1][0]])
+    assert sae.type == "sae"
+    assert result.model_dump()["members"][0]["explained_variance"] > 0.3
+
+
+def test_the_text_that_comes_with_the_package_is_read(tmp_path: Path, model: Artifact) -> None:
+    spec = {"source": "language", "context": 32, "max_rows": 2000}
+    result, (rows,), _ = run(KIND, tmp_path, spec, transformer=[model])
+    assert result.model_dump()["n_rows"] == 2000
+    assert len(list(assets.HELD_OUT.glob("*.md"))) == 2
+    assert sum(path.stat().st_size for path in assets.HELD_OUT.iterdir()) < 300_000
+    assert store.load(rows.path).model_digest == model.digest
+
+
+def test_one_source_of_the_model_is_needed(tmp_path: Path, model: Artifact) -> None:
+    with pytest.raises(KindError, match="either model or a transformer"):
+        run(KIND, tmp_path, SPEC)
+    with pytest.raises(KindError, match="either model or a transformer"):
+        run(KIND, tmp_path, SPEC | {"model": "a/model"}, transformer=[model])
+
+
+def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("the fox")
+    with pytest.raises(KindError, match="1 sequences"):
+        run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact(tmp_path / "text", "upload")])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hook_names": ["a", "a"]}, "distinct"),
+        ({"model": "a/model"}, "source: language"),
+        ({"source": "language", "context": 8, "from_position": 8}, "behind the context"),
+        ({"source": "synthetic", "hook_names": ["a", "b"]}, "no hook"),
+    ],
+)
+def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Spec.model_validate(fields)
