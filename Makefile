@@ -1,11 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak smoke lint format bench openapi compose-check venv clean
+.PHONY: help demo test soak smoke lint format bench bench-peers openapi compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 2
 KILLS ?= 1000
+PEERED := benchmarks/engine.py benchmarks/memory.py benchmarks/quality.py
 PORT ?= 18765
 
 help: ## this list
@@ -34,8 +35,11 @@ format: venv ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: venv ## performance against named peers
-	@set -e; for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python $$file; done
+bench: venv ## performance of the service
+	@set -e; for file in $(filter-out benchmarks/_% $(PEERED),$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python $$file; done
+
+bench-peers: $(VENV)-peers/.locked ## speed, memory and quality of the engine beside those of other trainers, which this installs
+	@set -e; for file in $(PEERED); do echo "$$file"; $(VENV)-peers/bin/python $$file; done
 
 openapi: venv ## write openapi.json from the code
 	$(BIN)/python -m api.openapi
@@ -50,8 +54,14 @@ compose-check: ## build the stack of containers, start it beside any other on PO
 venv: $(VENV)/.installed ## make or refresh the virtual environment
 
 clean: ## remove everything that was built here
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)-peers/.locked: benchmarks/peers/requirements.txt
+	@$(PYTHON) -m venv --clear $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@$(VENV)-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
 
 $(VENV)/.locked: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("HUSAI needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d. Name one: make venv PYTHON=python3.11" % v)'

@@ -82,12 +82,21 @@ def ours(kernels: str, shape: Shape, rows: torch.Tensor) -> Callable[[int], None
     return lambda i: bank.advance(torch.arange(i * shape.batch, (i + 1) * shape.batch)[None])
 
 
+def each(members: list[steps.Step], shape: Shape, rows: torch.Tensor) -> Callable[[int], None]:
+    """A step of all of a peer's SAEs on batch number i."""
+
+    def step(i: int) -> None:
+        for member in members:
+            member(rows[i * shape.batch : (i + 1) * shape.batch])
+
+    return step
+
+
 def contestants(shape: Shape, rows: torch.Tensor) -> dict[str, Callable[[int], None]]:
     """The peers that have this architecture, and ours; a peer trains its seeds one after another."""
 
     def peer(make: Callable[[], steps.Step]) -> Callable[[int], None]:
-        members = [make() for _ in range(shape.seeds)]
-        return lambda i: [member(rows[i * shape.batch : (i + 1) * shape.batch]) for member in members] and None
+        return each([make() for _ in range(shape.seeds)], shape, rows)
 
     size = (shape.d, shape.d_sae, shape.k)
     found = {"SAELens": peer(lambda: steps.saelens(shape.architecture, *size, shape.batch))}
