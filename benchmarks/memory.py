@@ -1,6 +1,6 @@
-"""Peak memory of one training step at d=512, d_sae=16384, batch 4096: ours and the peers', each in a process of its own.
+"""Peak memory of one training step at d=512, d_sae=16384, batch 4096: ours and the peers', each in its own process.
 
-What was resident before the first step beyond the interpreter (parameters and batch) is subtracted as the text says;
+The figure is the growth from before the parameters exist (imports done, input batch there) to the peak of three steps;
 the bound is 2 · (parameters + optimiser state) + one tile of pre-activations.
 """
 

@@ -215,19 +215,21 @@ void top(const float* z, int64_t rows, int64_t members, int64_t n, int64_t k, in
 void pack(const float* encoder, int64_t n, int64_t d, int64_t depth, int8_t* packed, float* scale, float* correction,
           float* norms, int64_t threads) {
     parallel(n / LATENTS, threads, [=](int64_t start, int64_t end) {
+        std::vector<int8_t> whole(depth, 0);
         for (int64_t j = start * LATENTS; j < end * LATENTS; ++j) {
             const float* row = encoder + j * d;
             scale[j] = largest_magnitude(row, d) / LEVELS;
             norms[j] = dot(row, row, d);
             const float factor = scale[j] > 0 ? 1 / scale[j] : 0;
-            int8_t* to = packed + j / LATENTS * LATENTS * depth + j % LATENTS * 4;
             int32_t sum = 0;
-            for (int64_t c = 0; c < depth; ++c) {
-                const int32_t whole = c < d ? static_cast<int32_t>(row[c] * factor + (ZERO + 0.5f)) - ZERO : 0;
-                to[c / 4 * 4 * LATENTS + c % 4] = static_cast<int8_t>(whole);
-                sum += whole;
+            for (int64_t c = 0; c < d; ++c) {
+                const int32_t number = static_cast<int32_t>(row[c] * factor + (ZERO + 0.5f)) - ZERO;
+                whole[c] = static_cast<int8_t>(number);
+                sum += number;
             }
             correction[j] = static_cast<float>(ZERO * sum);
+            int8_t* to = packed + j / LATENTS * LATENTS * depth + j % LATENTS * 4;
+            for (int64_t c = 0; c < depth; c += 4) std::memcpy(to + c * LATENTS, whole.data() + c, 4);
         }
     });
 }
@@ -245,8 +247,8 @@ void coarse_top(const float* x, const float* encoder, const float* bias, const i
             const int64_t count = std::min(BLOCK_ROWS, end - from);
             block.read(x + from * d, count, w);
             block.score(count, w, bias);
-            for (int64_t r = 0; r < count; ++r)
-                for (int64_t m = 0; m < members; ++m) {
+            for (int64_t m = 0; m < members; ++m)
+                for (int64_t r = 0; r < count; ++r) {
                     const bool real = block.error[r] < INFINITY;
                     const int64_t held = real ? search.candidates(&block.z[r * w.stride() + m * n], block.error[r]) : 0;
                     for (int64_t i = 0; i < held; ++i) {
