@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 2
 KILLS ?= 1000
-PEERED := benchmarks/engine.py benchmarks/memory.py benchmarks/quality.py
+PEERED := $(addprefix benchmarks/,engine.py memory.py quality.py features.py)
 PORT ?= 18765
 
 help: ## this list

@@ -51,7 +51,15 @@ def ours(architecture: str, rate: float, penalty: float, seed: int, rows: torch.
 
 
 def theirs(architecture: str, rate: float, penalty: float, seed: int, rows: torch.Tensor, held: torch.Tensor) -> Point:
-    """One run of SAELens' trainer on the same batches."""
+    """One run of SAELens."""
+    sae = trained_peer(architecture, rate, penalty, seed, rows)
+    with torch.no_grad():
+        latents = sae.encode(held)
+        return figures(latents, sae.decode(latents), held)
+
+
+def trained_peer(architecture: str, rate: float, penalty: float, seed: int, rows: torch.Tensor) -> torch.nn.Module:
+    """SAELens' trainer on the batches that ours would get."""
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
@@ -69,11 +77,7 @@ def theirs(architecture: str, rate: float, penalty: float, seed: int, rows: torc
         n_batches_for_norm_estimate=20,
     )
     provider: Iterator[torch.Tensor] = (rows[batch[0]] for batch in ordered)
-    sae = SAETrainer(config, peer(architecture, penalty, rows.shape[1], steps), provider).fit()
-    sae.eval()
-    with torch.no_grad():
-        latents = sae.encode(held)
-        return figures(latents, sae.decode(latents), held)
+    return SAETrainer(config, peer(architecture, penalty, rows.shape[1], steps), provider).fit().eval()
 
 
 def peer(architecture: str, penalty: float, d: int, steps: int) -> torch.nn.Module:

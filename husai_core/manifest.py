@@ -89,6 +89,8 @@ def seeds(spec: Any, path: str = "") -> dict[str, Any]:
 
 def capability(device: str, threads: int) -> dict[str, Any]:
     """What bit-for-bit repetition depends on besides code, spec and inputs: equal capability, equal bytes."""
+    from husai_core.saes import kernels
+
     return {
         "device": device,
         "threads": threads,
@@ -99,6 +101,7 @@ def capability(device: str, threads: int) -> dict[str, Any]:
         "environment": environment_digest(),
         "lock": lock_digest(),
         "blas": blas(),
+        "kernels": sorted(kernels.used),
         "cpu": cpu(),
         "cuda": cuda() if device == "cuda" else None,
     }

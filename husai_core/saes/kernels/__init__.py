@@ -58,12 +58,16 @@ class Kernels(Protocol):
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
+used: set[str] = set()
+"""Names of the implementations that this process has chosen; they belong in a manifest."""
+
+
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
+    from husai_core.saes.kernels.compiled import compiled
     from husai_core.saes.kernels.plain import Plain
 
-    if device == "cpu" and os.environ.get("HUSAI_KERNELS", "auto") != "torch":
-        from husai_core.saes.kernels.compiled import compiled
-
-        return compiled() or Plain()
-    return Plain()
+    wanted = device == "cpu" and os.environ.get("HUSAI_KERNELS", "auto") != "torch"
+    kernels = (compiled() if wanted else None) or Plain()
+    used.add(kernels.name)
+    return kernels

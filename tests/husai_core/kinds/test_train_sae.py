@@ -120,3 +120,35 @@ def test_seeds_are_distinct_and_in_range(seeds: list[int]) -> None:
 def test_presets_are_valid(name: str) -> None:
     spec = kind.Spec.model_validate(kind.PRESETS[name])
     assert spec.recipe.tokens >= 200_000
+
+
+def test_variants_come_in_order_and_equal_a_job_of_their_own(activations: Artifact, tmp_path: Path) -> None:
+    change = {"architecture": "jumprelu", "k": None, "target_l0": 4}
+    spec = SPEC | {"variants": [{}, {"architecture": "batchtopk"}, change]}
+    result, saes, _ = run("train.sae", tmp_path / "bank", spec, activations=[activations])
+    assert [(member.architecture, member.seed) for member in result.members] == [
+        (architecture, seed) for architecture in ("topk", "batchtopk", "jumprelu") for seed in (3, 5)
+    ]
+    assert [checkpoint.load(saved.path).architecture for saved in saes] == ["topk"] * 2 + ["jumprelu"] * 4
+    alone = SPEC | {"recipe": RECIPE | change}
+    _, others, _ = run("train.sae", tmp_path / "alone", alone, activations=[activations])
+    for ours, other in zip(saes[4:], others, strict=True):
+        one, two = checkpoint.load(ours.path), checkpoint.load(other.path)
+        torch.testing.assert_close(one.W_dec, two.W_dec, rtol=1e-5, atol=1e-5)
+        assert checkpoint.recipe(one) == checkpoint.recipe(two)
+
+
+@pytest.mark.parametrize("variants", [[{"d_sae": 96}], [{"k": 4}, {}], [{"architecture": "relu"}], [{"colour": 1}]])
+def test_variants_that_do_not_fit_together_are_refused(variants: list[dict[str, Any]]) -> None:
+    base = SPEC | {"variants": [{}, *variants]}
+    with pytest.raises(ValidationError):
+        kind.Spec.model_validate(base)
+
+
+def test_rows_that_do_not_fit_in_memory_give_the_same(
+    activations: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, near, _ = run("train.sae", tmp_path / "near", SPEC, activations=[activations])
+    monkeypatch.setattr(kind, "IN_MEMORY", 0)
+    _, far, _ = run("train.sae", tmp_path / "far", SPEC, activations=[activations])
+    assert [saved.digest for saved in near] == [saved.digest for saved in far]

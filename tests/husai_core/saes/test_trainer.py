@@ -63,6 +63,19 @@ def test_bank_equals_single_runs(order_seed: int | None) -> None:
         assert alone.curve[-1][1] == pytest.approx(member.curve[-1][1], rel=1e-5)
 
 
+def test_bank_ends_where_single_runs_end() -> None:
+    """After a whole training, errors and L0 of bank and single runs differ by less than seeds do."""
+    data = rows(5000)
+    recipe = RECIPES["batchtopk"].model_copy(update={"tokens": 64 * 400, "dead_after_tokens": 5000})
+    together = train(recipe, data[:4000], [0, 1, 2], validation=data[4000:])
+    errors = torch.tensor([sae.curve[-1][1] for sae in together])
+    for sae in together:
+        (alone,) = train(recipe, data[:4000], [sae.seed], validation=data[4000:])
+        assert abs(alone.curve[-1][1] - sae.curve[-1][1]) < errors.std()
+        l0 = [float((one.encode(data[4000:]) != 0).sum(-1).float().mean()) for one in (alone, sae)]
+        assert l0[0] == pytest.approx(l0[1], rel=0.05)
+
+
 def test_recipes_of_a_bank_agree_in_what_they_share() -> None:
     with pytest.raises(ValueError, match="same d_sae"):
         train([TOPK, RECIPES["sparse topk"]], rows(), [0], validation=rows(seed=2))
