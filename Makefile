@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak smoke lint format bench bench-peers openapi compose-check venv clean
+.PHONY: help demo test test-triton soak smoke lint format bench bench-peers openapi compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,6 +17,10 @@ demo: venv ## the whole pipeline on a small model, then its decision on a page
 
 test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
+
+test-triton: venv ## the Triton kernels in their interpreter, without a GPU; installs Triton first
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)-triton triton==3.9.0
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)-triton $(BIN)/pytest tests/husai_core/saes/test_kernels.py
 
 soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
 	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_EVERY_FAULT=1 HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_faults.py soak.py)
@@ -54,7 +58,7 @@ compose-check: ## build the stack of containers, start it beside any other on PO
 venv: $(VENV)/.installed ## make or refresh the virtual environment
 
 clean: ## remove everything that was built here
-	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)-peers/.locked: benchmarks/peers/requirements.txt

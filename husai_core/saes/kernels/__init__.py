@@ -7,6 +7,7 @@ Indices are int32; a latent's index counts through all members (member * n + lat
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Protocol
 
 from torch import Tensor
@@ -64,10 +65,20 @@ used: set[str] = set()
 
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
-    from husai_core.saes.kernels.compiled import compiled
     from husai_core.saes.kernels.plain import Plain
 
-    wanted = device == "cpu" and os.environ.get("HUSAI_KERNELS", "auto") != "torch"
-    kernels = (compiled() if wanted else None) or Plain()
+    kernels = (_compiled(device) if os.environ.get("HUSAI_KERNELS", "auto") != "torch" else None) or Plain()
     used.add(kernels.name)
     return kernels
+
+
+def _compiled(device: str) -> Kernels | None:
+    if device == "cpu":
+        from husai_core.saes.kernels.compiled import compiled
+
+        return compiled()
+    if find_spec("triton") is None:
+        return None
+    from husai_core.saes.kernels.fused import Fused
+
+    return Fused()

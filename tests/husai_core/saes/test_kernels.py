@@ -1,4 +1,10 @@
-"""Every implementation of the kernels does what the plain one does."""
+"""Every implementation of the kernels does what the plain one does.
+
+The Triton kernels are tested where TRITON_INTERPRET=1 asks for it (`make test-triton`).
+"""
+
+import os
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +14,13 @@ from husai_core.saes.kernels import Kernels
 from husai_core.saes.kernels.compiled import compiled
 from husai_core.saes.kernels.plain import Plain, expand
 
-S, B, D = 3, 300, 24
-OTHERS = [pytest.param(compiled, id="compiled")]
+INTERPRETED = "TRITON_INTERPRET" in os.environ
+S, B, D = 3, 12 if INTERPRETED else 300, 24
+OTHERS: list[Any] = [pytest.param(compiled, id="compiled")]
+if INTERPRETED:
+    from husai_core.saes.kernels.fused import Fused
+
+    OTHERS.append(pytest.param(Fused, id="triton"))
 
 
 @pytest.fixture(params=OTHERS)
@@ -38,14 +49,15 @@ def test_selection(other: Kernels, n: int, k: int, shared: bool) -> None:
 def test_coarse_choice_finds_all_of_the_largest(other: Kernels) -> None:
     """Rows and latents that whole numbers render badly: a few large entries among small ones, and zeros."""
     torch.manual_seed(0)
-    x, encoder = torch.randn(1, 2000, 40), torch.randn(1, 4096, 40)
+    count = 20 if INTERPRETED else 2000
+    x, encoder = torch.randn(1, count, 40), torch.randn(1, 4096, 40)
     x[..., 3] *= 60
     x[0, 5], encoder[0, 7] = 0.0, 0.0
     encoder[0, ::2, 3] *= 0.01
     _, latents = other.top(x, encoder, torch.zeros(1, 4096), 32)
     _, places = Plain().top(x, encoder, torch.zeros(1, 4096), 32)
     found, wanted = latents[0].sort(-1).values, places[0].sort(-1).values
-    rows = [row for row in range(2000) if row != 5]
+    rows = [row for row in range(count) if row != 5]
     assert torch.equal(found[rows], wanted[rows])
 
 
