@@ -259,8 +259,15 @@ def results() -> dict[str, dict]:
             "mean_norm": 9.1,
             "rows_by_split": rows,
             "leaks_label": False,
+            "hooks": [
+                {"hook_name": "blocks.0.hook_resid_post", "d_model": 128, "effective_rank": 31.2, "mean_norm": 9.1}
+            ],
         },
-        "sae": {"members": members(rng), "curves": curves, "converged": False},
+        "sae": {
+            "members": [{"architecture": "topk"} | one for one in members(rng)],
+            "curves": curves,
+            "converged": False,
+        },
         "stability": stability_result(rng),
         "transcoder": transcoder_result(rng),
         "ood": ood_result(rng),

@@ -199,7 +199,7 @@ def test_another_seed_is_found_to_be_different(server: Server, trained: dict[str
     assert comparison.exit_code == Exit.FAIL or "digest" in comparison.surroundings
     assert rows["activations"].verdict == rows["result"].verdict == "different"
     assert "activations.safetensors" in rows["activations"].note
-    assert "spec.seed" in rows["result"].note
+    assert "effective_rank" in rows["result"].note
 
 
 def test_keys_are_made_used_and_revoked(husai: Husai, server: Server) -> None:

@@ -82,8 +82,8 @@ def _sums(weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor) -> Tens
     return out
 
 
-@triton.jit
-def _select(z, values, places, n, k, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _select(z, values, places, n, k, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The k-th largest by its bits, from the highest down; then what is above it, and the first of its equals."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -103,8 +103,8 @@ def _select(z, values, places, n, k, BLOCK: tl.constexpr):  # type: ignore[no-un
     tl.store(places + to, column.to(tl.int64), mask=kept)
 
 
-@triton.jit
-def _weighted(weights, source, starts, rows, out, d, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _weighted(weights, source, starts, rows, out, d, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     segment = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -114,8 +114,8 @@ def _weighted(weights, source, starts, rows, out, d, BLOCK: tl.constexpr):  # ty
     tl.store(out + segment * d + column, total, mask=column < d)
 
 
-@triton.jit
-def _dots(rows, row_of, latents, dictionary, out, d, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _dots(rows, row_of, latents, dictionary, out, d, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     entry = tl.program_id(0).to(tl.int64)
     row, latent = tl.load(row_of + entry).to(tl.int64), tl.load(latents + entry).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -126,8 +126,8 @@ def _dots(rows, row_of, latents, dictionary, out, d, BLOCK: tl.constexpr):  # ty
     tl.store(out + entry, tl.sum(total))
 
 
-@triton.jit
-def _adam(  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _adam(  # type: ignore[no-untyped-def]
     weights,
     gradient,
     first,
