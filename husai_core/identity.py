@@ -16,7 +16,7 @@ from typing import Any
 import rfc8785
 
 PACKAGE = Path(__file__).parent
-DATA = (".yaml", ".json")
+DATA = (".yaml", ".json", ".cpp")
 NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
 
 
