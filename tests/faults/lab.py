@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from redis import Redis as Client
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from tests.faults.keeper import Keeper
 from tests.servers import Postgres, Redis
@@ -37,8 +39,8 @@ class Lab(Keeper):
 
     @property
     def redis(self) -> Client:
-        """A client of the broker."""
-        return Client.from_url(self.environment["HUSAI_BROKER_URL"])
+        """A client of the broker, which waits while that is being killed and started."""
+        return Client.from_url(self.environment["HUSAI_BROKER_URL"], retry=Retry(ConstantBackoff(0.1), 200))
 
     def folder(self, name: str) -> Path:
         """The home folder of a process."""
