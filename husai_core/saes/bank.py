@@ -27,6 +27,8 @@ GROUPS: dict[str, type[Group]] = {
     "gated": Gated,
 }
 MEASURED_ROWS, READ_ROWS = 8192, 65_536
+MEASURED_LATENTS = 1 << 25
+"""Latents that are held at once when the error is measured."""
 
 
 class Rows(Protocol):
@@ -63,6 +65,8 @@ class Bank:
         ]
         for group in self.groups:
             group.to(device)
+        for scaler in (self.input, self.target):
+            scaler.mean = scaler.mean.to(device)
         self.curve: list[list[float]] = []
 
     @property
@@ -80,13 +84,14 @@ class Bank:
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:
         found = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
-        return found.to(self.device).view(*batch.shape, -1)
+        return found.to(self.device, torch.float32).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
         """Append the validation error of each member to the curve."""
+        size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.groups[0].seeds) * self.recipe.d_sae)))
         errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
-        for start in range(0, rows.shape[0], MEASURED_ROWS):
-            part = slice(start, start + MEASURED_ROWS)
+        for start in range(0, rows.shape[0], size):
+            part = slice(start, start + size)
             x, y = rows[part].to(self.device), (rows if targets is None else targets)[part].to(self.device)
             squares += float(y.square().sum())
             x, y = self.input(x)[None], self.target(y)[None]
@@ -139,7 +144,6 @@ class Scaler:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Normalised rows."""
-        self.mean = self.mean.to(rows.device)
         return (rows - self.mean).div_(self.scale)
 
 

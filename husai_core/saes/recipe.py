@@ -19,6 +19,17 @@ SPARSITY: dict[str, str] = {
     "jumprelu": "target_l0",
 }
 """The field that says how sparse an architecture is; the others' are refused."""
+OWN = {
+    "prefixes": {"matryoshka"},
+    "experts": {"switch"},
+    "balance": {"switch"},
+    "l0_coefficient": {"jumprelu"},
+    "bandwidth": {"jumprelu"},
+    "sparsity_warmup_fraction": {"relu", "gated", "jumprelu"},
+    "aux_coefficient": {"topk", "batchtopk", "matryoshka", "switch"},
+    "k_aux": {"topk", "batchtopk", "matryoshka", "switch"},
+}
+"""Fields that only some architectures read."""
 SHARED = ("d_sae", "tokens", "batch_size", "normalise", "order_seed")
 """Fields in which all members of a bank agree."""
 
@@ -80,6 +91,12 @@ class SAERecipe(BaseModel):
         return self
 
     @property
+    def read(self) -> SAERecipe:
+        """The same training, with every field that the architecture does not read at its default."""
+        unread = {name for name, readers in OWN.items() if self.architecture not in readers}
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in unread})
+
+    @property
     def latents_per_row(self) -> int:
         """Latents among which a row may choose."""
         return self.d_sae // self.experts if self.architecture == "switch" else self.d_sae
@@ -111,5 +128,5 @@ def together(recipes: Sequence[SAERecipe]) -> None:
     for name in SHARED:
         if len({getattr(recipe, name) for recipe in recipes}) > 1:
             raise ValueError(f"all members of a bank have the same {name}")
-    if len(set(recipes)) < len(recipes):
-        raise ValueError("two members of a bank have the same recipe")
+    if len({recipe.read for recipe in recipes}) < len(recipes):
+        raise ValueError("two members of a bank have the same recipe, but for what their architecture does not read")

@@ -74,7 +74,7 @@ class BatchTopK(TopK):
     def code(self, x: Tensor) -> SparseCode:
         """See `TopK`; exact: the search goes on below its first guess where that was too high."""
         s, b, n = len(self.seeds), x.shape[1], self.recipe.d_sae
-        guess = self._guess(x) if self.step == 0 else self.threshold.float() * SLACK
+        guess = self._guess(x) if self.step == 0 else (self.threshold.float() * SLACK).to(x.device)
         while True:
             values, latents, starts = self.kernels.above(x, self.encoder, self.small["b_enc"], guess)
             ends = starts[b::b].tolist()

@@ -26,7 +26,7 @@ class Kernels(Protocol):
         """
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All pre-activations above their member's (or latent's) threshold [s] or [s, n].
+        """All pre-activations above their member's threshold [s].
 
         Returns values and latents [e], ordered by member, row and latent, and starts [s * b + 1]: where each row's
         entries begin.
@@ -65,9 +65,13 @@ used: set[str] = set()
 
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
+    from husai_core.kinds.base import KindError
     from husai_core.saes.kernels.plain import Plain
 
-    kernels = (_compiled(device) if os.environ.get("HUSAI_KERNELS", "auto") != "torch" else None) or Plain()
+    wanted = os.environ.get("HUSAI_KERNELS", "auto")
+    if wanted not in ("auto", "torch"):
+        raise KindError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
+    kernels = (_compiled(device) if wanted == "auto" else None) or Plain()
     used.add(kernels.name)
     return kernels
 

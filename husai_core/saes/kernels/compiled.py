@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -15,14 +17,18 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.plain import Plain, tiles
+from husai_core.saes.kernels.plain import TILE, Plain, tiles
 
+logger = logging.getLogger("husai.kernels")
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
-LEVELS = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+LEVELS_OF_CPU = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 BUILD_SECONDS = 120
-LATENTS, DEPTH, ALIGNED = 8, 8, 32
-"""What the whole-number product works on at once: latents, columns, and the bytes its memory is aligned to."""
+LATENTS, DEPTH, BLOCK_ROWS, ALIGNED = 8, 8, 48, 32
+"""What the whole-number product works on at once: latents, columns, rows, and the bytes its memory is aligned to."""
+LEVELS, OUTLIER = 63, 12.0
+"""The largest whole number, and from how many times its root mean square on a row's largest entry spoils the rest."""
+TYPES = (torch.float32, torch.int8, torch.int32, torch.int64)
 CHOICE = 16
 """From this many latents for each chosen one, choosing by whole numbers pays."""
 
@@ -30,10 +36,8 @@ CHOICE = 16
 class Compiled(Plain):
     """See `Kernels`; matrix products stay torch's."""
 
-    name = "compiled"
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
+    def __init__(self, library: ctypes.CDLL, key: str) -> None:
+        self.library, self.name = library, f"compiled-{key}"
 
     def _call(self, function: str, *arguments: Tensor | float | bool) -> None:
         """Call a function; tensors become their addresses, and it uses as many threads as torch."""
@@ -57,13 +61,16 @@ class Compiled(Plain):
         packed = buffer[-buffer.data_ptr() % ALIGNED :][: s * n * depth].view(s, -1)
         scale, correction, norms = torch.empty(3, s, n).unbind()
         self._call("pack", encoder, s * n, d, depth, packed, scale, correction, norms, threads)
-        worst = (float(scale.max()), float(norms.max()))
+        worst = (scale.amax(1), norms.amax(1))
+        rough = LEVELS * scale > OUTLIER * (norms / d).sqrt()
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
-        together = s if len(x) == 1 else 1
+        together = max(1, min(s, TILE // (BLOCK_ROWS * n))) if len(x) == 1 else 1
         for i in range(0, s, together):
-            of = [tensor[i : i + together] for tensor in (encoder, bias, packed, scale, correction)]
-            size = (b, d, depth, together, n, k, i * n)
-            self._call("coarse_top", x[i if len(x) > 1 else 0], *of, *worst, *size, values[i], latents[i], threads)
+            part = slice(i, i + together)
+            of = [tensor[part] for tensor in (encoder, bias, packed, scale, correction, *worst)]
+            badly = rough[part].flatten().nonzero()[:, 0].int()
+            size = (len(badly), b, d, depth, len(of[0]), n, k, i * n)
+            self._call("coarse_top", x[i if len(x) > 1 else 0], *of, badly, *size, values[i], latents[i], threads)
         return values, latents
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,8 +140,8 @@ class Compiled(Plain):
 
 def _argument(value: Tensor | float | bool) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float | ctypes.c_bool:
     if isinstance(value, Tensor):
-        if not value.is_contiguous():
-            raise ValueError("the compiled kernels take contiguous tensors only")
+        if not value.is_contiguous() or value.dtype not in TYPES or value.device.type != "cpu":
+            raise ValueError("the compiled kernels take contiguous tensors of 32-bit numbers on the CPU only")
         return ctypes.c_void_p(value.data_ptr())
     if isinstance(value, bool):
         return ctypes.c_bool(value)
@@ -147,23 +154,40 @@ def compiled() -> Compiled | None:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         return None
-    flags = [*FLAGS.split(), *LEVELS.get(torch.backends.cpu.get_cpu_capability(), [])]
+    flags = [*FLAGS.split(), *LEVELS_OF_CPU.get(torch.backends.cpu.get_cpu_capability(), [])]
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_SECONDS).stdout
         key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(flags).encode()])).hexdigest()[:16]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "husai"
-        library = folder / f"kernels-{key}.so"
-        if not library.exists():
-            _build([compiler, *flags, str(SOURCE)], library)
-        return Compiled(ctypes.CDLL(str(library)))
-    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return Compiled(_loaded([compiler, *flags, str(SOURCE)], folder, f"kernels-{key}.so"), key)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        logger.warning("the kernels could not be compiled, plain torch takes their place: %s", error)
         return None
 
 
-def _build(command: list[str], library: Path) -> None:
+def _loaded(command: list[str], folder: Path, name: str) -> ctypes.CDLL:
+    """The library of the cache, or a new one if it is not there, damaged, or somebody else may have written it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not _ours(folder):
+        with tempfile.TemporaryDirectory() as private:
+            return _built(command, Path(private) / name)
+    if (folder / name).exists() and _ours(folder / name):
+        with suppress(OSError):
+            return ctypes.CDLL(str(folder / name))
+    return _built(command, folder / name)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file or folder is this user's and nobody else may write there."""
+    found = path.lstat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022 and not path.is_symlink()
+
+
+def _built(command: list[str], library: Path) -> ctypes.CDLL:
     """Compile into a file of its own, which then takes the library's place at once."""
-    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch) / library.name
         subprocess.run([*command, "-o", str(made)], capture_output=True, check=True, timeout=BUILD_SECONDS)
+        made.chmod(0o700)
         made.replace(library)
+    return ctypes.CDLL(str(library))

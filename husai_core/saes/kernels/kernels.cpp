@@ -113,6 +113,7 @@ void add(float* out, float weight, const float* row, int64_t d) {
 #ifdef __AVX2__
 // Whole numbers from -63 to 63 in place of weights and rows: of these, two pairs of products fit into 16 bits.
 constexpr int64_t LATENTS = 8, ROWS = 6, DEPTH = 8, BLOCK_ROWS = 48, LEVELS = 63, ZERO = 64;
+constexpr float OUTLIER = 12;  // times the root mean square
 
 float largest_magnitude(const float* row, int64_t d) {
     float most = 0;
@@ -147,8 +148,9 @@ void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, int32_t*
 struct Coarse {
     const int8_t* packed;
     const float *scale, *correction;  // of each latent; correction undoes that rows are stored as bytes from 0
-    int64_t n, d, depth;
-    float worst_scale, worst_norm;
+    const float *worst_scale, *worst_norm;  // of each member
+    const int32_t* rough;  // latents that whole numbers render badly
+    int64_t rough_count, n, d, depth;
 
     // Distance of rows in memory: no power of two, or they would compete for the same lines of the cache.
     int64_t stride() const { return n + 24; }
@@ -157,10 +159,10 @@ struct Coarse {
 // Rows of x in whole numbers, their pre-activations by them, and how far those may be off.
 struct Block {
     std::vector<uint8_t> bytes;
-    std::vector<float> z, scale, error;
+    std::vector<float> z, scale, norm;
 
     Block(const Coarse& dictionary)
-        : bytes(BLOCK_ROWS * dictionary.depth), z(BLOCK_ROWS * dictionary.stride()), scale(BLOCK_ROWS), error(BLOCK_ROWS) {}
+        : bytes(BLOCK_ROWS * dictionary.depth), z(BLOCK_ROWS * dictionary.stride()), scale(BLOCK_ROWS), norm(BLOCK_ROWS) {}
 
     void read(const float* x, int64_t count, const Coarse& w) {
         std::fill(bytes.begin(), bytes.end(), ZERO);
@@ -170,9 +172,30 @@ struct Block {
             const float factor = scale[r] > 0 ? 1 / scale[r] : 0;
             uint8_t* to = bytes.data() + r * w.depth;
             for (int64_t c = 0; c < w.d; ++c) to[c] = static_cast<uint8_t>(row[c] * factor + (ZERO + 0.5f));
-            const float norm = dot(row, row, w.d);
-            // Rounding errors are uniform and independent; six standard deviations of their sum.
-            error[r] = 6 * std::sqrt((scale[r] * scale[r] * w.worst_norm + w.worst_scale * w.worst_scale * norm) / 12);
+            norm[r] = dot(row, row, w.d);
+        }
+    }
+
+    // Whether rounding a row leaves little of it but its largest entry.
+    bool is_rough(int64_t r, const Coarse& w) const {
+        return scale[r] * LEVELS > OUTLIER * std::sqrt(norm[r] / static_cast<float>(w.d));
+    }
+
+    // Rounding errors are uniform and nearly independent; six standard deviations of their sum.
+    float error(int64_t r, int64_t member, const Coarse& w) const {
+        const float of_latent = w.worst_scale[member];
+        return 6 * std::sqrt((scale[r] * scale[r] * w.worst_norm[member] + of_latent * of_latent * norm[r]) / 12);
+    }
+
+    // Exact pre-activations where whole numbers are not to be trusted.
+    void correct(const float* x, int64_t count, const Coarse& w, const float* encoder, const float* bias) {
+        for (int64_t r = 0; r < count; ++r) {
+            const bool all = is_rough(r, w);
+            const int64_t last = all ? w.n : w.rough_count;
+            for (int64_t i = 0; i < last; ++i) {
+                const int64_t j = all ? i : w.rough[i];
+                z[r * w.stride() + j] = dot(x + r * w.d, encoder + j * w.d, w.d) + bias[j];
+            }
         }
     }
 
@@ -236,10 +259,10 @@ void pack(const float* encoder, int64_t n, int64_t d, int64_t depth, int8_t* pac
 
 // `top` of x [rows, d] for `members` encoders [n, d]: whole numbers choose candidates, of which fp32 takes the largest.
 void coarse_top(const float* x, const float* encoder, const float* bias, const int8_t* packed, const float* scale,
-                const float* correction, float worst_scale, float worst_norm, int64_t rows, int64_t d, int64_t depth,
-                int64_t members, int64_t n, int64_t k, int32_t offset, float* values, int32_t* latents,
-                int64_t threads) {
-    const Coarse w{packed, scale, correction, members * n, d, depth, worst_scale, worst_norm};
+                const float* correction, const float* worst_scale, const float* worst_norm, const int32_t* rough,
+                int64_t rough_count, int64_t rows, int64_t d, int64_t depth, int64_t members, int64_t n, int64_t k,
+                int32_t offset, float* values, int32_t* latents, int64_t threads) {
+    const Coarse w{packed, scale, correction, worst_scale, worst_norm, rough, rough_count, members * n, d, depth};
     parallel(rows, threads, [=](int64_t start, int64_t end) {
         Block block(w);
         Search search(n, k);
@@ -247,10 +270,12 @@ void coarse_top(const float* x, const float* encoder, const float* bias, const i
             const int64_t count = std::min(BLOCK_ROWS, end - from);
             block.read(x + from * d, count, w);
             block.score(count, w, bias);
+            block.correct(x + from * d, count, w, encoder, bias);
             for (int64_t m = 0; m < members; ++m)
                 for (int64_t r = 0; r < count; ++r) {
-                    const bool real = block.error[r] < INFINITY;
-                    const int64_t held = real ? search.candidates(&block.z[r * w.stride() + m * n], block.error[r]) : 0;
+                    const float error = block.is_rough(r, w) ? 0 : block.error(r, m, w);
+                    const float* z = &block.z[r * w.stride() + m * n];
+                    const int64_t held = error < INFINITY ? search.candidates(z, error) : 0;
                     for (int64_t i = 0; i < held; ++i) {
                         const int64_t j = m * n + search.found[i].latent;
                         search.found[i].value = dot(x + (from + r) * d, encoder + j * d, d) + bias[j];

@@ -38,7 +38,6 @@ class Plain:
         """See `Kernels`."""
         s, n, _ = encoder.shape
         b = x.shape[1]
-        threshold = threshold.view(s, -1)
         parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(s)]
         for members, rows, z in tiles(x, encoder, bias):
             for i, member in enumerate(range(s)[members]):

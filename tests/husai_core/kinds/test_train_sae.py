@@ -138,7 +138,9 @@ def test_variants_come_in_order_and_equal_a_job_of_their_own(activations: Artifa
         assert checkpoint.recipe(one) == checkpoint.recipe(two)
 
 
-@pytest.mark.parametrize("variants", [[{"d_sae": 96}], [{"k": 4}, {}], [{"architecture": "relu"}], [{"colour": 1}]])
+@pytest.mark.parametrize(
+    "variants", [[{"d_sae": 96}], [{"k": 4}, {}], [{"architecture": "relu"}], [{"experts": 4}], [{"colour": 1}]]
+)
 def test_variants_that_do_not_fit_together_are_refused(variants: list[dict[str, Any]]) -> None:
     base = SPEC | {"variants": [{}, *variants]}
     with pytest.raises(ValidationError):

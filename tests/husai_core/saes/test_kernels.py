@@ -4,13 +4,15 @@ The Triton kernels are tested where TRITON_INTERPRET=1 asks for it (`make test-t
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from husai_core.saes.kernels import Kernels
+from husai_core.kinds.base import KindError
+from husai_core.saes.kernels import Kernels, choose
 from husai_core.saes.kernels.compiled import compiled
 from husai_core.saes.kernels.plain import Plain, expand
 
@@ -59,6 +61,30 @@ def test_coarse_choice_finds_all_of_the_largest(other: Kernels) -> None:
     found, wanted = latents[0].sort(-1).values, places[0].sort(-1).values
     rows = [row for row in range(count) if row != 5]
     assert torch.equal(found[rows], wanted[rows])
+
+
+def test_outliers_hide_nothing(other: Kernels) -> None:
+    """A huge entry leaves whole numbers nothing of the rest of a row, which decides here; so it is with a latent."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 16, 768).sign()
+    x[..., 0] = 157.0
+    encoder = torch.nn.functional.normalize(torch.randn(1, 1024, 768), dim=-1)
+    encoder[..., 0] = 0.0
+    encoder[0, :16, 1:] = x[0, :, 1:] / 767**0.5
+    encoder[0, 500] = 0.01
+    encoder[0, 500, 5] = 1.0
+    found, wanted = (kernels.top(x, encoder, torch.zeros(1, 1024), 8)[1] for kernels in (other, Plain()))
+    assert torch.equal(found.sort(-1).values, wanted.sort(-1).values)
+
+
+def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
+    x, encoder, bias = drawn(512, True)
+    encoder[1, 0, 0] = torch.nan
+    values, latents = other.top(x, encoder, bias, 3)
+    encoder[1] = 0.0
+    wanted, places = Plain().top(x, encoder, bias, 3)
+    torch.testing.assert_close(values[::2].sort(-1).values, wanted[::2].sort(-1).values)
+    assert torch.equal(latents[::2].sort(-1).values, places[::2].sort(-1).values)
 
 
 def test_selection_takes_the_first_of_equal_entries(other: Kernels) -> None:
@@ -124,3 +150,30 @@ def test_optimiser(other: Kernels, update: str) -> None:
                 reference /= reference.norm(dim=-1, keepdim=True)
     for weights, _ in states:
         torch.testing.assert_close(weights, reference.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_library_that_others_may_have_written_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that is damaged: both are built again."""
+    built = compiled()
+    if built is None:
+        return
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name = f"{built.name.replace('compiled', 'kernels')}.so"
+    (tmp_path / "husai").mkdir(mode=0o700)
+    (tmp_path / "husai" / name).write_text("half")
+    compiled.cache_clear()
+    again = compiled()
+    assert again is not None
+    assert (tmp_path / "husai" / name).stat().st_size > 10_000
+    (tmp_path / "husai").chmod(0o777)
+    (tmp_path / "husai" / name).write_text("planted")
+    compiled.cache_clear()
+    assert compiled() is not None
+    assert (tmp_path / "husai" / name).read_text() == "planted"
+    compiled.cache_clear()
+
+
+def test_the_setting_is_one_of_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSAI_KERNELS", "tensor")
+    with pytest.raises(KindError, match="auto or torch"):
+        choose("cpu")
