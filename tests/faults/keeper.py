@@ -37,6 +37,9 @@ def inherited() -> dict[str, str]:
 class Keeper:
     """One API and one worker process on one home, in embedded mode."""
 
+    patience = 90.0
+    """Seconds after which waiting has failed."""
+
     def __init__(self, home: Path, **environment: str) -> None:
         self.home, self.armed = home, home / "armed"
         self.armed.mkdir(parents=True)
@@ -117,8 +120,9 @@ class Keeper:
         """The names of the points that nobody has passed yet."""
         return [file.name for file in self.armed.iterdir()]
 
-    def until(self, condition: Any, seconds: float = 90) -> Any:
+    def until(self, condition: Any, seconds: float | None = None) -> Any:
         """Wait for something to become true, through any connection error."""
+        seconds = seconds or self.patience
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
