@@ -9,6 +9,7 @@ saved SAE does, would only be another way to write b_enc.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Gradients:
     small: dict[str, Tensor | float] = field(default_factory=lambda: defaultdict(float))
 
 
-class Group:
+class Group(ABC):
     """Stacked SAEs, or transcoders, with one recipe."""
 
     def __init__(
@@ -71,20 +72,20 @@ class Group:
         """Further parameters of the architecture, by name, stacked."""
         return {}
 
-    def prepare(self, x: Tensor) -> None:
+    def prepare(self, x: Tensor) -> None:  # noqa: B027
         """Set what depends on data, from the first rows [s or 1, b, d_in]."""
 
+    @abstractmethod
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         """Gradients on rows x [s or 1, b, d_in] and targets y, and how often each latent fired [s, n]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inference(self, x: Tensor) -> Code:
         """Latents as the saved SAE computes them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, i: int) -> dict[str, Any]:
         """What `SAE` takes beside the weights and biases of member i, in normalised units."""
-        raise NotImplementedError
 
     def predict(self, x: Tensor) -> Tensor:
         """Reconstructions [s, b, d_out] as the saved SAEs compute them."""
@@ -137,19 +138,19 @@ class Group:
         for name, weights in self.small.items():
             gradient = gradients.small[name]
             assert isinstance(gradient, Tensor)
-            self.kernels.adam(weights, gradient, self.moments[name], lr, self.step)
+            self.kernels.adam(weights, gradient, self.moments[name], lr, self.step, False)
 
     def _descend(self, name: str, sums: Sequence[Outer], lr: float) -> None:
         """Update a dictionary block by block, so that its whole gradient never exists."""
         weights, moments = self.parameters[name].flatten(0, 1), [m.flatten(0, 1) for m in self.moments[name]]
-        update = self.kernels.adam_unit if name == "decoder" else self.kernels.adam
         size = max(1, BLOCK // weights.shape[1])
         for first in range(0, len(weights), size):
             part = slice(first, min(first + size, len(weights)))
             gradient = sums[0].block(part)
             for more in sums[1:]:
                 gradient += more.block(part)
-            update(weights[part], gradient, (moments[0][part], moments[1][part]), lr, self.step)
+            place = (moments[0][part], moments[1][part])
+            self.kernels.adam(weights[part], gradient, place, lr, self.step, unit=(name == "decoder"))
 
     def to(self, device: str) -> None:
         """Move everything that a step touches."""

@@ -47,13 +47,13 @@ class Kernels(Protocol):
         `weights` and `source` [e] are ordered by latent; `starts` may cut out a range of latents.
         """
 
-    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
-        """One Adam step in place on rows [..., d]; `step` counts from 1."""
-
-    def adam_unit(
-        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
+    def adam(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
     ) -> None:
-        """One Adam step on unit rows [m, d]: parallel gradient projected out first, rows renormalised after."""
+        """One Adam step in place on rows [..., d]; `step` counts from 1.
+
+        With `unit`, rows [m, d] keep norm 1: the parallel gradient is projected out first, rows are renormalised after.
+        """
 
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8

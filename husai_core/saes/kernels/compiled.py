@@ -119,19 +119,10 @@ class Compiled(Plain):
         self._call("outer", weights, source, starts, rows, *out.shape, out, torch.get_num_threads())
         return out
 
-    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
-        """See `Kernels`."""
-        self._adam(weights, gradient, moments, lr, step, False)
-
-    def adam_unit(
-        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
-    ) -> None:
-        """See `Kernels`."""
-        self._adam(weights, gradient, moments, lr, step, True)
-
-    def _adam(
+    def adam(
         self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
     ) -> None:
+        """See `Kernels`."""
         rate, correction = lr / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
         size = (weights.numel() // weights.shape[-1], weights.shape[-1])
         constants = (*BETAS, rate, correction, EPSILON, unit, torch.get_num_threads())

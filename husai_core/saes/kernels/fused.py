@@ -47,19 +47,10 @@ class Fused(Plain):
             _dots[(len(latents),)](rows, row_of, latents, dictionary, out, d, COLUMNS)
         return out
 
-    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
-        """See `Kernels`."""
-        self._adam(weights, gradient, moments, lr, step, False)
-
-    def adam_unit(
-        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
-    ) -> None:
-        """See `Kernels`."""
-        self._adam(weights, gradient, moments, lr, step, True)
-
-    def _adam(
+    def adam(
         self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
     ) -> None:
+        """See `Kernels`."""
         d = weights.shape[-1]
         rate, correction = lr / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
         constants = (*BETAS, rate, correction, EPSILON, unit, triton.next_power_of_2(d))

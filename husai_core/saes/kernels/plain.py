@@ -71,8 +71,12 @@ class Plain:
         part = slice(int(starts[0]), int(starts[-1]))
         return _bags(source[part], rows, starts - starts[0], weights[part])
 
-    def adam(self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int) -> None:
+    def adam(
+        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
+    ) -> None:
         """See `Kernels`."""
+        if unit:
+            gradient.addcmul_(torch.linalg.vecdot(gradient, weights)[:, None], weights, value=-1)
         adam(
             [weights],
             [gradient],
@@ -89,14 +93,8 @@ class Plain:
             eps=EPSILON,
             maximize=False,
         )
-
-    def adam_unit(
-        self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int
-    ) -> None:
-        """See `Kernels`."""
-        parallel = torch.linalg.vecdot(gradient, weights)[:, None]
-        self.adam(weights, gradient.addcmul_(parallel, weights, value=-1), moments, lr, step)
-        weights.div_(torch.linalg.vector_norm(weights, dim=-1, keepdim=True))
+        if unit:
+            weights.div_(torch.linalg.vector_norm(weights, dim=-1, keepdim=True))
 
 
 def tiles(x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -18,7 +18,7 @@ from husai_core.saes.kernels.plain import Plain, expand
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 S, B, D = 3, 12 if INTERPRETED else 300, 24
-OTHERS: list[Any] = [pytest.param(compiled, id="compiled")]
+OTHERS: list[Any] = [pytest.param(compiled, id="compiled")] if compiled() else []
 if INTERPRETED:
     from husai_core.saes.kernels.fused import Fused
 
@@ -27,9 +27,7 @@ if INTERPRETED:
 
 @pytest.fixture(params=OTHERS)
 def other(request: pytest.FixtureRequest) -> Kernels:
-    made: Kernels | None = request.param()
-    if made is None:
-        pytest.skip("there is no compiler here")
+    made: Kernels = request.param()
     return made
 
 
@@ -132,8 +130,8 @@ def test_sums(other: Kernels) -> None:
     torch.testing.assert_close(other.outer(*cut), plain.outer(*cut))
 
 
-@pytest.mark.parametrize("update", ["adam", "adam_unit"])
-def test_optimiser(other: Kernels, update: str) -> None:
+@pytest.mark.parametrize("unit", [False, True])
+def test_optimiser(other: Kernels, unit: bool) -> None:
     start = torch.nn.functional.normalize(torch.randn(50, D), dim=-1)
     reference = torch.nn.Parameter(start.clone())
     adam = torch.optim.Adam([reference], lr=0.01)
@@ -141,12 +139,12 @@ def test_optimiser(other: Kernels, update: str) -> None:
     for step in range(1, 6):
         gradient = torch.randn(50, D)
         for kernels, (weights, moments) in zip((Plain(), other), states, strict=True):
-            getattr(kernels, update)(weights, gradient.clone(), moments, 0.01, step)
+            kernels.adam(weights, gradient.clone(), moments, 0.01, step, unit)
         with torch.no_grad():
-            along = (gradient * reference).sum(-1, keepdim=True) if update == "adam_unit" else 0.0
+            along = (gradient * reference).sum(-1, keepdim=True) if unit else 0.0
             reference.grad = gradient - along * reference
             adam.step()
-            if update == "adam_unit":
+            if unit:
                 reference /= reference.norm(dim=-1, keepdim=True)
     for weights, _ in states:
         torch.testing.assert_close(weights, reference.detach(), rtol=1e-5, atol=1e-6)
