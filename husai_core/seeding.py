@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic algorithms."""
+    """Seed Python, NumPy and torch, and ask torch for deterministic algorithms.
+
+    By its debug mode, because `torch.use_deterministic_algorithms` first imports the compiler, for seconds.
+    """
     import numpy as np
     import torch
 
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
 
 
 def generator(seed: int, *path: int | str) -> torch.Generator:

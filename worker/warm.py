@@ -11,13 +11,13 @@ import numpy  # noqa: F401
 import safetensors.torch  # noqa: F401
 import scipy.optimize
 import scipy.stats  # noqa: F401
-import torch._inductor.config  # noqa: F401 (torch.use_deterministic_algorithms imports it)
 
 from husai_core import identity, kinds, manifest
 from worker import child  # noqa: F401
 
 kinds.all_kinds()
 if os.environ.get("HUSAI_WARM") != "light":
+    importlib.import_module("torch._dynamo")  # torch's optimizers import it
     importlib.import_module("transformer_lens")
 manifest.environment_digest()
 for name in kinds.names():

@@ -35,6 +35,17 @@ INPUTS = {
 }
 OUTPUTS = {"activations": base.Port("activations", "rows with tokens and splits, one artifact per hook", many=True)}
 LEAST_CONTEXTS = 16
+NETWORKS = ("model", "untrained", "language")
+READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("hook_name", "hook_names"), NETWORKS),
+    **dict.fromkeys(("position", "leaks_label"), ("model", "untrained")),
+    "untrained_seed": ("untrained",),
+    **dict.fromkeys(("world", "structureless"), ("synthetic",)),
+    "transformer": NETWORKS,
+    "text": ("language",),
+    **dict.fromkeys(("model", "context", "max_rows", "from_position", "special_tokens"), ("language",)),
+}
+"""The sources that read a field or an input; what is not here is read by all."""
 
 
 class World(BaseModel):
@@ -89,17 +100,23 @@ class Spec(base.Spec):
             raise ValueError("validation_fraction and test_fraction leave no rows for training")
         if self.leaks_label != (self.position == "answer_token"):
             raise ValueError("position answer_token shows the answer: it needs, and it alone allows, leaks_label: true")
-        if self.structureless and self.source != "synthetic":
-            raise ValueError("structureless rows are synthetic: set source: synthetic")
+        for name in READ_BY.keys() & type(self).model_fields.keys():
+            if self.unread(name) and getattr(self, name) != self._default(name):
+                raise ValueError(self.unread(name))
         if len(set(self.hooks)) != len(self.hooks):
             raise ValueError("hook_names must be distinct")
-        if self.source == "synthetic" and len(self.hooks) > 1:
-            raise ValueError("synthetic rows come from no hook, so there cannot be several")
-        if self.model is not None and self.source != "language":
-            raise ValueError("model names a language model: set source: language")
         if self.from_position >= self.context:
             raise ValueError(f"from_position {self.from_position} lies behind the context of {self.context} tokens")
         return self
+
+    def unread(self, name: str) -> str:
+        """Why a field or an input has no meaning here, or nothing."""
+        sources = READ_BY.get(name, (self.source,))
+        return "" if self.source in sources else f"{name} is for source {' or '.join(sources)}, not {self.source}"
+
+    @classmethod
+    def _default(cls, name: str) -> object:
+        return cls.model_fields[name].get_default(call_default_factory=True)
 
     @property
     def hooks(self) -> list[str]:
@@ -134,6 +151,9 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Collect the rows, split and store them."""
     from husai_core.seeding import seed_everything
 
+    for port in INPUTS:
+        if inputs.many(port) and spec.unread(port):
+            raise base.KindError(spec.unread(port))
     seed_everything(spec.seed)
     made = _language(spec, inputs, job) if spec.source == "language" else _small(spec, inputs, job)
     hooks = [Hook(**{name: cfg[name] for name in Hook.model_fields}) for cfg in made]

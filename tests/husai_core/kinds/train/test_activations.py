@@ -92,7 +92,9 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
     ("fields", "message"),
     [
         ({"position": "answer_token"}, "leaks_label"),
-        ({"structureless": True}, "synthetic"),
+        ({"structureless": True}, "structureless is for source synthetic, not model"),
+        ({"source": "untrained", "max_rows": 100}, "max_rows is for source language, not untrained"),
+        ({"source": "synthetic", "untrained_seed": 1}, "untrained_seed is for source untrained, not synthetic"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "no rows"),
         ({"source": "synthetic", "world": {"n_features": 2, "active": 3}}, "active"),
     ],
@@ -100,6 +102,11 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Spec.model_validate(fields)
+
+
+def test_an_input_that_the_source_does_not_read_is_told(inputs: Inputs, local_job: Any, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match="transformer is for source model or untrained or language, not synthetic"):
+        activations.run(Spec(source="synthetic"), inputs, local_job(tmp_path))
 
 
 def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inputs: Inputs) -> None:

@@ -135,9 +135,9 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
     ("fields", "message"),
     [
         ({"hook_names": ["a", "a"]}, "distinct"),
-        ({"model": "a/model"}, "source: language"),
+        ({"model": "a/model"}, "model is for source language, not model"),
         ({"source": "language", "context": 8, "from_position": 8}, "behind the context"),
-        ({"source": "synthetic", "hook_names": ["a", "b"]}, "no hook"),
+        ({"source": "synthetic", "hook_names": ["a", "b"]}, "hook_names is for source"),
     ],
 )
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
