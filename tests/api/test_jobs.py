@@ -57,7 +57,7 @@ def test_control_characters_are_refused(ada):
         return ada.post("/v1/jobs", json={"kind": "train.activations"} | body)
 
     for text in ("blocks.0\0", "a\nb", "\x7f", "\x85"):
-        refused = post(spec={"source": "synthetic", "hook_name": text})
+        refused = post(spec={"hook_name": text})
         assert slug(refused) == (422, "invalid-spec")
         assert refused.json()["errors"] == [{"field": "spec.hook_name", "message": "control characters"}]
     label = post(labels=["fine", "a\0"])
