@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from husai_core.saes.codes import recall
 from husai_core.saes.dense import Gated, JumpReLU, ReLU
 from husai_core.saes.group import Group
 from husai_core.saes.kernels import choose
@@ -29,6 +30,8 @@ GROUPS: dict[str, type[Group]] = {
 MEASURED_ROWS, READ_ROWS = 8192, 65_536
 MEASURED_LATENTS = 1 << 25
 """Latents that are held at once when the error is measured."""
+CHECKED_LATENTS = 1 << 22
+"""Latents that are compared with a plain search when the choice of the largest is checked."""
 
 
 class Rows(Protocol):
@@ -68,6 +71,7 @@ class Bank:
         for scaler in (self.input, self.target):
             scaler.mean = scaler.mean.to(device)
         self.curve: list[list[float]] = []
+        self.recall: dict[str, float] = {}
 
     @property
     def tokens(self) -> int:
@@ -87,7 +91,7 @@ class Bank:
         return found.to(self.device, torch.float32).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
-        """Append the validation error of each member to the curve."""
+        """Append the validation error of each member to the curve, and check how they choose latents."""
         size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.groups[0].seeds) * self.recipe.d_sae)))
         errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
         for start in range(0, rows.shape[0], size):
@@ -97,16 +101,28 @@ class Bank:
             x, y = self.input(x)[None], self.target(y)[None]
             for error, group in zip(errors, self.groups, strict=True):
                 error += (group.predict(x) - y).square().sum((1, 2))
+        self.recall = self._recall(x)
         scale = self.target.scale**2 / squares
         self.curve.append([float(self.tokens), *(torch.cat(errors) * scale).tolist()])
 
+    def _recall(self, x: Tensor) -> dict[str, float]:
+        """The lowest recall of the groups that let their kernels choose the largest, on some normalised rows."""
+        count = max(1, CHECKED_LATENTS // self.groups[0].silent.numel())
+        found = [
+            recall(x[:, :count], group.encoder, group.small["b_enc"], group.recipe.k, group.kernels)
+            for group in self.groups
+            if group.recipe.architecture == "topk" and group.recipe.k is not None
+        ]
+        return {"selection_recall": min(found)} if found else {}
+
     def metrics(self) -> dict[str, float]:
-        """The latest validation errors, and the share of dead latents."""
+        """The latest validation errors, the share of dead latents, and how far the chosen latents are the largest."""
         errors, after = self.curve[-1][1:], self.recipe.dead_after_tokens
         dead = torch.cat([group.silent for group in self.groups]) >= after
         names = [self._name(group, seed) for group in self.groups for seed in group.seeds]
         members = {f"normalised_mse/{name}": error for name, error in zip(names, errors, strict=True)}
-        return {"normalised_mse": sum(errors) / len(errors), "dead_fraction": float(dead.double().mean()), **members}
+        shared = {"normalised_mse": sum(errors) / len(errors), "dead_fraction": float(dead.double().mean())}
+        return shared | self.recall | members
 
     def _name(self, group: Group, seed: int) -> str:
         if len(self.groups) == 1:

@@ -18,6 +18,8 @@ from husai_core.saes.kernels.plain import expand
 
 DENSE = 32
 """Up to this many latents for each active one, matrix products with zeros are faster than sparse sums."""
+TIE = 1e-5
+"""Pre-activations that differ by less than this share of their row's largest may rank either way in fp32."""
 
 
 class Code(Protocol):
@@ -165,3 +167,15 @@ def top(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> C
     values, latents = kernels.top(x, encoder, bias, k)
     starts = torch.arange(0, values.numel() + 1, k, dtype=torch.int32, device=x.device)
     return SparseCode(values.flatten().relu_(), latents.flatten(), starts, (s, x.shape[1], n), kernels)
+
+
+def recall(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> float:
+    """Share of what `top` chooses that is among the k largest of a plain matrix product, or as large as they are."""
+    code = top(x, encoder, bias, k, kernels)
+    if not isinstance(code, SparseCode):
+        return 1.0
+    s, b, n = code.shape
+    z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None])
+    chosen = z.gather(-1, (code.latents.view(s, b, k) % n).long())
+    least = z.topk(k, sorted=False).values.amin(-1, keepdim=True)
+    return float((chosen >= least - TIE * z.abs().amax(-1, keepdim=True)).double().mean())

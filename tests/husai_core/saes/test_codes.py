@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from husai_core.saes.codes import DenseCode, Outer, SparseCode, top
+from husai_core.saes.codes import DenseCode, Outer, SparseCode, recall, top
 from husai_core.saes.kernels.plain import Plain, largest
 
 S, B, N, D = 3, 50, 200, 7
@@ -27,6 +27,22 @@ def test_largest_are_the_largest(n: int, k: int) -> None:
     values, places = largest(z, k)
     assert torch.equal(values.sort(descending=True).values, z.topk(k).values)
     assert torch.equal(z.gather(-1, places), values)
+
+
+class Careless(Plain):
+    """Gives the second largest latent in place of the largest."""
+
+    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None])
+        values, places = z.topk(k + 1)
+        offsets = torch.arange(0, encoder.shape[0] * encoder.shape[1], encoder.shape[1])[:, None, None]
+        return values[..., 1:], (places[..., 1:] + offsets).int()
+
+
+def test_recall_counts_what_a_selection_missed() -> None:
+    x, encoder, bias = torch.randn(1, B, D), torch.randn(S, N, D), torch.randn(S, N)
+    assert recall(x, encoder, bias, 4, Plain()) == 1.0
+    assert recall(x, encoder, bias, 4, Careless()) == 0.75
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -123,6 +123,20 @@ def test_saved_weights_take_raw_rows(name: str, transcoder: bool) -> None:
     torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(sae.d_sae))
 
 
+@pytest.mark.parametrize("width", [48, 512], ids=["by matrix products", "by whole numbers if compiled"])
+def test_selection_finds_all_of_the_largest_throughout_training(width: int) -> None:
+    found = list[float | None]()
+    recipe = TOPK.model_copy(update={"d_sae": width, "tokens": 64 * 200})
+    train(
+        recipe,
+        rows(),
+        [1, 2],
+        validation=rows(seed=2),
+        on_step=lambda _done, _all, figures: found.append(figures["selection_recall"]) if figures else None,
+    )
+    assert found == [1.0] * 50
+
+
 @pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "jumprelu"])
 def test_thresholds_give_the_wanted_sparsity_on_held_out_rows(name: str) -> None:
     recipe = RECIPES[name].model_copy(update={"tokens": 64 * 400, "dead_after_tokens": 5000})
