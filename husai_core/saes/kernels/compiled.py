@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.plain import TILE, Plain, tiles
+from husai_core.saes.kernels.plain import Plain, tiles
 
 logger = logging.getLogger("husai.kernels")
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
 LEVELS_OF_CPU = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 BUILD_SECONDS = 120
-LATENTS, DEPTH, BLOCK_ROWS, ALIGNED = 8, 8, 48, 32
-"""What the whole-number product works on at once: latents, columns, rows, and the bytes its memory is aligned to."""
+LATENTS, DEPTH, ALIGNED = 8, 8, 32
+"""What the whole-number product works on at once: latents and columns, and the bytes its memory is aligned to."""
 LEVELS, OUTLIER = 63, 12.0
 """The largest whole number, and from how many times its root mean square on a row's largest entry spoils the rest."""
 TYPES = (torch.float32, torch.int8, torch.int32, torch.int64)
@@ -61,16 +61,15 @@ class Compiled(Plain):
         packed = buffer[-buffer.data_ptr() % ALIGNED :][: s * n * depth].view(s, -1)
         scale, correction, norms = torch.empty(3, s, n).unbind()
         self._call("pack", encoder, s * n, d, depth, packed, scale, correction, norms, threads)
-        worst = (scale.amax(1), norms.amax(1))
+        worst = zip(scale.amax(1).tolist(), norms.amax(1).tolist(), strict=True)
         rough = LEVELS * scale > OUTLIER * (norms / d).sqrt()
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
-        together = max(1, min(s, TILE // (BLOCK_ROWS * n))) if len(x) == 1 else 1
-        for i in range(0, s, together):
-            part = slice(i, i + together)
-            of = [tensor[part] for tensor in (encoder, bias, packed, scale, correction, *worst)]
-            badly = rough[part].flatten().nonzero()[:, 0].int()
-            size = (len(badly), b, d, depth, len(of[0]), n, k, i * n)
-            self._call("coarse_top", x[i if len(x) > 1 else 0], *of, badly, *size, values[i], latents[i], threads)
+        for i, (worst_scale, worst_norm) in enumerate(worst):
+            of = [tensor[i] for tensor in (encoder, bias, packed, scale, correction)]
+            badly = rough[i].nonzero()[:, 0].int()
+            size = (len(badly), b, d, depth, n, k, i * n)
+            rows = x[i if len(x) > 1 else 0]
+            self._call("coarse_top", rows, *of, worst_scale, worst_norm, badly, *size, values[i], latents[i], threads)
         return values, latents
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 // Every output element is written by one thread in a fixed order, so that results do not depend on their number.
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -13,15 +14,6 @@
 #endif
 
 namespace {
-
-struct Entry {
-    float value;
-    int32_t latent;
-};
-
-bool before(const Entry& a, const Entry& b) {
-    return a.value > b.value || (a.value == b.value && a.latent < b.latent);
-}
 
 // body(first, last) on `threads` consecutive ranges of 0 … count - 1.
 template <class Body>
@@ -40,23 +32,47 @@ int64_t group_size(int64_t n, int64_t k) {
     return size;
 }
 
+// How many of the values are at least `bound`.
+int64_t count_from(const float* values, int64_t count, float bound) {
+    int32_t found = 0;
+    for (int64_t i = 0; i < count; ++i) found += values[i] >= bound;
+    return found;
+}
+
+// A number that k of the values reach; after enough halvings no more than k do, but for those that equal it.
+float reached_by(int64_t k, const float* values, int64_t count, int64_t halvings) {
+    float low = FLT_MAX, high = -FLT_MAX;
+    for (int64_t i = 0; i < count; ++i) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    low = std::max(low, -FLT_MAX), high = std::min(high, FLT_MAX);
+    if (count_from(values, count, low) < k) return -INFINITY;
+    if (count_from(values, count, high) >= k) return high;
+    for (int64_t i = 0; i < halvings; ++i) {
+        const float middle = low / 2 + high / 2;
+        if (middle <= low || middle >= high) break;
+        const int64_t reached = count_from(values, count, middle);
+        (reached >= k ? low : high) = middle;
+        if (reached == k) break;
+    }
+    return low;
+}
+
+constexpr int64_t ROUGHLY = 10, EXACTLY = 1000;  // halvings
+
 struct Search {
     int64_t n, k, size, groups;
-    std::vector<float> maxima, ranked;
-    std::vector<Entry> found;
+    std::vector<float> maxima, values;
+    std::vector<int32_t> latents;
 
     Search(int64_t n, int64_t k)
-        : n(n), k(k), size(group_size(n, k)), groups(n / size), maxima(groups), ranked(groups), found(n) {}
+        : n(n), k(k), size(group_size(n, k)), groups(n / size), maxima(groups), values(n), latents(n) {}
 
-    // Entries of z that are larger than the k-th largest less `slack`, unordered; they are the first of `found`.
+    // Entries of z that are larger than the k-th largest less `slack`, in order; they are the first of `values`.
     int64_t candidates(const float* z, float slack) {
         const int64_t count = collect(z, kth_maximum(z) - slack);
-        if (count <= k || slack == 0) return count;
-        std::nth_element(found.begin(), found.begin() + (k - 1), found.begin() + count, before);
-        const float least = found[k - 1].value - slack;
-        return std::partition(found.begin() + k, found.begin() + count,
-                              [=](const Entry& entry) { return entry.value >= least; }) -
-               found.begin();
+        return slack == 0 ? count : keep(count, reached_by(k, values.data(), count, ROUGHLY) - slack);
     }
 
     // Entries of z from `bound` on.
@@ -68,13 +84,28 @@ struct Search {
             uint32_t hits = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(z + i), least, _CMP_GE_OQ));
             for (; hits; hits &= hits - 1) {
                 const int64_t at = i + __builtin_ctz(hits);
-                found[count++] = {z[at], static_cast<int32_t>(at)};
+                values[count] = z[at];
+                latents[count++] = static_cast<int32_t>(at);
             }
         }
 #endif
         for (; i < n; ++i)
-            if (z[i] >= bound) found[count++] = {z[i], static_cast<int32_t>(i)};
+            if (z[i] >= bound) {
+                values[count] = z[i];
+                latents[count++] = static_cast<int32_t>(i);
+            }
         return count;
+    }
+
+    // Those of the first `count` found that are at least `bound`.
+    int64_t keep(int64_t count, float bound) {
+        int64_t kept = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            values[kept] = values[i];
+            latents[kept] = latents[i];
+            kept += values[i] >= bound;
+        }
+        return kept;
     }
 
     // At most the k-th largest entry of z.
@@ -84,25 +115,41 @@ struct Search {
             const float* part = z + i * groups;
             for (int64_t j = 0; j < groups; ++j) maxima[j] = part[j] > maxima[j] ? part[j] : maxima[j];
         }
-        ranked = maxima;
-        std::nth_element(ranked.begin(), ranked.begin() + (k - 1), ranked.end(), std::greater<float>());
-        return ranked[k - 1];
+        return reached_by(k, maxima.data(), groups, ROUGHLY);
     }
 
-    // The k largest of the first `count` found.
-    void write(int64_t count, int32_t offset, float* values, int32_t* latents) {
-        if (count > k) std::nth_element(found.begin(), found.begin() + k, found.begin() + count, before);
-        for (int64_t i = 0; i < k; ++i) {
-            const bool real = i < count;  // fewer only where the row holds NaN
-            values[i] = real ? found[i].value : NAN;
-            latents[i] = offset + (real ? found[i].latent : 0);
+    // The k largest of the first `count` found, of equal ones the first; NaN where there are fewer, as the row holds NaN.
+    void write(int64_t count, int32_t offset, float* to_values, int32_t* to_latents) {
+        const float least = reached_by(k, values.data(), count, EXACTLY);
+        int64_t above = 0, to = 0;
+        for (int64_t i = 0; i < count; ++i) above += values[i] > least;
+        for (int64_t i = 0, equal = k - above; i < count && to < k; ++i) {
+            if (!(values[i] > least || (values[i] == least && equal-- > 0))) continue;
+            to_values[to] = values[i];
+            to_latents[to++] = offset + latents[i];
         }
+        std::fill(to_values + to, to_values + k, NAN);
+        std::fill(to_latents + to, to_latents + k, offset);
     }
 };
 
+using Lanes = float __attribute__((vector_size(32)));
+
+Lanes lanes(const float* at) {
+    Lanes found;
+    std::memcpy(&found, at, sizeof found);
+    return found;
+}
+
 float dot(const float* a, const float* b, int64_t d) {
+    Lanes sums[4] = {};
+    int64_t c = 0;
+    for (; c + 32 <= d; c += 32)
+        for (int64_t i = 0; i < 4; ++i) sums[i] += lanes(a + c + 8 * i) * lanes(b + c + 8 * i);
+    const Lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     float sum = 0;
-    for (int64_t c = 0; c < d; ++c) sum += a[c] * b[c];
+    for (int64_t i = 0; i < 8; ++i) sum += all[i];
+    for (; c < d; ++c) sum += a[c] * b[c];
     return sum;
 }
 
@@ -124,8 +171,27 @@ float largest_magnitude(const float* row, int64_t d) {
     return most;
 }
 
-// ROWS rows of bytes [depth] times LATENTS packed latents [depth / 4][LATENTS][4]: sums [ROWS][LATENTS].
-void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, int32_t* sums) {
+// Pre-activations of ROWS rows and LATENTS latents from their products in whole numbers.
+struct Tile {
+    const float *row_scale, *correction, *scale, *bias;
+    float* z;
+    int64_t stride;
+
+    void write(int64_t r, __m256i sums) const {
+        const __m256 exact = _mm256_sub_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(correction));
+        const __m256 unit = _mm256_mul_ps(_mm256_set1_ps(row_scale[r]), _mm256_loadu_ps(scale));
+        _mm256_storeu_ps(z + r * stride, _mm256_add_ps(_mm256_mul_ps(exact, unit), _mm256_loadu_ps(bias)));
+    }
+};
+
+__m256i four_bytes(const uint8_t* from) {
+    int32_t bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return _mm256_set1_epi32(bytes);
+}
+
+// ROWS rows of bytes [depth] times LATENTS packed latents [depth / 4][LATENTS][4].
+void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, const Tile& tile) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[ROWS];
     for (auto& row : total) row = _mm256_setzero_si256();
@@ -133,22 +199,19 @@ void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, int32_t*
         const auto* at = reinterpret_cast<const __m256i*>(packed + c * LATENTS);
         const __m256i first = _mm256_load_si256(at), second = _mm256_load_si256(at + 1);
         for (int64_t r = 0; r < ROWS; ++r) {
-            int32_t bytes[2];
-            std::memcpy(bytes, rows + r * depth + c, sizeof bytes);
-            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(bytes[0]), first),
-                                                   _mm256_maddubs_epi16(_mm256_set1_epi32(bytes[1]), second));
+            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(four_bytes(rows + r * depth + c), first),
+                                                   _mm256_maddubs_epi16(four_bytes(rows + r * depth + c + 4), second));
             total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs, ones));
         }
     }
-    for (int64_t r = 0; r < ROWS; ++r)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * LATENTS), total[r]);
+    for (int64_t r = 0; r < ROWS; ++r) tile.write(r, total[r]);
 }
 
 // A dictionary in whole numbers; n is a multiple of LATENTS.
 struct Coarse {
     const int8_t* packed;
     const float *scale, *correction;  // of each latent; correction undoes that rows are stored as bytes from 0
-    const float *worst_scale, *worst_norm;  // of each member
+    float worst_scale, worst_norm;
     const int32_t* rough;  // latents that whole numbers render badly
     int64_t rough_count, n, d, depth;
 
@@ -182,35 +245,27 @@ struct Block {
     }
 
     // Rounding errors are uniform and nearly independent; six standard deviations of their sum.
-    float error(int64_t r, int64_t member, const Coarse& w) const {
-        const float of_latent = w.worst_scale[member];
-        return 6 * std::sqrt((scale[r] * scale[r] * w.worst_norm[member] + of_latent * of_latent * norm[r]) / 12);
+    float error(int64_t r, const Coarse& w) const {
+        return 6 * std::sqrt((scale[r] * scale[r] * w.worst_norm + w.worst_scale * w.worst_scale * norm[r]) / 12);
+    }
+
+    void score(int64_t count, const Coarse& w, const float* bias) {
+        for (int64_t j = 0; j < w.n; j += LATENTS)
+            for (int64_t r = 0; r < count; r += ROWS) {
+                const Tile tile{&scale[r], w.correction + j, w.scale + j, bias + j, &z[r * w.stride() + j], w.stride()};
+                multiply(bytes.data() + r * w.depth, w.packed + j * w.depth, w.depth, tile);
+            }
     }
 
     // Exact pre-activations where whole numbers are not to be trusted.
     void correct(const float* x, int64_t count, const Coarse& w, const float* encoder, const float* bias) {
         for (int64_t r = 0; r < count; ++r) {
             const bool all = is_rough(r, w);
-            const int64_t last = all ? w.n : w.rough_count;
-            for (int64_t i = 0; i < last; ++i) {
+            for (int64_t i = 0; i < (all ? w.n : w.rough_count); ++i) {
                 const int64_t j = all ? i : w.rough[i];
                 z[r * w.stride() + j] = dot(x + r * w.d, encoder + j * w.d, w.d) + bias[j];
             }
         }
-    }
-
-    void score(int64_t count, const Coarse& w, const float* bias) {
-        int32_t sums[ROWS * LATENTS];
-        for (int64_t j = 0; j < w.n; j += LATENTS)
-            for (int64_t r = 0; r < count; r += ROWS) {
-                multiply(bytes.data() + r * w.depth, w.packed + j * w.depth, w.depth, sums);
-                for (int64_t i = 0; i < ROWS; ++i)
-                    for (int64_t l = 0; l < LATENTS; ++l)
-                        z[(r + i) * w.stride() + j + l] =
-                            (static_cast<float>(sums[i * LATENTS + l]) - w.correction[j + l]) * scale[r + i] *
-                                w.scale[j + l] +
-                            bias[j + l];
-            }
     }
 };
 #endif
@@ -257,12 +312,12 @@ void pack(const float* encoder, int64_t n, int64_t d, int64_t depth, int8_t* pac
     });
 }
 
-// `top` of x [rows, d] for `members` encoders [n, d]: whole numbers choose candidates, of which fp32 takes the largest.
+// `top` of x [rows, d] for one encoder [n, d]: whole numbers choose candidates, of which fp32 takes the largest.
 void coarse_top(const float* x, const float* encoder, const float* bias, const int8_t* packed, const float* scale,
-                const float* correction, const float* worst_scale, const float* worst_norm, const int32_t* rough,
-                int64_t rough_count, int64_t rows, int64_t d, int64_t depth, int64_t members, int64_t n, int64_t k,
-                int32_t offset, float* values, int32_t* latents, int64_t threads) {
-    const Coarse w{packed, scale, correction, worst_scale, worst_norm, rough, rough_count, members * n, d, depth};
+                const float* correction, float worst_scale, float worst_norm, const int32_t* rough,
+                int64_t rough_count, int64_t rows, int64_t d, int64_t depth, int64_t n, int64_t k, int32_t offset,
+                float* values, int32_t* latents, int64_t threads) {
+    const Coarse w{packed, scale, correction, worst_scale, worst_norm, rough, rough_count, n, d, depth};
     parallel(rows, threads, [=](int64_t start, int64_t end) {
         Block block(w);
         Search search(n, k);
@@ -271,18 +326,15 @@ void coarse_top(const float* x, const float* encoder, const float* bias, const i
             block.read(x + from * d, count, w);
             block.score(count, w, bias);
             block.correct(x + from * d, count, w, encoder, bias);
-            for (int64_t m = 0; m < members; ++m)
-                for (int64_t r = 0; r < count; ++r) {
-                    const float error = block.is_rough(r, w) ? 0 : block.error(r, m, w);
-                    const float* z = &block.z[r * w.stride() + m * n];
-                    const int64_t held = error < INFINITY ? search.candidates(z, error) : 0;
-                    for (int64_t i = 0; i < held; ++i) {
-                        const int64_t j = m * n + search.found[i].latent;
-                        search.found[i].value = dot(x + (from + r) * d, encoder + j * d, d) + bias[j];
-                    }
-                    const int64_t to = (m * rows + from + r) * k;
-                    search.write(held, offset + static_cast<int32_t>(m * n), values + to, latents + to);
+            for (int64_t r = 0; r < count; ++r) {
+                const float error = block.is_rough(r, w) ? 0 : block.error(r, w);
+                const int64_t held = error < INFINITY ? search.candidates(&block.z[r * w.stride()], error) : 0;
+                for (int64_t i = 0; i < held; ++i) {
+                    const int64_t j = search.latents[i];
+                    search.values[i] = dot(x + (from + r) * d, encoder + j * d, d) + bias[j];
                 }
+                search.write(held, offset, values + (from + r) * k, latents + (from + r) * k);
+            }
         }
     });
 }
