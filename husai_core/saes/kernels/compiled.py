@@ -18,6 +18,7 @@ from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
 from husai_core.saes.kernels.plain import Plain, tiles
+from husai_core.seeding import generator
 
 logger = logging.getLogger("husai.kernels")
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -26,7 +27,7 @@ LEVELS_OF_CPU = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-
 BUILD_SECONDS = 120
 LATENTS, DEPTH, ALIGNED = 8, 8, 32
 """What the whole-number product works on at once: latents and columns, and the bytes its memory is aligned to."""
-LEVELS, OUTLIER = 63, 12.0
+LEVELS, OUTLIER = 62, 12.0
 """The largest whole number, and from how many times its root mean square on a row's largest entry spoils the rest."""
 TYPES = (torch.float32, torch.int8, torch.int32, torch.int64)
 CHOICE = 16
@@ -60,12 +61,13 @@ class Compiled(Plain):
         buffer = torch.empty(s * n * depth + ALIGNED, dtype=torch.int8)
         packed = buffer[-buffer.data_ptr() % ALIGNED :][: s * n * depth].view(s, -1)
         scale, correction, norms = torch.empty(3, s, n).unbind()
-        self._call("pack", encoder, s * n, d, depth, packed, scale, correction, norms, threads)
+        dither = (torch.rand(2, d, generator=generator(0, "dither")) - 0.5).unbind()
+        self._call("pack", encoder, *dither, s * n, d, depth, packed, scale, correction, norms, threads)
         worst = zip(scale.amax(1).tolist(), norms.amax(1).tolist(), strict=True)
         rough = LEVELS * scale > OUTLIER * (norms / d).sqrt()
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
         for i, (worst_scale, worst_norm) in enumerate(worst):
-            of = [tensor[i] for tensor in (encoder, bias, packed, scale, correction)]
+            of = [encoder[i], bias[i], *dither, packed[i], scale[i], correction[i]]
             badly = rough[i].nonzero()[:, 0].int()
             size = (len(badly), b, d, depth, n, k, i * n)
             rows = x[i if len(x) > 1 else 0]

@@ -4,7 +4,10 @@ The Triton kernels are tested where TRITON_INTERPRET=1 asks for it (`make test-t
 """
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor
 
 from husai_core.kinds.base import KindError
+from husai_core.saes import kernels as package
+from husai_core.saes.codes import recall
 from husai_core.saes.kernels import Kernels, choose
 from husai_core.saes.kernels.compiled import compiled
 from husai_core.saes.kernels.plain import Plain, expand
@@ -59,6 +64,15 @@ def test_coarse_choice_finds_all_of_the_largest(other: Kernels) -> None:
     found, wanted = latents[0].sort(-1).values, places[0].sort(-1).values
     rows = [row for row in range(count) if row != 5]
     assert torch.equal(found[rows], wanted[rows])
+
+
+def test_rounding_alike_everywhere_hides_nothing(other: Kernels) -> None:
+    """Rows of two values, and latents that share a direction: undithered, all rounding errors would have one sign."""
+    torch.manual_seed(0)
+    x = (torch.rand(1, 20 if INTERPRETED else 500, 768) < 0.02).float() - 0.02
+    shared = torch.tensor([0.6, -0.6, 0.0, 0.0]).repeat(1024)[None, :, None]
+    encoder = torch.nn.functional.normalize(torch.randn(1, 4096, 768) + shared, dim=-1)
+    assert recall(x, encoder, torch.zeros(1, 4096), 16, other) == 1.0
 
 
 def test_outliers_hide_nothing(other: Kernels) -> None:
@@ -175,3 +189,50 @@ def test_the_setting_is_one_of_two_words(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HUSAI_KERNELS", "tensor")
     with pytest.raises(KindError, match="auto or torch"):
         choose("cpu")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder where programs are found, on a machine that seems to have Triton and a GPU."""
+    (tmp_path / "triton.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "husai_core.saes.kernels.fused", SimpleNamespace(Fused=Seeming))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(package, "used", set())
+    monkeypatch.setattr(package, "_fused", cache(package._fused.__wrapped__))
+    return tmp_path
+
+
+class Seeming(Plain):
+    name = "triton"
+
+
+def program(path: Path) -> str:
+    path.touch(mode=0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_triton_is_chosen_where_it_finds_a_c_compiler(programs: Path, name: str) -> None:
+    program(programs / name)
+    assert choose("cuda").name == "triton"
+    assert package.used == {"triton"}
+
+
+def test_triton_takes_the_compiler_that_cc_names(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", program(programs / "mycc"))
+    assert choose("cuda").name == "triton"
+
+
+@pytest.mark.parametrize("named", [None, "", "nowhere/cc"])
+def test_without_a_c_compiler_plain_torch_runs_on_cuda(
+    programs: Path, named: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton asks `CC` alone if it is set; there is one warning, however often kernels are chosen."""
+    if named is not None:
+        monkeypatch.setenv("CC", named)
+        program(programs / "gcc")
+    assert {choose("cuda").name for _ in range(3)} == {"torch"}
+    assert [(record.name, record.levelname) for record in caplog.records] == [("husai.kernels", "WARNING")]
+    assert "no C compiler" in caplog.text
