@@ -25,6 +25,7 @@ ROUTING = {
     405: ("method-not-allowed", "Method not allowed"),
     413: ("body-too-large", "Body too large"),
 }
+SOURCE = "is neither a SHA-256, nor an object with job and output (and index), nor a list of these"
 PATHS = {"job_id": "job", "sha256": "artifact", "kind": "kind", "policy": "policy", "decision_id": "decision"}
 
 
@@ -71,7 +72,11 @@ def from_validation(errors: Sequence[Any]) -> Problem:
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
             return Problem(422, "unknown-kind", "Unknown kind", "kind: there is no such job kind.", known=known)
-    fields = [{"field": field_path(e["loc"]), "message": _message(e)} for e in errors]
+    found = {field_path(e["loc"]): _message(e) for e in errors}
+    sources = {".".join(field.split(".")[:2]) for field in found if field.startswith("inputs.")}
+    found = {field: text for field, text in found.items() if not field.startswith("inputs.")}
+    fields = [{"field": field, "message": text} for field, text in found.items()]
+    fields += [{"field": field, "message": SOURCE} for field in sorted(sources)]
     detail = "; ".join(": ".join(filter(None, field.values())) for field in fields[:5])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
         return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
@@ -83,7 +88,7 @@ def _message(error: Any) -> str:
         return "unknown field"
     if error["type"] == "union_tag_not_found":
         return "kind: Field required"
-    return str(error["msg"]).splitlines()[0]
+    return str(error["msg"]).splitlines()[0].removeprefix("Value error, ")
 
 
 async def _problem(request: Request, error: Problem) -> Response:

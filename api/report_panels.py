@@ -171,7 +171,7 @@ def _ood(data: ReportData) -> Panel:
     stage = data.stage("ood")
     drop, probes = _estimate(stage, "explained_variance_drop"), _estimate(stage, "probe_accuracy_drop_excess")
     finding = (
-        f"From held-out pairs of the fitted domain to the shifted one, explained variance falls by {interval(drop)}; "
+        f"From held-out pairs of the fitted domain to the shifted one, explained variance drops by {interval(drop)}; "
         f"probes on the features lose {interval(probes)} more accuracy than a probe on the raw activations."
     )
     names = {"id": ("fitted", "s0"), "ood": ("shifted", "s1")}
@@ -226,8 +226,9 @@ def _transcoder(data: ReportData) -> Panel:
     sae, other = _estimate(stage, "sae_excess"), _estimate(stage, "transcoder_excess")
     difference = _estimate(stage, "sae_minus_transcoder")
     finding = (
-        f"Above the larger of its own chance levels the SAE overlaps by {interval(sae)}, a transcoder on the same "
-        f"inputs by {interval(other)}; the difference is {interval(difference)}."
+        f"Above the larger of its shuffled and Gaussian chance levels the SAE overlaps by {interval(sae)}, a "
+        f"transcoder on the same inputs by {interval(other)}. Taken over one and the same of these levels, the "
+        f"difference is at least {interval(difference)}."
     )
     overlaps = []
     for arm, name, style in (("sae", "SAE", "s0"), ("transcoder", "transcoder", "s1")):

@@ -77,7 +77,7 @@ def check_count(kind: Kind, name: str, count: int) -> None:
     port = kind.inputs[name]
     most = count if port.many else 1
     if count and not port.at_least <= count <= most:
-        takes = f"at least {port.at_least} artifacts" if port.many else "one artifact"
+        takes = f"at least {port.at_least} artifacts" if port.many else "one artifact (an index names it)"
         raise InputFailed(f"input {name!r} of {kind.name} takes {takes}, not {count}")
 
 

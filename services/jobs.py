@@ -108,7 +108,10 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> dict[st
     try:
         return kind.spec.model_validate(stamped).model_dump(mode="json")
     except ValidationError as wrong:
-        found = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in wrong.errors()]
+        found = [
+            {"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")}
+            for e in wrong.errors()
+        ]
         first = found[0]
         detail = f"{kind.name}: {first['field'] or 'spec'}: {first['message']}"
         raise invalid("invalid-spec", "Invalid spec", detail, errors=found) from None
@@ -223,7 +226,7 @@ def retry(session: Session, settings: Settings, principal: Principal, job_id: st
     """
     job = get(session, principal, job_id)
     if not job.state.final or job.state == State.SUCCEEDED:
-        detail = f"Job {job.id} is {job.state}; only a failed, cancelled or timed out job can be retried."
+        detail = f"Job {job.id} is in state {job.state}; only a failed, cancelled or timed out job can be retried."
         raise conflict("not-retryable", "Not retryable", detail)
     return _again(session, settings, job, reuse=job.reuse, environment=job.environment, retry_of=job.id)
 
@@ -236,7 +239,11 @@ def rerun(session: Session, settings: Settings, principal: Principal, store: Sto
     """
     job = get(session, principal, job_id)
     if job.state != State.SUCCEEDED:
-        raise conflict("not-rerunnable", "Not rerunnable", f"Job {job.id} is {job.state}; only a success can be rerun.")
+        raise conflict(
+            "not-rerunnable",
+            "Not rerunnable",
+            f"Job {job.id} is in state {job.state}; only one that succeeded can be rerun.",
+        )
     (manifest,) = flow.outputs(session, job)["manifest"]
     capability = read_json(store, manifest, "manifest.json")["capability"]
     environment = {"threads": capability["threads"], "cpu_capability": capability["cpu"]["capability"]}

@@ -16,7 +16,7 @@ from api.http import IfRange, JobPath, Range, byte_range, bytes_response, conten
 from api.lineage import lineage
 from services import events, jobs
 from services.accounts import Principal
-from services.problems import Problem
+from services.problems import Problem, conflict
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 BATCH = 500
@@ -127,8 +127,13 @@ def read_lineage(job_id: JobPath, context: Ctx, principal: Reader) -> schemas.Li
 
 @router.get("/report", response_class=HTMLResponse)
 def read_report(job_id: JobPath, context: Ctx, principal: Reader) -> HTMLResponse:
-    """A page with the figures of a job, which needs nothing but itself."""
+    """A page with the figures of a pipeline, which needs nothing but itself."""
     from api import report
 
     with context.database.read() as session:
-        return HTMLResponse(report.render(session, context.store, jobs.get(session, principal, job_id)))
+        job = jobs.get(session, principal, job_id)
+        if job.kind != "study.pipeline":
+            raise conflict(
+                "no-report", "No report", f"Job {job.id} is a {job.kind}; only a study.pipeline has a report."
+            )
+        return HTMLResponse(report.render(session, context.store, job))

@@ -13,9 +13,9 @@ from client import describe
 from client.commands.options import JobId, Json, Limit, Timeout, outcome
 from client.connect import connect
 from client.errors import Exit, Usage
-from client.models import Job
+from client.models import Artifact, Job
 from client.progress import follow
-from client.terminal import Terminal, short, size
+from client.terminal import Terminal, size
 
 if TYPE_CHECKING:
     from client.api import Husai
@@ -42,10 +42,8 @@ def import_files(
     given = {"format": format, "what": what, "hook_name": hook_name}
     spec = assign({name: value for name, value in given.items() if value is not None}, set_ or [])
     with connect() as husai:
-        for name, path in paths.items():
-            terminal.note(f"sending {name} ({size(path.stat().st_size)})")
-        upload = husai.upload_files(paths)
-        job = husai.submit("train.imported", spec, inputs={"file": [upload.sha256]})
+        stored = _send(husai, paths, terminal)
+        job = husai.submit("train.imported", spec, inputs={"file": [stored.sha256]})
         job = follow(husai, job.id, terminal, timeout=timeout)
         made = {name: digests for name, digests in job.outputs.items() if name not in {"result", "manifest"}}
         digests = {digest for many in made.values() for digest in many}
@@ -61,6 +59,27 @@ def import_files(
     return outcome(job)
 
 
+@app.command()
+def upload(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, such as texts.")],
+    json: Json = False,
+) -> int:
+    """Store files as they are, and print the SHA-256 by which an input takes them."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        stored = _send(husai, _collect(files), terminal)
+    if json:
+        terminal.document(dict(stored.raw))
+    terminal.line(stored.sha256)
+    return Exit.OK
+
+
+def _send(husai: Husai, paths: dict[str, Path], terminal: Terminal) -> Artifact:
+    for name, path in paths.items():
+        terminal.note(f"sending {name} ({size(path.stat().st_size)})")
+    return husai.upload_files(paths)
+
+
 def _collect(files: list[Path]) -> dict[str, Path]:
     """The files by the names they shall have; a folder stands for the files in it."""
     paths: dict[str, Path] = {}
@@ -73,7 +92,7 @@ def _collect(files: list[Path]) -> dict[str, Path]:
                 raise Usage(f"two of the files are called {name}")
             paths[name] = path
     if not paths:
-        raise Usage("there are no files to import")
+        raise Usage(f"there are no files in {', '.join(map(str, files))}")
     return paths
 
 
@@ -178,5 +197,5 @@ def log(limit: Limit = 50, json: Json = False) -> int:
         place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
         terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.state}{place}\n  $ {command}")
         for name, digests in job.outputs.items():
-            terminal.line(f"    {name}: {' '.join(map(short, digests))}")
+            terminal.line(f"    {name}: {' '.join(digests)}")
     return Exit.OK

@@ -98,7 +98,8 @@ def _target(husai: Husai, target: str, timeout: float | None, terminal: Terminal
         if error.slug != "unknown-job":
             raise
         return Judgement.of_decision(husai.decision(target))
-    terminal.note(f"waiting for job {target}")
+    if timeout != 0:
+        terminal.note(f"waiting for job {target}")
     job = husai.wait(target, timeout, until=lambda job: job.state == "blocked")
     if job.state != "succeeded":
         return job
@@ -119,16 +120,21 @@ def gate_of(husai: Husai, job: Job) -> Job | None:
 
 @app.command("show")
 def show_decision(
-    decision: Annotated[str, typer.Argument(metavar="DECISION", help="Id of a decision.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="DECISION|JOB", help="A decision, or a job that made one.", show_default=False)
+    ],
     bundle: Annotated[Path | None, typer.Option(help="Also write the bundle for `husai verify` to this file.")] = None,
     json: Json = False,
 ) -> int:
     """Show a decision; its verdict does not change the exit code."""
     terminal = Terminal(json)
     with connect() as husai:
-        print_judgement(terminal, Judgement.of_decision(husai.decision(decision)))
+        found = _target(husai, target, 0, terminal)
+        if isinstance(found, Job) or found.decision is None:
+            raise Usage(f"job {target} has made no decision")
+        print_judgement(terminal, found)
         if bundle:
-            bundle.write_bytes(bundle_bytes(husai, decision))
+            bundle.write_bytes(bundle_bytes(husai, found.decision))
             terminal.note(f"bundle: {bundle}")
     return Exit.OK
 
@@ -150,3 +156,8 @@ def print_judgement(terminal: Terminal, judgement: Judgement) -> None:
     terminal.line(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
     for reason in judgement.reasons:
         terminal.line(f"  {reason}")
+    for rule in judgement.rules:
+        if rule.get("settle"):
+            terminal.line(f"  {rule['name']} would be settled by: {rule['settle']}")
+    if judgement.decision:
+        terminal.line(f"decision {judgement.decision}")

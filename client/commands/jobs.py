@@ -56,7 +56,7 @@ def submit(
         )
         if not wait:
             show(terminal, job)
-            return Exit.OK
+            return outcome(job) if job.final else Exit.OK
         terminal.note(f"job {job.id}")
         job = follow(husai, job.id, terminal, timeout=timeout)
         show(terminal, job)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from client.errors import Exit
-from client.terminal import Terminal, number, short
+from client.rules import interval
+from client.terminal import Terminal, number
 
 if TYPE_CHECKING:
     from client.models import Job
@@ -19,6 +21,8 @@ Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at m
 Home = Annotated[
     Path | None, typer.Option("--home", help="Home folder of the server. [default: $HUSAI_HOME or ~/.husai]")
 ]
+TABLES = {"members", "hooks", "items"}
+"""Lists in results whose entries are alike."""
 Limit = Annotated[int, typer.Option(min=1, help="How many to list at most.")]
 
 
@@ -37,8 +41,20 @@ def show(terminal: Terminal, job: Job) -> None:
     terminal.line(f"{job.id}  {job.kind}  {job.why}")
     if job.reused_from:
         terminal.line(f"  the stored result of job {job.reused_from}")
-    for name, value in (job.result or {}).items():
+    result = job.result or {}
+    for name, value in result.items():
         if isinstance(value, str | int | float | bool):
             terminal.line(f"  {name} = {number(value)}")
+    for name in TABLES & result.keys():
+        _show_rows(terminal, name, result[name])
+    if figures := result.get("statistics"):
+        rows = [(name, number(found.get("value")), interval(found)) for name, found in figures.items()]
+        terminal.table(["figure", "value", "interval"], rows)
     for name, digests in job.outputs.items():
-        terminal.line(f"  {name}: {' '.join(map(short, digests))}")
+        terminal.line(f"  {name}: {' '.join(digests)}")
+
+
+def _show_rows(terminal: Terminal, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Alike parts of a result as a table of their plain figures."""
+    columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float | bool)] if rows else []
+    terminal.table([name, *columns], ((i, *(number(row[key]) for key in columns)) for i, row in enumerate(rows)))

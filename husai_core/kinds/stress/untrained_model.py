@@ -61,7 +61,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given.check(inputs.one("transformer"))
     rows = load(inputs.one("activations").path)
     if rows.source != "model":
-        raise KindError(f"the activations come from source {rows.source!r}, not from a trained network")
+        raise KindError(f"this stress is about networks for addition (source 'model'), not source {rows.source!r}")
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
     untrained_rows = modular.activations(network, rows.tokens, [given.hook_name], given.position)[given.hook_name]
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
