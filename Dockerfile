@@ -45,8 +45,12 @@ USER 65532:65532
 EXPOSE 8765
 CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8765"]
 
-# A further index with builds of torch for one kind of device; the pin `X` also takes `X+build`.
 FROM pins AS worker
+# Kernels are compiled at their first use, for the machine's own processor or GPU, and kept in HOME.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+# A further index with builds of torch for one kind of device; the pin `X` also takes `X+build`.
 ARG PIP_EXTRA_INDEX_URL=""
 RUN python -m pip install --constraint requirements.lock ".[worker]" && rm -rf build ./*.egg-info
 COPY --from=code /app /app

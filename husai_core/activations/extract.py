@@ -26,29 +26,50 @@ def rows_of(sequences: Sequences, from_position: int, special_tokens: bool) -> T
     return kept & (place >= from_position)
 
 
-def enough(kept: Tensor, max_rows: int, seed: int) -> Tensor:
-    """Indices int64 [m], ascending, of sequences drawn at random until their rows `kept` [n, context] suffice."""
-    order = torch.randperm(len(kept), generator=generator(seed, "sequences"))
-    before = kept[order].sum(1).cumsum(0) - kept[order].sum(1)
-    return order[before < max_rows].sort().values
+def chosen(tokens: Tensor, rows: Tensor, max_rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Sequences drawn at random from `tokens` [n, context] until they give `max_rows` of the `rows` bool [n, context].
+
+    Of rows whose sequences are alike up to and including their token, the one that is drawn first stays.
+
+    Returns:
+        The sequences that give a row, int64 [m], ascending, and their rows, bool [m, context].
+    """
+    order = torch.randperm(len(tokens), generator=generator(seed, "sequences"))
+    kept = first_seen(tokens[order], rows[order])
+    kept &= kept.flatten().cumsum(0).view_as(kept) <= max_rows
+    giving = kept.any(1)
+    index, place = order[giving].sort()
+    return index, kept[giving][place]
+
+
+def first_seen(tokens: Tensor, rows: Tensor) -> Tensor:
+    """Those of `rows`, bool [n, context], whose `tokens` [n, context] up to and including theirs are no earlier row's.
+
+    A causal model gives the same vector wherever these are the same.
+    """
+    n, first = len(tokens), torch.zeros_like(rows)
+    vocabulary, prefix = int(tokens.max()) + 1 if n else 1, torch.zeros(n, dtype=torch.int64)
+    for place, column in enumerate(tokens.T):
+        prefix = torch.unique(prefix * vocabulary + column, return_inverse=True)[1]
+        own = rows[:, place].nonzero()[:, 0]
+        earliest = torch.full((n,), n).scatter_reduce(0, prefix[own], own, "amin")
+        first[earliest[earliest < n], place] = True
+    return first
 
 
 def extract(
     model: LanguageModel,
-    sequences: Sequences,
+    sequences: Tensor,
     kept: Tensor,
     split: Tensor,
-    max_rows: int,
     writers: Mapping[str, Writer],
     job: Job,
 ) -> None:
-    """Write at most `max_rows` rows for each hook of `writers`, in the order of the text; `split` uint8 [n]."""
-    total, done = min(int(kept.sum()), max_rows), 0
-    size = max(1, TOKENS_PER_PASS // sequences.tokens.shape[1])
+    """Write the rows `kept` of sequences [n, context] for each hook of `writers`, in their order; `split` uint8 [n]."""
+    total, done = int(kept.sum()), 0
+    size = max(1, TOKENS_PER_PASS // sequences.shape[1])
     for start in range(0, len(sequences), size):
-        tokens, at = sequences.tokens[start : start + size], kept[start : start + size].nonzero()[: total - done]
-        if not len(at):
-            continue
+        tokens, at = sequences[start : start + size], kept[start : start + size].nonzero()
         found = model.activations(tokens, list(writers))
         sequence, place = at.T
         columns = {

@@ -8,7 +8,7 @@ rows. One shard is named `activations.safetensors`, several `activations-00000.s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,9 +136,15 @@ class Writer:
         self.waiting, self.shards = self.waiting - size, self.shards + 1
 
 
-def save(directory: Path, activations: Activations, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Write an artifact into `directory`; returns its `cfg.json`."""
-    writer = Writer(directory, {name: getattr(activations, name) for name in FACTS}, dtype)
+def save(
+    directory: Path,
+    activations: Activations,
+    dtype: torch.dtype = torch.float32,
+    claimed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write an artifact into `directory`; returns its `cfg.json`, with what is only `claimed` of the rows, if given."""
+    facts = {name: getattr(activations, name) for name in FACTS}
+    writer = Writer(directory, facts if claimed is None else facts | {"claimed": dict(claimed)}, dtype)
     columns = {name: value for name in COLUMNS if (value := getattr(activations, name)) is not None}
     start = 0
     for block in activations.rows.blocks():
@@ -149,9 +155,14 @@ def save(directory: Path, activations: Activations, dtype: torch.dtype = torch.f
 
 def load(directory: Path) -> Activations:
     """An artifact that `save` or `Writer` wrote; its rows stay in the files until they are asked for."""
-    facts: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
+    facts = json.loads((directory / "cfg.json").read_bytes())
+    return read(sorted(directory.glob("activations*.safetensors")), facts)
+
+
+def read(paths: Sequence[Path], facts: Mapping[str, Any]) -> Activations:
+    """The rows of these shards, in their order, with what `cfg.json` says of them."""
     shards, columns = list[Tensor](), {name: list[Tensor]() for name in COLUMNS}
-    for path in sorted(directory.glob("activations*.safetensors")):
+    for path in paths:
         with safe_open(path, "pt") as file:
             shards.append(file.get_tensor("rows"))
             for name in columns.keys() & set(file.keys()):

@@ -1,14 +1,18 @@
-"""Text: documents from uploaded files, and their tokens as sequences of equal length."""
+"""Text: documents from uploaded files, their split, and their tokens as sequences of equal length."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from husai_core.data.modular import split
 from husai_core.kinds.base import KindError
 
 SUFFIXES = (".txt", ".md")
@@ -63,6 +67,32 @@ def _document(path: Path) -> Document:
         return Document(path.name, path.read_bytes().decode())
     except UnicodeDecodeError as error:
         raise KindError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def passages(text: str, size: int, whole: str) -> list[str]:
+    """The text in pieces of at most `size` characters, which end before white space or `whole` where they can."""
+    end = rf"(?=\s|{re.escape(whole)}|\Z)"
+    return re.findall(rf"(?s).{{1,{size}}}{end}|.{{1,{size}}}", text)
+
+
+def divided(
+    documents: Iterable[Document], size: int, whole: str, validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[str], Tensor]:
+    """Stretches of the documents and the split of each: uint8 [m], see `husai_core.data.modular.SPLITS`.
+
+    Passages of at most `size` characters are split at random; neighbours that come to lie in one split are joined.
+
+    Raises:
+        KindError: a part would have fewer than two passages.
+    """
+    pieces = [passages(document.text, size, whole) for document in documents]
+    drawn = iter(split(sum(map(len, pieces)), validation_fraction, test_fraction, seed, "passages").tolist())
+    found = [
+        (part, "".join(piece for _, piece in run))
+        for own in pieces
+        for part, run in groupby([(next(drawn), piece) for piece in own], itemgetter(0))
+    ]
+    return [stretch for _, stretch in found], torch.tensor([part for part, _ in found])
 
 
 def windows(

@@ -26,8 +26,8 @@ class TextRecipe(BaseModel):
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW decay of the first and second moment")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with linear warm-up")
     max_norm: float = Field(1.0, gt=0, description="norm to which larger gradients are scaled")
-    validation_fraction: float = Field(0.02, gt=0, lt=0.5, description="share of the sequences for the curve")
-    test_fraction: float = Field(0.02, gt=0, lt=0.5, description="share of the sequences for the reported figures")
+    validation_fraction: float = Field(0.02, gt=0, lt=0.5, description="share of the text for the curve")
+    test_fraction: float = Field(0.02, gt=0, lt=0.5, description="share of the text for the reported figures")
     evaluate_every: int = Field(100, ge=1, description="steps between evaluations")
 
     @model_validator(mode="after")

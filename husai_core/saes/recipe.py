@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -84,17 +84,31 @@ class SAERecipe(BaseModel):
     def _divided(self) -> Self:
         if self.architecture == "switch" and self.d_sae % self.experts:
             raise ValueError(f"d_sae = {self.d_sae} is not a multiple of experts = {self.experts}")
-        if self.prefixes and self.architecture != "matryoshka":
-            raise ValueError("prefixes belong to matryoshka")
         if list(self.prefixes) != sorted({p for p in self.prefixes if 0 < p < self.d_sae}):
             raise ValueError("prefixes must rise, and lie between 0 and d_sae")
         return self
 
+    def unread(self, architectures: Collection[str]) -> list[str]:
+        """Fields that differ from their default although none of these architectures reads them."""
+        own = [name for name, readers in OWN.items() if not readers & set(architectures)]
+        return [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+
     @property
     def read(self) -> SAERecipe:
         """The same training, with every field that the architecture does not read at its default."""
-        unread = {name for name, readers in OWN.items() if self.architecture not in readers}
-        return self.model_copy(update={name: type(self).model_fields[name].default for name in unread})
+        names = self.unread([self.architecture])
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
+
+    def changed(self, change: Mapping[str, Any]) -> SAERecipe:
+        """This recipe with other fields; of its own it keeps what the architecture reads.
+
+        Raises:
+            ValueError: the result is no recipe, or its architecture does not read a field that `change` sets.
+        """
+        made = SAERecipe.model_validate({**self.model_dump(), **change})
+        if ignored := [name for name in made.unread([made.architecture]) if name in change]:
+            raise ValueError(f"{', '.join(ignored)}: not read by a {made.architecture} SAE")
+        return made.read
 
     @property
     def latents_per_row(self) -> int:

@@ -51,6 +51,8 @@ def test_waiting_ends_at_the_timeout_and_refuses_other_jobs(husai: Husai, traine
     done = husai("gate", "wait", trained["sae"])
     assert (done.code, "makes no decision" in done.err) == (Exit.USAGE, True)
     assert husai("gate", "wait", "0" * 24).code == Exit.USAGE
+    shown = husai("gate", "show", trained["sae"])
+    assert (shown.code, "makes no decision" in shown.err) == (Exit.USAGE, True)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,9 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     shown = husai("gate", "show", decided["decision"], "--bundle", bundle)
     assert shown.code == Exit.OK
     assert "inconclusive" in shown.out
+    assert shown.out == husai("gate", "show", decided["job"]).out
+    assert decided["decision"] in shown.out
+    assert "would be settled by: run stress.trained_vs_random" in shown.out
     monkeypatch.setenv("HUSAI_HOME", str(tmp_path / "nowhere"))
     verified = husai("verify", bundle, "--json")
     assert (verified.code, verified.json["ok"], verified.json["trusted"]) == (Exit.OK, True, False)

@@ -150,6 +150,26 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
     assert "Traceback" not in junk.err + junk.out
 
 
+def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str]) -> None:
+    done = husai("submit", "train.sae", "--input", f"activations=job:{trained['sae']}:saes")
+    assert done.code == Exit.FAIL
+    assert "takes activations, but" in done.out
+
+
+def test_a_finished_job_shows_its_members_and_whole_digests(husai: Husai, trained: dict[str, str]) -> None:
+    shown = husai("watch", trained["sae"]).out
+    assert "explained_variance" in shown
+    assert trained["candidate"] in shown
+
+
+def test_an_upload_is_named_by_its_digest(husai: Husai, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some text.")
+    (tmp_path / "b.md").write_text("More text.")
+    digest = husai("upload", tmp_path / "a.txt", tmp_path / "b.md").out.strip()
+    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "b.md"}
+    assert husai("upload", tmp_path / "none.txt").code == Exit.USAGE
+
+
 def test_kinds_and_artifacts_can_be_looked_through(husai: Husai, trained: dict[str, str]) -> None:
     names = [kind["name"] for kind in husai("kinds", "--json").json["items"]]
     assert {"train.activations", "train.sae", "release.gate"} <= set(names)

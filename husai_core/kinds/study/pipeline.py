@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from husai_core import kinds
 from husai_core.estimate import Estimate
@@ -75,10 +75,17 @@ class Spec(BaseSpec):
         None, description="instant at which evidence must be fresh (RFC 3339)", json_schema_extra={"stamp": "now"}
     )
 
+    @field_validator("transformer", "activations", "sae")
+    @classmethod
+    def _stage_runs(cls, change: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = str(info.field_name)
+        if "preset" in info.data:
+            kinds.get(STAGES[name]).spec.model_validate(_merged(PRESETS[info.data["preset"]][name], change))
+        return change
+
     @model_validator(mode="after")
     def _composes(self) -> Self:
-        for name, kind in STAGES.items():
-            kinds.get(kind).spec.model_validate(self.stage(name))
+        kinds.get(STAGES["gate"]).spec.model_validate(self.stage("gate"))
         if self.stage("transformer").get("dataset") == "text" or self.stage("activations").get("source") == "language":
             raise ValueError(
                 "the stresses of this study are about modular addition, so its transformer cannot read text"

@@ -3,14 +3,15 @@
 `source: model` reads a trained transformer over all p² pairs; `untrained` reads a network of the same configuration
 with fresh weights; `synthetic` draws rows from a world whose features are known (or, with `structureless: true`,
 Gaussian rows of the same mean and covariance) and needs no transformer; `language` reads a language model on text.
-Every row belongs to the training, validation or test split, and later jobs keep to it. Pairs that are alike up to the
-position read give one row, so that no test row is the copy of a training row; where such pairs have different sums, the
-label is -1.
+Every row belongs to the training, validation or test split, and later jobs keep to it. Pairs or sequences of a text
+that are alike up to the position read give one row there, so that no test row is the copy of a training row; where such
+pairs have different sums, the label is -1.
 
 A language model is built in, in the local Hugging Face cache, or a checkpoint of `train.transformer`; the text is that
 of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences of `context`
-tokens, the beginning-of-sequence token included; every token of the text gives a row, special tokens and padding none.
-A sequence lies in one split. Several hooks are read in one forward pass and give one artifact each, in their order.
+tokens, the beginning-of-sequence token included; every token of the text gives a row (where sequences begin alike, one
+of them does), special tokens and padding none. Sequences are drawn at random until there are `max_rows` rows, and each
+lies in one split. Several hooks are read in one forward pass and give one artifact each, in their order.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ INPUTS = {
 }
 OUTPUTS = {"activations": base.Port("activations", "rows with tokens and splits, one artifact per hook", many=True)}
 LEAST_CONTEXTS = 16
+MOST_CELLS = 10**9
 NETWORKS = ("model", "untrained", "language")
 READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("hook_name", "hook_names"), NETWORKS),
@@ -64,6 +66,8 @@ class World(BaseModel):
     def _possible(self) -> World:
         if self.active > self.n_features or self.low > self.high:
             raise ValueError("a world needs active <= n_features and low <= high")
+        if self.rows * self.n_features > MOST_CELLS:
+            raise ValueError(f"{self.rows} rows of {self.n_features} features are more than {MOST_CELLS} numbers")
         return self
 
 
@@ -103,6 +107,8 @@ class Spec(base.Spec):
         for name in READ_BY.keys() & type(self).model_fields.keys():
             if self.unread(name) and getattr(self, name) != self._default(name):
                 raise ValueError(self.unread(name))
+        if self.hook_names and self.hook_name != self._default("hook_name"):
+            raise ValueError("hook_names stands in place of hook_name: give one of them")
         if len(set(self.hooks)) != len(self.hooks):
             raise ValueError("hook_names must be distinct")
         if self.from_position >= self.context:
@@ -177,7 +183,7 @@ def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, 
     import torch
 
     from husai_core import assets
-    from husai_core.activations.extract import enough, extract, rows_of
+    from husai_core.activations.extract import chosen, extract, rows_of
     from husai_core.activations.store import FACTS, Writer
     from husai_core.data import text
     from husai_core.data.modular import split
@@ -187,10 +193,10 @@ def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, 
     model = language.load(directory, job.device)
     documents = text.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
     sequences = model.sequences(documents, spec.context)
-    kept = rows_of(sequences, spec.from_position, spec.special_tokens)
-    chosen = enough(kept, spec.max_rows, spec.seed)
-    job.log(f"{len(documents)} documents, {len(chosen)} of {len(kept)} sequences of {spec.context} tokens")
-    parts = split(len(chosen), spec.validation_fraction, spec.test_fraction, spec.seed, "sequences")
+    rows = rows_of(sequences, spec.from_position, spec.special_tokens)
+    index, kept = chosen(sequences.tokens, rows, spec.max_rows, spec.seed)
+    job.log(f"{len(documents)} documents, {len(index)} of {len(rows)} sequences of {spec.context} tokens")
+    parts = split(len(index), spec.validation_fraction, spec.test_fraction, spec.seed, "different sequences")
     facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": digest or model.digest}
     facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
     writers = {
@@ -199,7 +205,7 @@ def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, 
         )
         for hook_name in spec.hooks
     }
-    extract(model, sequences.select(chosen), kept[chosen], parts, spec.max_rows, writers, job)
+    extract(model, sequences.tokens[index], kept, parts, writers, job)
     return [writer.close() for writer in writers.values()]
 
 

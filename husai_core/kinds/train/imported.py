@@ -7,13 +7,14 @@ Known layouts:
 - `dictionary_learning`: `ae.pt` with `config.json`; standard, gated, TopK, BatchTopK, JumpReLU and Matryoshka SAEs;
 - `sparsify`: `sae.safetensors` with `cfg.json`; TopK SAEs and transcoders without skip connection;
 - `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
-- `husai`: HUSAI's own artifacts;
+- `husai`: HUSAI's own artifacts, but for language models;
 
 and zip files of these, one folder per thing. An imported SAE computes what its own library computes. No file is
 unpickled: only tensors and plain values are read.
 
-What a file says about its own training is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so
-stresses refuse it. An imported transformer is marked as leaking the label if it says so or fails the leak test.
+What a file says about its own making is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so
+stresses refuse it, and imported rows come from no known network. An imported transformer is marked as leaking the label
+if it says so or fails the leak test; rows, if they say so or were read at the answer token.
 
 The earlier position `answer` is the token that already shows the answer. It is imported under its right name,
 `answer_token`, and marked as leaking the label, as are the transformers that were trained there.
@@ -21,7 +22,6 @@ The earlier position `answer` is the token that already shows the answer. It is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +31,7 @@ from husai_core.kinds import base
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
+    from husai_core.activations.store import Activations
     from husai_core.saes.formats import Found, Rows, Transformer
     from husai_core.saes.sae import SAE
 
@@ -44,7 +45,6 @@ OUTPUTS = {
     "transformer": base.Port("transformer", "the network found", required=False),
     "activations": base.Port("activations", "the rows found", required=False),
 }
-EARLIER_POSITIONS = {"answer": "answer_token"}
 UNKNOWN = dict.fromkeys(("seed", "converged", "model_digest", "activations_digest"))
 MOST_P = 1000
 
@@ -117,11 +117,12 @@ def _store(spec: Spec, thing: Found, job: base.Job) -> Item:
     if isinstance(thing.value, SAE):
         facts = _sae(spec, thing.value, thing.format, job)
     elif isinstance(thing.value, Transformer):
-        facts = _transformer(spec, thing.value, job)
+        facts = _transformer(spec, thing.value, thing.claimed, job)
     elif isinstance(thing.value, Rows):
-        facts = _rows(spec, thing.value, job)
+        facts = _activations(spec, _split(spec, thing.value), thing.claimed, job)
+        facts["notes"].append("tokens and labels are unknown; the split was drawn here")
     else:
-        facts = _artifact(spec, thing, job)
+        facts = _activations(spec, thing.value, thing.claimed, job)
     return Item(source=thing.source, format=thing.format, what=thing.what, **facts)
 
 
@@ -147,104 +148,67 @@ def _sae(spec: Spec, sae: SAE, layout: str, job: base.Job) -> dict[str, Any]:
     }
 
 
-def _transformer(spec: Spec, found: Transformer, job: base.Job) -> dict[str, Any]:
-    """A network of the earlier layout, checked by loading its weights into TransformerLens."""
+def _transformer(spec: Spec, found: Transformer, claimed: dict[str, Any], job: base.Job) -> dict[str, Any]:
+    """A network whose weights fit it; its dataset is what its vocabulary says."""
+    from husai_core.data.modular import vocabulary
     from husai_core.models import modular
 
-    shape = _shape(found.config)
-    p = shape["d_vocab"] - 4
-    dataset = {"p": p, "train_fraction": None, "seed": None, "position": "answer_token"}
-    try:
-        model = modular.build(shape, 0)
-        own = dict(model.named_parameters())
-        missing = own.keys() - found.weights.keys()
-        if missing:
-            raise base.KindError(f"the network lacks the weights {', '.join(sorted(missing)[:3])}")
-        model.load_state_dict({name: found.weights[name] for name in own}, strict=False)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise base.KindError(f"the network's weights do not fit its config: {reason}") from error
-    leak = _leak_test(spec, model, dataset)
-    facts = {"dataset": dataset, "leaks_label": True, "leak_test": leak, "imported": True, "claimed": found.notes}
-    modular.save(job.output("transformer", "transformer"), model, shape | facts)
-    notes = ["trained where its input shows the answer, so it is marked as leaking the label"]
-    return {"architecture": "HookedTransformer", "d_in": shape["d_model"], "position": "answer_token", "notes": notes}
+    model = modular.build(found.config, 0)
+    model.load_state_dict(found.weights, strict=False)  # masks are not in the file
+    p = model.cfg.d_vocab - vocabulary(0)
+    leak = _leak_test(spec, model, p, found.position)
+    leaks = found.leaks_label or leak is None or not leak["passed"]
+    dataset = {"p": p, "train_fraction": None, "seed": None, "position": found.position}
+    facts = {"dataset": dataset, "leaks_label": leaks, "leak_test": leak, "imported": True, "claimed": claimed}
+    modular.save(job.output("transformer", "transformer"), model, found.config | facts)
+    notes = ["its training is unknown; what the file says of it is a claim"]
+    if leaks:
+        notes.append("its input may have shown the answer, so it is marked as leaking the label")
+    shape = {"architecture": "HookedTransformer", "d_in": model.cfg.d_model}
+    return shape | {"position": found.position, "notes": notes}
 
 
-def _leak_test(spec: Spec, model: HookedTransformer, dataset: Mapping[str, Any]) -> dict[str, float | bool] | None:
+def _leak_test(spec: Spec, model: HookedTransformer, p: int, position: str) -> dict[str, float | bool] | None:
     """The outcome of the leak test, or None for a network that does not read our sequences."""
-    from husai_core.data.modular import LENGTH, pairs, vocabulary
+    from husai_core.data.modular import LENGTH, pairs
     from husai_core.models.training import leak_test
 
-    p, position = dataset["p"], dataset["position"]
-    possible = isinstance(p, int) and 2 <= p <= MOST_P and position in ("answer", "answer_token")
-    if not possible or model.cfg.d_vocab != vocabulary(p) or model.cfg.n_ctx < LENGTH:
+    if not 2 <= p <= MOST_P or model.cfg.n_ctx < LENGTH:
         return None
     return leak_test(model, pairs(p), position, spec.seed)
 
 
-def _shape(config: dict[str, Any]) -> dict[str, Any]:
-    """The TransformerLens fields of an earlier config, whether bare or inside a whole experiment's."""
-    from husai_core.models.modular import SHAPE
-
-    inner = config.get("transformer", config)
-    names = {"d_vocab": "vocab_size", "n_ctx": "max_seq_len", "act_fn": "activation"}
-    shape = {name: inner.get(name, inner.get(names.get(name, name))) for name in SHAPE}
-    shape["normalization_type"] = inner.get("normalization_type", "LN")
-    if shape["d_head"] is None and shape["d_model"] and shape["n_heads"]:
-        shape["d_head"] = shape["d_model"] // shape["n_heads"]
-    absent = [name for name, value in shape.items() if value is None and name != "normalization_type"]
-    if absent:
-        raise base.KindError(f"the network's config lacks {', '.join(absent)}")
-    return shape
-
-
-def _rows(spec: Spec, found: Rows, job: base.Job) -> dict[str, Any]:
-    """Rows without a split get one; their tokens and labels are unknown."""
+def _split(spec: Spec, found: Rows) -> Activations:
+    """Rows with a split of ours, without tokens and labels."""
     import torch
 
-    from husai_core.activations import store
-    from husai_core.activations.rows import Rows
+    from husai_core.activations import rows, store
     from husai_core.data.modular import split
 
-    n, said = len(found.rows), found.facts.get("position")
-    position = spec.position or EARLIER_POSITIONS.get(str(said), said) or "unknown"
-    layer = found.facts.get("layer")
-    hook_name = spec.hook_name or (f"blocks.{layer}.hook_resid_post" if layer is not None else "unknown")
-    rows = store.Activations(
-        rows=Rows([found.rows]),
+    n = len(found.rows)
+    return store.Activations(
+        rows=rows.Rows([found.rows]),
         tokens=torch.zeros(n, 0, dtype=torch.int64),
         label=torch.full((n,), -1),
         split=split(n, spec.validation_fraction, spec.test_fraction, spec.seed),
-        hook_name=hook_name,
-        position=str(position),
+        hook_name="unknown" if found.layer is None else f"blocks.{found.layer}.hook_resid_post",
+        position=found.position or "unknown",
         source="imported",
-        leaks_label=position == "answer_token",
     )
-    store.save(job.output("activations", "activations"), rows)
-    facts = {"d_in": rows.rows.shape[1], "n_rows": n, "hook_name": hook_name, "position": str(position)}
-    return facts | {"notes": ["tokens and labels are unknown; the split was drawn here"]}
 
 
-def _artifact(spec: Spec, thing: Found, job: base.Job) -> dict[str, Any]:
-    """An artifact of ours, stored again after it was read."""
-    from pathlib import Path
+def _activations(spec: Spec, found: Activations, claimed: dict[str, Any], job: base.Job) -> dict[str, Any]:
+    """Rows in the type that they came in, of no known network."""
+    from dataclasses import replace
 
     from husai_core.activations import store
-    from husai_core.models import modular
 
-    assert isinstance(thing.value, Path)
-    try:
-        if thing.what == "activations":
-            rows = store.load(thing.value)
-            store.save(job.output("activations", "activations"), rows)
-            n, d = rows.rows.shape
-            return {"d_in": d, "n_rows": n, "hook_name": rows.hook_name, "position": rows.position}
-        cfg, model = modular.read_config(thing.value), modular.load(thing.value)
-        leak = _leak_test(spec, model, cfg["dataset"])
-    except (KeyError, TypeError) as error:
-        raise base.KindError(f"{thing.source} or its cfg.json lacks {error}") from error
-    leaks = bool(cfg.get("leaks_label")) or leak is None or not leak["passed"]
-    facts = {"leaks_label": leaks, "leak_test": leak, "imported": True}
-    modular.save(job.output("transformer", "transformer"), model, cfg | facts)
-    return {"architecture": "HookedTransformer", "d_in": cfg["d_model"], "position": cfg["dataset"]["position"]}
+    hook_name, position = spec.hook_name or found.hook_name, spec.position or found.position
+    leaks = found.leaks_label or "answer_token" in (found.position, position)
+    facts: dict[str, Any] = dict.fromkeys(("model_digest", "p", "model", "context"))
+    facts |= {"hook_name": hook_name, "position": position, "source": "imported", "leaks_label": leaks}
+    rows = replace(found, **facts)
+    store.save(job.output("activations", "activations"), rows, found.rows.shards[0].dtype, claimed)
+    n, d = rows.rows.shape
+    notes = ["which network gave them is unknown; what the file says of it is a claim"]
+    return {"d_in": d, "n_rows": n, "hook_name": hook_name, "position": position, "notes": notes}

@@ -2,7 +2,8 @@
 
 `recipe` is trained with every seed. With `variants`, lists of changes to it, every changed recipe is trained with every
 seed instead: all of them read the same rows once, so a sweep costs little more than its matrix products. Checkpoints
-come variant by variant, seed by seed.
+come variant by variant, seed by seed. A variant takes from the recipe what its architecture reads; a field that it sets
+itself must be read by it, and a field of the recipe by one of those that are trained.
 
 Training sees the `train` rows only. Convergence is judged on the `validation` rows: a member has converged when its
 error there changed by less than 1 % over the last 10 % of its tokens and ended at least 1 % below the first point of
@@ -14,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from husai_core.kinds.base import Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
@@ -33,6 +34,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]
 CHECKPOINT_SECONDS = 60.0
 IN_MEMORY = 2 * 2**30
 PROGRESS_SECONDS = 0.5
+DEFAULT = SAERecipe(d_sae=128, k=8, k_aux=32)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {},
@@ -57,11 +59,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 dimensions; its budget of 140 steps did not converge, so budget and optimiser are this module's."""
 
 
+def _fits(change: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if "recipe" in info.data:
+        info.data["recipe"].changed(change)
+    return change
+
+
 class Spec(BaseSpec):
     """What to train."""
 
-    recipe: SAERecipe = Field(SAERecipe(d_sae=128, k=8, k_aux=32), description="architecture, budget and optimiser")
-    variants: list[dict[str, Any]] = Field(
+    recipe: SAERecipe = Field(DEFAULT, description="architecture, budget and optimiser")
+    variants: list[Annotated[dict[str, Any], AfterValidator(_fits)]] = Field(
         [],
         max_length=64,
         description="changes to the recipe, each trained with every seed: other k, other architecture",
@@ -78,13 +86,15 @@ class Spec(BaseSpec):
     @model_validator(mode="after")
     def _one_bank(self) -> Self:
         together(self.recipes)
+        trained = {recipe.architecture: None for recipe in self.recipes}
+        if self.recipe != DEFAULT and (ignored := self.recipe.unread(trained)):
+            raise ValueError(f"recipe.{', recipe.'.join(ignored)}: not read by a {' or '.join(trained)} SAE")
         return self
 
     @property
     def recipes(self) -> list[SAERecipe]:
         """What is trained with every seed."""
-        base = self.recipe.model_dump()
-        return [SAERecipe.model_validate(base | change) for change in self.variants] or [self.recipe]
+        return [self.recipe.changed(change) for change in self.variants] or [self.recipe]
 
 
 class Member(BaseResult):
@@ -135,7 +145,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         on_state=_Keeper(job).offer,
         state=job.resume,
     )
-    members = [_finish(sae, activations, source.digest, job) for sae in saes]
+    members = _finish(saes, activations, source.digest, job)
     curves = [
         Point(tokens=points[0][0], normalised_mse=[error for _, error in points])
         for points in zip(*(sae.curve for sae in saes), strict=True)
@@ -157,12 +167,34 @@ def _check(activations: Activations) -> None:
             raise KindError(f"the {part} rows must be at least two, finite and not all equal")
 
 
-def _finish(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> Member:
-    """Save one SAE and measure it on the test rows."""
+def _finish(saes: list[TrainedSAE], activations: Activations, digest: str, job: Job) -> list[Member]:
+    """Save every SAE and measure it on the test rows."""
     from dataclasses import asdict
 
+    from husai_core.saes.evaluate import evaluate_all
+
+    for sae in saes:
+        _save(sae, activations, digest, job)
+    figures = evaluate_all(
+        saes,
+        activations.part("test"),
+        device=job.device,
+        on_block=lambda done, total: job.progress(done, total, "test rows"),
+    )
+    return [
+        Member(
+            architecture=sae.recipe.architecture,
+            seed=sae.seed,
+            drift_from_init=sae.drift_from_init,
+            converged=sae.converged,
+            **asdict(found),
+        )
+        for sae, found in zip(saes, figures, strict=True)
+    ]
+
+
+def _save(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> None:
     from husai_core.saes import checkpoint
-    from husai_core.saes.evaluate import evaluate
 
     try:
         checkpoint.check(sae)
@@ -172,11 +204,6 @@ def _finish(sae: TrainedSAE, activations: Activations, digest: str, job: Job) ->
     origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest}
     sae.hook_name = activations.hook_name
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
-    figures = asdict(evaluate(sae, activations.part("test")[:]))
-    kind = sae.recipe.architecture
-    return Member(
-        architecture=kind, seed=sae.seed, drift_from_init=sae.drift_from_init, converged=sae.converged, **figures
-    )
 
 
 class _Reporter:

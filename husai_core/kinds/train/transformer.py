@@ -8,8 +8,9 @@ Every run ends with the leak test: without its operands the network must be at c
 matter. `position: answer_token`, where the input already shows the answer, needs `leaks_label: true`.
 
 `dataset: text` trains a GPT-NeoX model with a byte-level BPE tokeniser of its own on the files of the `text` input (or
-on the two novels that come with the package), with the settings below `text`. The text is cut into sequences, which
-are split at random; losses are in nats per token, and those of the test part, which nothing depends on, are to report.
+on the two novels that come with the package), with the settings below `text`. The text is cut into passages of about
+`n_ctx` tokens, which are split at random; the tokeniser, like the weights, comes from the training part alone. Losses
+are in nats per token, and those of the test part, which nothing depends on, are to report.
 The artifact is in the Hugging Face layout, for `transformers`, TransformerLens and `train.activations`.
 """
 
@@ -26,11 +27,17 @@ from husai_core.kinds import base
 from husai_core.models.text_recipe import TextRecipe
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from husai_core.data.text import Document, Sequences
     from husai_core.models.training import Recipe
 
 INPUTS = {"text": base.Port("upload", "dataset text only: .txt and .md files", many=True, required=False)}
 OUTPUTS = {"transformer": base.Port("transformer", "the trained network: cfg.json and model.safetensors")}
 SHARED = {"dataset", "text", "seed"}
+CHARACTERS = 4
+"""Characters per token that a passage of `n_ctx` tokens is cut to, as in English."""
 DATASET = {"p", "train_fraction", "validation_fraction", "seed", "position"}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -169,6 +176,8 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Train, test and store the network."""
     from husai_core.seeding import seed_everything
 
+    if spec.dataset == "modular" and inputs.many("text"):
+        raise base.KindError("the input text is only for dataset text")
     seed_everything(spec.seed)
     return _modular(spec, job) if spec.dataset == "modular" else _text(spec, inputs, job)
 
@@ -204,16 +213,13 @@ def _modular(spec: Spec, job: base.Job) -> Result:
 def _text(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     from husai_core import assets
     from husai_core.data import text as data
-    from husai_core.data.modular import SPLITS, split
+    from husai_core.data.modular import SPLITS
     from husai_core.models import bpe, text_training, training
 
     recipe = spec.text
     documents = data.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
-    tokenizer = bpe.train([document.text for document in documents], recipe.d_vocab)
-    ids = [tokenizer.encode(document.text, add_special_tokens=False).ids for document in documents]
-    sequences = data.windows(ids, recipe.n_ctx, bos=0, special=[0])
-    parts = split(len(sequences), recipe.validation_fraction, recipe.test_fraction, spec.seed, "sequences")
-    job.log(f"{len(documents)} documents are {sum(map(len, ids))} tokens in {len(sequences)} sequences")
+    tokenizer, sequences, parts = _sequences(documents, recipe, spec.seed)
+    job.log(f"{len(documents)} documents are {int(sequences.is_text.sum())} tokens in {len(sequences)} sequences")
     model = text_training.build(recipe, tokenizer.get_vocab_size(), spec.seed, job.device)
     run = training.restored(training.Run(model, text_training.optimiser(model, recipe)), job.resume)
     text_training.fit(run, sequences, parts, recipe, spec.seed, job)
@@ -241,6 +247,30 @@ def _text(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
             sequences_by_split=sizes,
         ),
     )
+
+
+def _sequences(documents: Sequence[Document], recipe: TextRecipe, seed: int) -> tuple[Tokenizer, Sequences, Tensor]:
+    """A tokeniser of the training part, all sequences with a token to predict, and the split of each.
+
+    Raises:
+        KindError: a part has no such sequence.
+    """
+    from husai_core.data import text as data
+    from husai_core.data.modular import SPLITS
+    from husai_core.models import bpe
+
+    fractions = recipe.validation_fraction, recipe.test_fraction
+    stretches, parts = data.divided(documents, CHARACTERS * recipe.n_ctx, bpe.END, *fractions, seed)
+    shown = [stretch for stretch, part in zip(stretches, parts, strict=True) if SPLITS[part] == "train"]
+    tokenizer = bpe.train(shown, recipe.d_vocab)
+    ids = [tokenizer.encode(stretch, add_special_tokens=False).ids for stretch in stretches]
+    sequences = data.windows(ids, recipe.n_ctx, bos=0, special=[0])
+    sequences = sequences.select(sequences.is_text[:, 1:].any(1).nonzero()[:, 0])
+    parts = parts[sequences.document]
+    for part, size in zip(SPLITS, parts.bincount(minlength=len(SPLITS)).tolist(), strict=True):
+        if not size:
+            raise base.KindError(f"the {part} part of the text has no token to predict")
+    return tokenizer, sequences, parts
 
 
 def _recipe(spec: Spec) -> Recipe:

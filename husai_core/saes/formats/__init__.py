@@ -17,15 +17,16 @@ from husai_core.saes.formats.values import plain
 __all__ = ["Found", "Rows", "Transformer", "find", "plain"]
 
 LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Found]], ...] = (
-    ("activations.safetensors", "cfg.json", husai.read),
-    ("model.safetensors", "cfg.json", husai.read),
+    ("model.safetensors", "cfg.json", husai.transformer),
     ("sae_weights.safetensors", "cfg.json", saelens.read),
     ("sae.safetensors", "cfg.json", sparsify.read),
     ("ae.pt", "config.json", dictionary_learning.read),
 )
 """Weights, the configuration beside them, and what reads both."""
 KNOWN = "SAELens, dictionary_learning, sparsify, .pt of earlier HUSAI, HUSAI artifacts, zip"
-IGNORED = (".meta.pt", ".txt", ".md", "runner_cfg.json", "sparsity.safetensors", "eval_results.json")
+CONFIGS = {weights: config for weights, config, _ in LAYOUTS}
+BESIDE = ("runner_cfg.json", "sparsity.safetensors", "eval_results.json", "result.json", "manifest.json")
+IGNORED = (".meta.pt", ".txt", ".md", *BESIDE)
 """How the names of files end that lie beside checkpoints and say nothing about their function."""
 
 
@@ -44,11 +45,25 @@ def find(directories: list[Path], scratch: Path) -> list[Found]:
 def _read(group: dict[str, Path]) -> Iterator[Found]:
     """What a group of files holds."""
     rest = dict(group)
+    if "config.json" in rest and any(name.startswith("model") and name.endswith(".safetensors") for name in rest):
+        raise KindError(husai.LANGUAGE)
+    shards = sorted(filter(husai.SHARD.fullmatch, rest))
+    if shards and "cfg.json" in rest:
+        yield husai.activations([rest.pop(name) for name in shards], rest.pop("cfg.json"))
     for weights, config, read in LAYOUTS:
         if weights in rest and config in rest:
             yield read(rest.pop(weights), rest.pop(config))
-    for name, path in sorted(rest.items()):
+    for name in sorted(rest, key=lambda name: (name in CONFIGS.values(), name)):
         if name.endswith(".pt") and not name.endswith(".meta.pt"):
-            yield earlier.read(path, rest.get(name[: -len(".pt")] + ".meta.pt"))
+            yield earlier.read(rest[name], rest.get(name[: -len(".pt")] + ".meta.pt"))
         elif not name.endswith(IGNORED):
-            raise KindError(f"{name} is of no known layout (known: {KNOWN})")
+            raise KindError(_unread(name))
+
+
+def _unread(name: str) -> str:
+    """Why a file is not read."""
+    if name in CONFIGS or husai.SHARD.fullmatch(name):
+        return f"{name} needs {CONFIGS.get(name, 'cfg.json')} beside it"
+    if name in CONFIGS.values():
+        return f"{name} describes weights that are missing"
+    return f"{name} is of no known layout (known: {KNOWN})"

@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from husai_core.kinds.base import KindError
+from husai_core.models.modular import SHAPE
 from husai_core.saes import checkpoint
+from husai_core.saes.formats import networks
 from husai_core.saes.formats.found import Found, Rows, Transformer
-from husai_core.saes.formats.values import BUFFERS, checked, plain, read_pt, real
+from husai_core.saes.formats.values import BUFFERS, MOST_WIDTH, checked, plain, read_pt, real, reals
 from husai_core.saes.sae import SAE
 
 SAE_KEYS = {"encoder.weight", "encoder.bias", "decoder.weight"}
 ALIASES: dict[str, Literal["topk", "relu"]] = {"topk": "topk", "relu": "relu", "standard": "relu"}
+FIELDS = {"d_vocab": "vocab_size", "n_ctx": "max_seq_len", "act_fn": "activation"}
+"""Other names of a network's fields."""
+POSITIONS = {"answer": "answer_token"}
+"""What the names of positions meant."""
 
 
 class _Entry(BaseModel):
@@ -35,11 +41,21 @@ class _Entry(BaseModel):
     k: int | None
 
 
+class _Meta(BaseModel):
+    """The types of what is read of a `.meta.pt`."""
+
+    model_config = ConfigDict(strict=True)
+
+    layer: int | None = Field(None, ge=0)
+    position: str | None = None
+
+
 def read(path: Path, meta: Path | None = None) -> Found:
     """A `.pt` file of the earlier HUSAI layout; `meta` is the `.meta.pt` beside cached activations."""
     content = read_pt(path)
     if isinstance(content, Tensor):
-        return Found(path.name, "earlier", _rows(path.name, content, read_pt(meta) if meta else {}), "activations")
+        said = plain(read_pt(meta)) if meta else {}
+        return Found(path.name, "earlier", _rows(path.name, content, said), "activations", said)
     if not isinstance(content, dict):
         raise KindError(f"{path.name} holds neither a tensor nor a dictionary")
     state = content.get("sae_state_dict", content.get("model_state_dict"))
@@ -48,7 +64,8 @@ def read(path: Path, meta: Path | None = None) -> Found:
     if state.keys() >= SAE_KEYS:
         return Found(path.name, "earlier", _sae(path.name, state, content), "sae")
     if "embed.W_E" in state:
-        return Found(path.name, "earlier", _transformer(path.name, state, content), "transformer")
+        claimed = {key: plain(content[key]) for key in ("epoch", "metrics") if key in content}
+        return Found(path.name, "earlier", _transformer(path.name, state, content), "transformer", claimed)
     raise KindError(f"{path.name} holds neither an SAE nor a TransformerLens network")
 
 
@@ -101,14 +118,28 @@ def _transformer(name: str, state: Mapping[str, Tensor], content: Mapping[str, A
     config = _config(name, content)
     if not config:
         raise KindError(f"{name} has no config, so the network cannot be rebuilt")
-    notes = {key: plain(content[key]) for key in ("epoch", "metrics") if key in content}
-    weights = {key: real(name, key, value) for key, value in state.items() if not key.endswith(BUFFERS)}
-    return Transformer(config, weights, notes)
+    weights = reals(name, {key: value for key, value in state.items() if not key.endswith(BUFFERS)})
+    return Transformer(networks.fitting(name, _shape(name, config), weights), weights, "answer_token", True)
 
 
-def _rows(name: str, tensor: Tensor, meta: Any) -> Rows:
-    if tensor.ndim != 2 or len(tensor) < 10:
+def _shape(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The TransformerLens fields of a config, whether it is the network's own or the whole experiment's."""
+    inner = config.get("transformer", config)
+    if not isinstance(inner, dict):
+        raise KindError(f"{name}: config.transformer is not a dictionary")
+    found = {field: inner.get(field, inner.get(FIELDS.get(field, field))) for field in SHAPE}
+    found["normalization_type"] = inner.get("normalization_type", "LN")
+    width, heads = found["d_model"], found["n_heads"]
+    if found["d_head"] is None and isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        found["d_head"] = width // heads
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def _rows(name: str, tensor: Tensor, said: Any) -> Rows:
+    rows, meta = real(name, "rows", tensor).contiguous(), checked(f"{name}: its .meta.pt", _Meta, said)
+    if rows.ndim != 2 or len(rows) < 10 or rows.shape[1] > MOST_WIDTH:
         raise KindError(
-            f"{name} holds a tensor of shape {tuple(tensor.shape)}; activations are [at least 10 rows, width]"
+            f"{name} holds a tensor of shape {tuple(rows.shape)}; activations are "
+            f"[at least 10 rows, width of at most {MOST_WIDTH}]"
         )
-    return Rows(real(name, "rows", tensor).contiguous(), plain(meta) if isinstance(meta, dict) else {})
+    return Rows(rows, meta.layer, meta.position and POSITIONS.get(meta.position, meta.position))

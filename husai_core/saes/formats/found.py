@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from husai_core.activations.store import Activations
 from husai_core.saes.sae import SAE
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """A TransformerLens network: its configuration and its parameters."""
+    """A TransformerLens network: `config` as `models.modular.build` takes it, and the parameters that fit it.
+
+    `position` is where it reads the answer; `leaks_label` says that its input there showed the answer.
+    """
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    notes: dict[str, Any] = field(default_factory=dict)
+    position: str
+    leaks_label: bool
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Activations [n, d] without tokens, labels or split; `facts` is what the file says about them."""
+    """Activations [n, d] without tokens, labels or split, read behind block `layer` at `position`, where known."""
 
     rows: Tensor
-    facts: dict[str, Any]
+    layer: int | None
+    position: str | None
 
 
 @dataclass(frozen=True)
 class Found:
-    """One thing in the uploaded files. `value` is a directory for layouts that are ours already."""
+    """One thing in the uploaded files; `claimed` is what they say of the making of a transformer or of rows."""
 
     source: str
     format: str
-    value: SAE | Transformer | Rows | Path
+    value: SAE | Transformer | Rows | Activations
     what: str
+    claimed: dict[str, Any] = field(default_factory=dict)

@@ -17,11 +17,16 @@ from torch import Tensor
 from husai_core.kinds.base import KindError
 from husai_core.saes.formats.archives import bounded
 
-MOST_LEVELS = 100
+MOST_LEVELS, MOST_NODES, CHARACTERS = 100, 100_000, 100
+"""How deep plain values may be nested, how many there may be, and how long a text may be that counts as one."""
+MOST_WIDTH = 2**13
+"""Widest rows and layers: moments of rows take memory of the square of their width."""
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 REAL_CODES = ("F16", "BF16", "F32", "F64")
 BUFFERS = ("mask", "IGNORE")
 """How the names of a network's constant tensors end, which may be infinite."""
+SINGLE = (bool, int, float, complex, torch.dtype, torch.device)
+"""Types beside text whose text is short."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -53,9 +58,9 @@ def checked(name: str, model: type[T], value: Any) -> T:
 
 
 def agree(name: str, key: str, said: int | None, found: int) -> None:
-    """Raise KindError if the file `name` says another size `key` than the weights have."""
+    """Raise KindError if the file `name` says another size `key` than the tensors have."""
     if said not in (None, found):
-        raise KindError(f"{name} says {key} = {said}, but the weights have {found}")
+        raise KindError(f"{name} says {key} = {said}, but the tensors have {found}")
 
 
 def read_pt(path: Path) -> Any:
@@ -69,6 +74,8 @@ def read_pt(path: Path) -> Any:
         raise
     except Exception as error:  # torch raises many types for damaged or unsafe files
         reason = str(error).strip().split("\n")[0]
+        if reason.startswith("Weights only"):  # what follows is advice to unpickle the file
+            reason = "Python objects are never loaded"
         raise KindError(f"{path.name} is damaged or holds more than plain tensors: {reason}") from error
 
 
@@ -93,14 +100,24 @@ def check_safetensors(path: Path) -> None:
 
 def real(name: str, key: str, tensor: Tensor) -> Tensor:
     """The tensor in fp32, if it is dense, of real floating numbers, not empty, finite, and no larger than its file."""
-    dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
-    if not dense or tensor.dtype not in REAL or not tensor.numel():
-        raise KindError(f"{name}: {key} is not a dense tensor of real floating numbers")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise KindError(f"{name}: {key} repeats its values")
-    real = tensor.detach().float()
-    finite(name, {key: real})
-    return real
+    return reals(name, {key: tensor})[key]
+
+
+def reals(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors as by `real`, if they are together no larger than their file."""
+    for key, tensor in tensors.items():
+        if not _dense(tensor) or tensor.dtype not in REAL or not tensor.numel():
+            raise KindError(f"{name}: {key} is not a dense tensor of real floating numbers")
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors.values())}
+    if sum(tensor.nbytes for tensor in tensors.values()) > sum(storages.values()):
+        raise KindError(f"{name} repeats its values")
+    found = {key: tensor.detach().float() for key, tensor in tensors.items()}
+    finite(name, found)
+    return found
+
+
+def _dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
 
 
 def finite(name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -110,23 +127,57 @@ def finite(name: str, tensors: Mapping[str, Tensor]) -> None:
             raise KindError(f"{name}: {key} contains NaN or infinity")
 
 
-def plain(value: Any, levels: int = MOST_LEVELS) -> Any:
+def plain(value: Any) -> Any:
     """JSON values only: tensors with one element become numbers, anything else that is not exact JSON its text.
 
     Raises:
-        KindError: the value is nested more than `levels` deep.
+        KindError: the values are nested more than `MOST_LEVELS` deep, or are too many where each is written out as
+            often as it is referred to.
     """
-    if not levels:
-        raise KindError(f"a file holds values that are nested more than {MOST_LEVELS} deep")
-    if isinstance(value, dict):
-        return {str(key): plain(item, levels - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, levels - 1) for item in value]
-    if isinstance(value, Tensor):
-        readable = value.layout == torch.strided and value.device.type == "cpu" and value.numel() == 1
-        return plain(value.item()) if readable else f"tensor of shape {tuple(value.shape)}"
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if isinstance(value, int):
-        return value if abs(value) < 2**53 else str(value)
-    return None if value is None else str(value).encode("utf-8", "replace").decode()
+    return _Plain().of(value, MOST_LEVELS)
+
+
+class _Plain:
+    """One conversion to JSON values, which counts them."""
+
+    def __init__(self) -> None:
+        self.left = MOST_NODES
+
+    def of(self, value: Any, levels: int) -> Any:
+        """A value that may hold others, `levels` deep."""
+        if not levels:
+            raise KindError(f"a file holds values that are nested more than {MOST_LEVELS} deep")
+        if isinstance(value, dict):
+            self._count(1)
+            return {self._text(key): self.of(item, levels - 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            self._count(1)
+            return [self.of(item, levels - 1) for item in value]
+        if isinstance(value, Tensor):
+            single = _dense(value) and value.numel() == 1
+            return self._single(value.item() if single else _shape(value))
+        return self._single(value)
+
+    def _single(self, value: Any) -> Any:
+        self._count(1)
+        if isinstance(value, float):
+            return value if abs(value) < float("inf") else str(value)
+        if isinstance(value, int):
+            return value if abs(value) < 2**53 else str(value)
+        return None if value is None else self._text(value)
+
+    def _text(self, value: Any) -> str:
+        """The text of a single value, and of any other the name of its type."""
+        if isinstance(value, str):
+            self._count(len(value) // CHARACTERS)
+            return value.encode("utf-8", "replace").decode()
+        return str(value) if value is None or isinstance(value, SINGLE) else type(value).__name__
+
+    def _count(self, nodes: int) -> None:
+        self.left -= nodes
+        if self.left < 0:
+            raise KindError(f"a file holds more than {MOST_NODES} plain values")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "a nested tensor" if tensor.is_nested else f"tensor of shape {tuple(tensor.shape)}"

@@ -6,7 +6,10 @@ Indices are int32; a latent's index counts through all members (member * n + lat
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -57,6 +60,7 @@ class Kernels(Protocol):
 
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+logger = logging.getLogger("husai.kernels")
 
 
 used: set[str] = set()
@@ -81,7 +85,17 @@ def _compiled(device: str) -> Kernels | None:
         from husai_core.saes.kernels.compiled import compiled
 
         return compiled()
+    return _fused()
+
+
+@cache
+def _fused() -> Kernels | None:
+    """The kernels in Triton; None without it, or without the C compiler that it calls at its first launch."""
     if find_spec("triton") is None:
+        return None
+    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, names)):
+        logger.warning("Triton finds no C compiler (%s), plain torch takes its place", " or ".join(names))
         return None
     from husai_core.saes.kernels.fused import Fused
 

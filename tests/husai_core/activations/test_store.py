@@ -55,6 +55,12 @@ def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     assert cfg["mean_norm"] == pytest.approx(float(before.rows[:].norm(dim=1).mean()), rel=1e-6)
 
 
+def test_claims_are_kept_and_not_read(tmp_path: Path) -> None:
+    cfg = store.save(tmp_path, example(), claimed={"source": "language", "p": 7})
+    assert cfg["claimed"] == {"source": "language", "p": 7}
+    assert (store.load(tmp_path).source, store.load(tmp_path).p) == ("model", 5)
+
+
 def test_parts_are_disjoint_and_complete() -> None:
     made = example()
     parts = [made.part(name) for name in ("train", "validation", "test")]

@@ -19,6 +19,27 @@ def test_windows_hold_every_token_once() -> None:
     assert (whole.tokens.tolist(), whole.length.tolist()) == ([[1, 4, 5, 6]], [4])
 
 
+def test_passages_are_the_text_and_end_between_words() -> None:
+    words = "one two, threefour  five<e>six" + "x" * 40 + " seven\n"
+    found = text.passages(words, 12, "<e>")
+    assert "".join(found) == words
+    assert found[:5] == ["one two,", " threefour ", " five", "<e>sixxxxxxx", "x" * 12]
+    assert text.passages("", 12, "<e>") == []
+
+
+def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
+    documents = [text.Document(name, " ".join(f"{name}{i}" for i in range(400))) for name in "ab"]
+    stretches, parts = text.divided(documents, 40, "<e>", 0.1, 0.2, 0)
+    assert "".join(stretches) == "".join(document.text for document in documents)
+    sizes = [sum(len(one) for one, part in zip(stretches, parts, strict=True) if part == i) for i in range(3)]
+    assert [size / sum(sizes) for size in sizes] == pytest.approx([0.7, 0.1, 0.2], abs=0.03)
+    owner = [one.strip()[0] for one in stretches]
+    assert all(a != b or x != y for a, b, x, y in zip(parts, parts[1:], owner, owner[1:], strict=False))
+    assert text.divided(documents, 40, "<e>", 0.1, 0.2, 0)[0] == stretches
+    with pytest.raises(KindError, match="of 2 passages"):
+        text.divided([text.Document("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
+
+
 def test_documents_come_in_order(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

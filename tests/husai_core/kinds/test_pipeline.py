@@ -119,6 +119,21 @@ def test_a_stage_that_cannot_run_is_refused_at_once(wrong: dict[str, Any]) -> No
         pipeline.Spec.model_validate(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"sae": {"recipe": {"kk": 2}}}, ("sae", "recipe", "kk")),
+        ({"sae": {"variants": [{"kk": 2}]}}, ("sae", "variants", 0, "kk")),
+        ({"preset": "smoke", "activations": {"colour": 1}}, ("activations", "colour")),
+        ({"transformer": {"p": 2}}, ("transformer", "p")),
+    ],
+)
+def test_a_wrong_field_of_a_stage_is_named_with_its_path(wrong: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        pipeline.Spec.model_validate(wrong)
+    assert [error["loc"] for error in refused.value.errors()] == [path]
+
+
 def test_demo_is_modulo_113_with_five_seeds() -> None:
     planned = {child.name: child for child in pipeline.plan(pipeline.Spec(), {}, {})}
     assert kinds.get("train.transformer").spec.model_validate(planned["transformer"].spec).model_dump()["p"] == 113

@@ -13,7 +13,7 @@ from husai_core.kinds.base import Artifact, KindError
 from husai_core.models import modular
 from husai_core.saes import checkpoint
 from husai_core.stability.siblings import read as read_siblings
-from tests.husai_core.kinds.stress_job import run, siblings
+from tests.husai_core.kinds.stress_job import network, run, siblings, stress
 
 D, N, K = 16, 32, 4
 FIXTURES = Path(__file__).parents[1] / "saes/fixtures"
@@ -83,6 +83,75 @@ def test_what_a_checkpoint_says_of_its_training_is_only_a_claim(tmp_path: Path) 
         read_siblings(made)
 
 
+def folder(path: Path, made: Artifact) -> Artifact:
+    """An upload of an artifact's files."""
+    return upload(path, **{file.name.replace(".", "__"): file.read_bytes() for file in made.path.iterdir()})
+
+
+def test_what_activations_say_of_their_origin_is_only_a_claim(tmp_path: Path) -> None:
+    transformer = network(tmp_path / "network")
+    (rows,) = run("train.activations", tmp_path / "rows", {"dtype": "float16"}, transformer=[transformer])[1]
+    items, (made,) = imported(tmp_path, folder(tmp_path / "in", rows))
+    own, found = store.load(rows.path), store.load(made.path)
+    assert torch.equal(found.rows[:], own.rows[:])
+    assert torch.equal(found.split, own.split)
+    assert torch.equal(found.tokens, own.tokens)
+    assert (found.source, found.model_digest, found.p, found.leaks_label) == ("imported", None, None, False)
+    cfg = json.loads((made.path / "cfg.json").read_bytes())
+    assert (cfg["dtype"], cfg["claimed"]["model_digest"]) == ("float16", transformer.digest)
+    assert "claim" in items[0]["notes"][0]
+    saes = siblings(tmp_path / "saes", made, (0, 1), tokens=5_000)
+    with pytest.raises(KindError, match="not trained on this transformer"):
+        stress("stress.untrained_model", tmp_path, saes=saes, activations=[made], transformer=[transformer])
+
+
+@pytest.mark.parametrize(
+    ("said", "spec", "position", "leaks"),
+    [
+        ({"leaks_label": True}, {}, "answer", True),
+        ({"position": "answer_token"}, {}, "answer_token", True),
+        ({"position": "answer_token"}, {"position": "answer"}, "answer", True),
+        ({}, {"position": "answer_token"}, "answer_token", True),
+        ({}, {"position": "bos"}, "bos", False),
+    ],
+)
+def test_activations_of_the_answer_token_leak_the_label(
+    tmp_path: Path, said: dict[str, Any], spec: dict[str, Any], position: str, leaks: bool
+) -> None:
+    world = {"rows": 40, "n_features": 24, "d_model": 4, "active": 2}
+    (rows,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1]
+    cfg = json.loads((rows.path / "cfg.json").read_bytes()) | {"position": "answer"} | said
+    (rows.path / "cfg.json").write_text(json.dumps(cfg))
+    _, (made,) = imported(tmp_path, folder(tmp_path / "in", rows), hook_name="blocks.1.hook_mlp_out", **spec)
+    found = store.load(made.path)
+    assert (found.hook_name, found.position, found.leaks_label) == ("blocks.1.hook_mlp_out", position, leaks)
+
+
+def test_shards_are_imported_in_their_type(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    facts = dict.fromkeys(store.FACTS) | {"hook_name": "h", "position": "all", "source": "language"}
+    writer = store.Writer(tmp_path / "made", facts | {"leaks_label": False}, torch.bfloat16, 64 * D)
+    rows, split = torch.randn(100, D), torch.arange(100, dtype=torch.uint8) % 3
+    writer.add(rows, tokens=torch.zeros(100, 1, dtype=torch.int64), label=torch.full((100,), -1), split=split)
+    writer.close()
+    assert len(list((tmp_path / "made").iterdir())) == 5
+    items, (made,) = imported(tmp_path, folder(tmp_path / "in", Artifact("a", "activations", tmp_path / "made", 0.0)))
+    found = store.load(made.path)
+    assert torch.equal(found.rows[:], rows.bfloat16().float())
+    assert found.rows.shards[0].dtype == torch.bfloat16
+    assert (items[0]["n_rows"], items[0]["format"]) == (100, "husai")
+
+
+def test_a_language_model_is_told_where_it_is_read(tmp_path: Path) -> None:
+    text = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 320, "tokens": 5_000}
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/a.txt").write_text("".join(f"{a} plus {b} is {a + b}. " for a in range(20) for b in range(20)))
+    words = Artifact("a", "upload", tmp_path / "words", 0.0)
+    (made,) = run("train.transformer", tmp_path / "lm", {"dataset": "text", "text": text}, text=[words])[1]
+    with pytest.raises(KindError, match="language models are not imported"):
+        imported(tmp_path, folder(tmp_path / "in", made))
+
+
 def test_an_earlier_relu_sae_is_a_standard_sae(tmp_path: Path) -> None:
     content = earlier_sae(k=None, config={"sae": {"architecture": "relu"}})
     content["model_state_dict"] = content.pop("sae_state_dict")
@@ -113,6 +182,16 @@ def test_a_transformer_that_denies_its_leak_is_found_out(tmp_path: Path, positio
     _, (made,) = imported(tmp_path, files)
     said = modular.read_config(made.path)
     assert (said["leaks_label"], said["leak_test"]["passed"], said["imported"]) == (leaks, not leaks, True)
+
+
+def test_what_a_transformer_says_of_its_training_is_only_a_claim(tmp_path: Path) -> None:
+    trained = network(tmp_path / "network")
+    items, (made,) = imported(tmp_path, folder(tmp_path / "in", trained))
+    said, own = modular.read_config(made.path), modular.read_config(trained.path)
+    assert said["claimed"] == own
+    assert said["dataset"] == {"p": 13, "train_fraction": None, "seed": None, "position": "answer"}
+    assert (made.path / "model.safetensors").read_bytes() == (trained.path / "model.safetensors").read_bytes()
+    assert "claim" in items[0]["notes"][0]
 
 
 def test_a_transformer_inside_an_experiment_config_is_rebuilt(tmp_path: Path) -> None:

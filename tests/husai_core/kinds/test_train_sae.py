@@ -18,6 +18,7 @@ from tests.husai_core.kinds.stress_job import DirectoryJob, artifact, run
 
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 128 * 60, "batch_size": 128, "lr": 5e-3, "dead_after_tokens": 2000}
 SPEC = {"recipe": RECIPE, "seeds": [3, 5]}
+JUMPRELU = {"architecture": "jumprelu", "k": None, "target_l0": 4}
 WORLD = {"rows": 2000, "n_features": 24, "d_model": 12, "active": 2}
 
 
@@ -42,7 +43,9 @@ def test_figures_are_those_of_the_saved_checkpoints_on_the_test_rows(activations
         assert checkpoint.recipe(loaded).k == 4
     assert result.curves[-1].tokens == RECIPE["tokens"]
     assert len(result.curves) == len(job.curves) > 10
-    assert job.reported[-1] == (RECIPE["tokens"], RECIPE["tokens"])
+    trained, measured = RECIPE["tokens"], 2 * len(rows.part("test"))
+    assert (trained, trained) in job.reported
+    assert job.reported[-2:] == [(measured / 2, measured), (measured, measured)]
     assert result.converged == all(member.converged for member in result.members)
 
 
@@ -145,6 +148,32 @@ def test_variants_that_do_not_fit_together_are_refused(variants: list[dict[str, 
     base = SPEC | {"variants": [{}, *variants]}
     with pytest.raises(ValidationError):
         kind.Spec.model_validate(base)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "message"),
+    [
+        ({"variants": [{"kk": 3}]}, ("variants", 0, "kk"), "not permitted"),
+        ({"variants": [{}, {"k": "many"}]}, ("variants", 1, "k"), "valid integer"),
+        ({"variants": [{}, {"experts": 4}]}, ("variants", 1), "experts: not read by a topk SAE"),
+        ({"recipe": {"architecture": "relu", "l1": 1.0, "k_aux": 4}}, (), "recipe.k_aux: not read by a relu SAE"),
+        ({"recipe": {"k": 4, "experts": 4}, "variants": [{}, JUMPRELU]}, (), "not read by a topk or jumprelu SAE"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_path(spec: dict[str, Any], path: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        kind.Spec.model_validate(spec)
+    (error,) = refused.value.errors()
+    assert error["loc"] == path
+    assert message in error["msg"]
+
+
+def test_a_variant_takes_from_the_recipe_what_it_reads() -> None:
+    spec = kind.Spec.model_validate({"recipe": {"k": 4, "k_aux": 8, "bandwidth": 0.5}, "variants": [{}, JUMPRELU]})
+    assert [(recipe.k_aux, recipe.bandwidth) for recipe in spec.recipes] == [(8, 0.1), (None, 0.5)]
+    assert kind.Spec.model_validate(spec.model_dump(mode="json")) == spec
+    alone = kind.Spec.model_validate({"variants": [JUMPRELU]})
+    assert [recipe.k_aux for recipe in alone.recipes] == [None]
 
 
 def test_rows_that_do_not_fit_in_memory_give_the_same(

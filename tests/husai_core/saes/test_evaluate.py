@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from husai_core.saes.evaluate import evaluate, explained_variance, normalised_mse
+from husai_core.activations.rows import Rows
+from husai_core.saes.evaluate import evaluate, evaluate_all, explained_variance
 from husai_core.saes.sae import SAE
 
 
@@ -20,7 +21,58 @@ def test_explained_variance_does_not_reward_knowing_the_mean() -> None:
     assert explained_variance(x, x.mean(0).expand_as(x)) == pytest.approx(0.0, abs=1e-6)
     assert explained_variance(x, x) == 1.0
     assert explained_variance(x, torch.zeros_like(x)) < -1000
-    assert normalised_mse(x, x.mean(0).expand_as(x)) < 1e-3
+
+
+def noisy(seed: int, shift: float = 0.0) -> tuple[SAE, torch.Tensor]:
+    """An SAE that is right about most of a row, and rows around `shift`."""
+    torch.manual_seed(seed)
+    sae = identity()
+    sae.W_dec = sae.W_dec + 0.1 * torch.randn_like(sae.W_dec)
+    sae.b_dec = torch.full((4,), shift)
+    return sae, shift + torch.randn(1000, 4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+@pytest.mark.parametrize("size", [1, 7, 999, 5000])
+def test_blocks_give_the_figures_of_all_rows_at_once(size: int, shift: float) -> None:
+    sae, x = noisy(0, shift)
+    latents = sae.encode(x)
+    error = x - sae.decode(latents)
+    figures = evaluate(sae, x, batch_size=size)
+    assert figures.explained_variance == pytest.approx(explained_variance(x, sae(x)), rel=1e-9)
+    assert figures.normalised_mse == pytest.approx(
+        float(error.double().square().sum() / x.double().square().sum()), rel=1e-9
+    )
+    assert figures.l0 == float((latents != 0).sum()) / 1000
+    assert figures.dead_fraction == float((latents == 0).all(0).double().mean())
+    assert 0.5 < figures.explained_variance < 0.999
+
+
+def test_all_saes_read_the_rows_once_and_only_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    class Watched(Rows):
+        def __getitem__(self, key: slice | torch.Tensor) -> torch.Tensor:
+            found = super().__getitem__(key)
+            read.append(len(found))
+            return found
+
+    (one, x), (two, _) = noisy(0), noisy(1)
+    reports = list[tuple[int, int]]()
+    monkeypatch.setattr("husai_core.saes.evaluate.HELD", 300 * one.d_sae)
+    both = evaluate_all([one, two], Watched([x[:450], x[450:]]), on_block=lambda *said: reports.append(said))
+    assert read == [300, 300, 300, 100]
+    assert [done for done, _ in reports] == [300, 600, 900, 1200, 1500, 1800, 1900, 2000]
+    assert {total for _, total in reports} == {2000}
+    assert both == [evaluate(one, x), evaluate(two, x)]
+
+
+def test_weights_rows_and_sums_are_on_the_given_device() -> None:
+    """The device `meta` holds no numbers: all goes well until the figures are asked for."""
+    (sae, x), blocks = noisy(0), []
+    with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+        evaluate_all([sae], x, device="meta", on_block=lambda *said: blocks.append(said))
+    assert blocks == [(1000, 1000)]
 
 
 def test_explained_variance_is_a_ratio_of_totals_not_a_mean_over_dimensions() -> None:
@@ -48,3 +100,4 @@ def test_transcoder_is_compared_with_its_targets() -> None:
 
 def test_constant_rows_have_no_explained_variance() -> None:
     assert not math.isfinite(explained_variance(torch.ones(9, 3), torch.zeros(9, 3)))
+    assert not math.isfinite(evaluate(identity(), torch.ones(9, 4), batch_size=2).explained_variance)

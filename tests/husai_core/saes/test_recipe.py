@@ -21,6 +21,31 @@ def test_impossible_recipes_are_refused(fields: dict[str, object]) -> None:
         SAERecipe.model_validate(fields)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "change", "ignored"),
+    [
+        ({"k": 8}, {"bandwidth": 0.5}, "bandwidth: not read by a topk SAE"),
+        ({"k": 8, "k_aux": 4}, {"architecture": "relu", "k": None, "l1": 1.0, "k_aux": 8}, "k_aux: not"),
+        ({"k": 8}, {"prefixes": (8,), "experts": 4}, "prefixes, experts: not read"),
+    ],
+)
+def test_a_change_that_the_architecture_does_not_read_is_refused(
+    recipe: dict[str, object], change: dict[str, object], ignored: str
+) -> None:
+    with pytest.raises(ValueError, match=ignored):
+        SAERecipe.model_validate(recipe).changed(change)
+
+
+def test_a_change_of_architecture_keeps_what_it_reads() -> None:
+    made = SAERecipe(k=8, k_aux=4, bandwidth=0.5, lr=1e-3)
+    assert made.changed({}) == SAERecipe(k=8, k_aux=4, lr=1e-3)
+    relu = {"architecture": "relu", "k": None, "l1": 1.0}
+    assert made.changed(relu) == made.changed(relu | {"k_aux": None}) == SAERecipe.model_validate(relu | {"lr": 1e-3})
+    jumprelu = {"architecture": "jumprelu", "k": None, "target_l0": 8}
+    assert made.changed(jumprelu).bandwidth == 0.5
+    assert made.unread(["topk", "relu"]) == ["bandwidth"]
+
+
 def test_learning_rate_warms_up_holds_and_decays() -> None:
     recipe = SAERecipe(k=8, tokens=1000, batch_size=10, lr=1.0, warmup_fraction=0.1, decay_fraction=0.2)
     rates = [recipe.learning_rate(step) for step in range(recipe.steps)]

@@ -97,6 +97,7 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
         ({"source": "synthetic", "untrained_seed": 1}, "untrained_seed is for source untrained, not synthetic"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "no rows"),
         ({"source": "synthetic", "world": {"n_features": 2, "active": 3}}, "active"),
+        ({"source": "synthetic", "world": {"rows": 10_000_000, "n_features": 101}}, "more than 1000000000 numbers"),
     ],
 )
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:

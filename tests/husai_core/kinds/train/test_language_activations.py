@@ -4,18 +4,22 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from husai_core import assets
 from husai_core.activations import store
+from husai_core.data.text import read
 from husai_core.kinds.base import Artifact, KindError
 from husai_core.kinds.train.activations import Result, Spec
+from husai_core.models import language
 from tests.husai_core.kinds.stress_job import artifact, run
 from tests.husai_core.models import tiny_language
 
 KIND = "train.activations"
 HOOKS = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post", "blocks.0.mlp.hook_post"]
 SPEC: dict[str, Any] = {"source": "language", "hook_names": HOOKS, "context": 16}
+EXACT = "donot_use_mm_for_euclid_dist"
+CHAPTER = (assets.HELD_OUT / "lady-susan.md").read_text()[:6000]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("text")
-    (folder / "a.txt").write_text(tiny_language.TEXT)
+    (folder / "a.txt").write_text(tiny_language.TEXT + CHAPTER)
     (folder / "b.md").write_text("# The dog\n\nsleeps.")
     return artifact(folder, "upload")
 
@@ -52,20 +56,38 @@ def test_one_artifact_per_hook_in_their_order(made: Any, model: Artifact) -> Non
     assert reported[-1] == (result.n_rows, result.n_rows)
 
 
-def test_rows_are_hidden_states_of_the_tokens_beside_them(made: Any, model: Artifact) -> None:
+def test_every_context_gives_its_hidden_state_once(made: Any, model: Artifact, text: Artifact) -> None:
     rows = store.load(made[1][1].path)
-    tokenizer = AutoTokenizer.from_pretrained(model.path)
-    assert tokenizer.decode(rows.tokens[:, 0]) == tiny_language.TEXT + "# The dog\n\nsleeps."
+    sequences = language.load(model.path).sequences(read([text.path]), 16)
     original = AutoModelForCausalLM.from_pretrained(model.path).eval()
-    assert rows.sequence is not None
+    with torch.no_grad():
+        states = original(sequences.tokens, output_hidden_states=True).hidden_states[1]
     assert rows.place is not None
-    for number in rows.sequence.unique().tolist():
-        own = (rows.sequence == number).nonzero()[:, 0]
-        assert rows.place[own].tolist() == list(range(1, len(own) + 1))  # the first token is special: no row
-        with torch.no_grad():
-            tokens = torch.cat([torch.tensor([0]), rows.tokens[own, 0]])
-            states = original(tokens[None], output_hidden_states=True).hidden_states[1][0, 1:]
-        assert torch.allclose(rows.rows[own], states, atol=1e-5)
+    contexts, seen = dict[tuple[int, ...], int](), sequences.is_text.nonzero().tolist()
+    for sequence, place in seen:  # the first token is special: no row
+        contexts.setdefault(tuple(sequences.tokens[sequence, : place + 1].tolist()), 16 * sequence + place)
+    assert len(rows.rows) == len(contexts) < len(seen)
+    wanted = torch.tensor(list(contexts.values()))
+    distance, nearest = torch.cdist(rows.rows[:], states.flatten(0, 1)[wanted], compute_mode=EXACT).min(1)
+    assert distance.max() < 1e-4
+    assert len(nearest.unique()) == len(contexts)
+    assert torch.equal(sequences.tokens.flatten()[wanted[nearest]], rows.tokens[:, 0])
+    assert torch.equal(wanted[nearest] % 16, rows.place)
+
+
+@pytest.mark.parametrize("change", [{}, {"context": 2}, {"special_tokens": True}])
+def test_no_test_row_is_the_copy_of_a_training_row(
+    tmp_path: Path, model: Artifact, text: Artifact, change: dict[str, Any]
+) -> None:
+    for name in ("c.md", "d.md"):
+        (tmp_path / "twice").mkdir(exist_ok=True)
+        (tmp_path / "twice" / name).write_text(CHAPTER)
+    twice = artifact(tmp_path / "twice", "upload")
+    spec = SPEC | {"hook_names": [HOOKS[1]], "test_fraction": 0.4} | change
+    result, (made,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text, twice])
+    rows = store.load(made.path)
+    assert torch.cdist(rows.part("test")[:], rows.part("train")[:], compute_mode=EXACT).min() > 1e-4
+    assert min(result.model_dump()["rows_by_split"].values()) > 1
 
 
 def test_a_sequence_lies_in_one_split(made: Any) -> None:
@@ -93,7 +115,7 @@ def test_special_tokens_give_rows_where_asked(tmp_path: Path, model: Artifact, t
     _, artifacts, _ = run(KIND, tmp_path, SPEC | {"special_tokens": True}, transformer=[model], text=[text])
     rows = store.load(artifacts[0].path)
     assert rows.sequence is not None
-    assert int((rows.tokens == 0).sum()) == len(rows.sequence.unique())  # one per sequence; padding stays out
+    assert int((rows.tokens == 0).sum()) == 1  # all sequences begin with it; padding stays out
 
 
 def test_equal_specs_give_equal_artifacts(tmp_path: Path, made: Any, model: Artifact, text: Artifact) -> None:
@@ -126,9 +148,10 @@ def test_one_source_of_the_model_is_needed(tmp_path: Path, model: Artifact) -> N
 
 def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.txt").write_text("the fox")
-    with pytest.raises(KindError, match="1 sequences"):
-        run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact(tmp_path / "text", "upload")])
+    for text in ("the fox", "!" * 1000):
+        (tmp_path / "text" / "a.txt").write_text(text)
+        with pytest.raises(KindError, match="1 of 1 different sequences"):
+            run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact(tmp_path / "text", "upload")])
 
 
 @pytest.mark.parametrize(
@@ -138,6 +161,7 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
         ({"model": "a/model"}, "model is for source language, not model"),
         ({"source": "language", "context": 8, "from_position": 8}, "behind the context"),
         ({"source": "synthetic", "hook_names": ["a", "b"]}, "hook_names is for source"),
+        ({"hook_name": "a", "hook_names": ["b"]}, "give one of them"),
     ],
 )
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -8,10 +8,12 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from husai_core.data.text import Document, divided
 from husai_core.kinds.base import Artifact, Inputs, KindError
 from husai_core.kinds.train import transformer
 from husai_core.kinds.train.transformer import Result, Spec
 from husai_core.models import language
+from husai_core.models.bpe import END
 from tests.husai_core.kinds.stress_job import artifact, run
 
 TEXT: dict[str, Any] = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 320}
@@ -117,6 +119,36 @@ def test_without_text_the_books_of_the_package_are_read(tmp_path: Path) -> None:
     spec = {"dataset": "text", "text": TEXT | {"tokens": 16 * 8, "tie_embeddings": True}}
     result, _, _ = run("train.transformer", tmp_path, spec)
     assert result.model_dump()["text"]["sequences_by_split"]["train"] > 5000
+
+
+def test_the_test_part_shapes_neither_tokeniser_nor_weights(tmp_path: Path, words: Artifact) -> None:
+    """A word of one passage is a token only where the passage is trained on."""
+    changed = [(words.path / name).read_text() for name in ("a.txt", "b.md")]
+    whole = [Document("a.txt", changed[0]), Document("b.md", changed[1])]
+    recipe = Spec.model_validate(SPEC).text
+    stretches, parts = divided(whole, 4 * recipe.n_ctx, END, recipe.validation_fraction, recipe.test_fraction, 0)
+    test = next(stretch for stretch, part in zip(stretches, parts.tolist(), strict=True) if part == 2)
+    other = test.translate(str.maketrans("0123456789plusi", "qqqqqqqqqqqzqzq"))
+    assert other != test
+    (tmp_path / "text").mkdir()
+    for name, text in zip(("a.txt", "b.md"), changed, strict=True):
+        assert text.count(test) <= 1
+        (tmp_path / "text" / name).write_text(text.replace(test, other))
+    found = [
+        run("train.transformer", tmp_path / name, SPEC, text=[one])[:2]
+        for name, one in (("as it was", words), ("changed", artifact(tmp_path / "text", "upload")))
+    ]
+    for file in ("tokenizer.json", "model.safetensors"):
+        one, two = ((made.path / file).read_bytes() for _, (made,) in found)
+        assert one == two, file
+    assert found[0][0].model_dump()["test_loss"] != found[1][0].model_dump()["test_loss"]
+
+
+@pytest.mark.parametrize(("word", "part"), [("", "train"), ("the dog. " * 3, "validation")])
+def test_a_part_without_a_token_to_predict_is_told(tmp_path: Path, word: str, part: str) -> None:
+    (tmp_path / "a.txt").write_text(END * 4000 + word)
+    with pytest.raises(KindError, match=f"the {part} part of the text has no token to predict"):
+        run("train.transformer", tmp_path / "job", SPEC, text=[artifact(tmp_path, "upload")])
 
 
 def test_divergence_is_told(tmp_path: Path, words: Artifact) -> None:

@@ -137,6 +137,49 @@ def test_a_saelens_config_of_wrong_types_is_one_clear_line(tmp_path: Path, cfg: 
     refused(tmp_path, message, **saelens(tmp_path, cfg))
 
 
+def test_what_an_exported_job_has_beside_its_outputs_is_no_obstacle(tmp_path: Path) -> None:
+    beside = {"result__json": b"{}", "manifest__json": b"{}"}
+    whole = saelens(tmp_path, CFG) | beside
+    assert read(tmp_path, **whole).k == 2
+    with zipfile.ZipFile(tmp_path / "job", "w") as archive:
+        for name, content in whole.items():
+            folder = "" if name in beside else "saes/0/"
+            archive.writestr(folder + name.replace("__", "."), content)
+    (tmp_path / "zip").mkdir()
+    assert read(tmp_path / "zip", job__zip=(tmp_path / "job").read_bytes()).k == 2
+
+
+@pytest.mark.parametrize("name", ["sae_weights", "sae", "model", "activations", "activations-00000"])
+def test_weights_alone_say_what_is_missing(tmp_path: Path, name: str) -> None:
+    message = f"^{name}.safetensors needs cfg.json beside it$"
+    refused(tmp_path, message, **{f"{name}__safetensors": b""})
+
+
+@pytest.mark.parametrize("name", ["cfg", "config"])
+def test_a_config_alone_says_what_is_missing(tmp_path: Path, name: str) -> None:
+    refused(tmp_path, f"^{name}.json describes weights that are missing$", **{f"{name}__json": b"{}"})
+
+
+def test_a_name_of_no_layout_is_told_before_the_config_beside_it(tmp_path: Path) -> None:
+    refused(tmp_path, "^weights.safetensors is of no known layout", weights__safetensors=b"", cfg__json=b"{}")
+
+
+class Thing:
+    """An object that a file names."""
+
+
+def test_nobody_is_told_to_unpickle_a_file(tmp_path: Path) -> None:
+    message = "^a.pt is damaged or holds more than plain tensors: Python objects are never loaded$"
+    refused(tmp_path, message, a__pt=saved(tmp_path, {"sae_state_dict": Thing()}))
+
+
+def test_a_shared_value_is_not_written_out_where_it_is_referred_to(tmp_path: Path) -> None:
+    tree: Any = 1
+    for _ in range(60):
+        tree = [tree, tree]
+    refused(tmp_path, "more than 100000 plain values", a__pt=saved(tmp_path, earlier(metrics=tree)))
+
+
 @pytest.mark.parametrize("weights", [torch.ones(D, N, dtype=torch.int32), torch.ones(D, N, dtype=torch.complex64)])
 def test_saelens_weights_are_real_floating_numbers(tmp_path: Path, weights: Tensor) -> None:
     refused(tmp_path, "W_enc is empty or not of real", **saelens(tmp_path, CFG, W_enc=weights))
