@@ -2,7 +2,7 @@
 
 Run it with a Python that has the peers (`make bench-peers`). Both trainers get the same batches in the same order, one
 schedule (5 % warm-up, 80 % linear decay), window for dead latents and choice of learning rates; each is shown at its
-better one. An architecture whose sparsity is only steered (ReLU, Gated, JumpReLU) is trained at several penalties, and
+best one. An architecture whose sparsity is only steered (ReLU, Gated, JumpReLU) is trained at several penalties, and
 its error is read off at the wanted L0 on the line between the two nearest points (both axes logarithmic).
 """
 
@@ -24,7 +24,7 @@ from husai_core.saes.recipe import SPARSITY, SAERecipe  # noqa: E402
 from husai_core.saes.trainer import train  # noqa: E402
 
 D_SAE, L0, TOKENS, BATCH, SEEDS, DEAD = 512, 16, 200_000, 512, (0, 1, 2), 20_000
-RATES = (1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 PENALTIES = {"relu": (1.0, 2.0, 4.0, 8.0), "gated": (0.5, 1.0, 2.0, 4.0)}
 Point = tuple[float, float]
 """L0 and normalised MSE on held-out rows."""
@@ -137,7 +137,7 @@ def at_l0(points: Sequence[Point]) -> float:
 def best(
     trainer: Callable[..., Point], architecture: str, rows: torch.Tensor, held: torch.Tensor
 ) -> tuple[float, list[float], list[float]]:
-    """The better learning rate, and there the error of each seed at L0 and the L0 that single points had."""
+    """The best learning rate, and there the error of each seed at L0 and the L0 that single points had."""
     found = []
     for rate in RATES:
         penalties = PENALTIES.get(architecture, (0.85 * L0, L0, 1.2 * L0) if architecture == "jumprelu" else (L0,))
