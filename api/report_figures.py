@@ -80,7 +80,7 @@ def dots(
     if not rows:
         return None
     cells = [[row.label, *(number(v, 4) for v in (row.value, row.low, row.high))] for row in rows]
-    cells += [[name, number(value, 4), "", ""] for row in rows for name, value in row.points]
+    cells += [[f"{row.label}, {name}", number(value, 4), "", ""] for row in rows for name, value in row.points]
     plot = svg.dots(rows, title, x_label=label, references=references, include=include)
     return Figure(plot, title, Table(["", "value", "low", "high"], cells))
 

@@ -97,7 +97,8 @@ def converged(curve: Sequence[tuple[int, float]]) -> bool:
     """True when the error came to rest below where it started.
 
     Over the last 10 % of the tokens it changed by less than 1 %, up or down, and it is at least 1 % below the first
-    point of the curve: an SAE that learned nothing has not converged.
+    point of the curve: an SAE that learned nothing has not converged. It says that the run came to rest under its own
+    schedule, not that more tokens would bring nothing: a learning rate that decays brings any run to rest.
     """
     end, last = curve[-1]
     before = [error for tokens, error in curve if tokens <= 0.9 * end]
