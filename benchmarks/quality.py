@@ -24,7 +24,7 @@ from husai_core.saes.recipe import SPARSITY, SAERecipe  # noqa: E402
 from husai_core.saes.trainer import train  # noqa: E402
 
 D_SAE, L0, TOKENS, BATCH, SEEDS, DEAD = 512, 16, 200_000, 512, (0, 1, 2), 20_000
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 2e-2, 3e-2)
 PENALTIES = {"relu": (1.0, 2.0, 4.0, 8.0), "gated": (0.5, 1.0, 2.0, 4.0)}
 Point = tuple[float, float]
 """L0 and normalised MSE on held-out rows."""
