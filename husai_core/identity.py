@@ -16,7 +16,7 @@ from typing import Any
 import rfc8785
 
 PACKAGE = Path(__file__).parent
-DATA = (".yaml", ".json", ".cpp")
+DATA = (".yaml", ".json", ".cpp", ".hpp")
 NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
 
 

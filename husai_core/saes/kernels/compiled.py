@@ -149,7 +149,8 @@ def compiled() -> Compiled | None:
     flags = [*FLAGS.split(), *LEVELS_OF_CPU.get(torch.backends.cpu.get_cpu_capability(), [])]
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_SECONDS).stdout
-        key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(flags).encode()])).hexdigest()[:16]
+        sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]pp"))]
+        key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode()])).hexdigest()[:16]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "husai"
         return Compiled(_loaded([compiler, *flags, str(SOURCE)], folder, f"kernels-{key}.so"), key)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
