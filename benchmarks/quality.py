@@ -140,7 +140,7 @@ def best(
     """The best learning rate, and there the error of each seed at L0 and the L0 that single points had."""
     found = []
     for rate in RATES:
-        penalties = PENALTIES.get(architecture, (0.85 * L0, L0, 1.2 * L0) if architecture == "jumprelu" else (L0,))
+        penalties = PENALTIES.get(architecture, (0.5 * L0, L0, 2 * L0) if architecture == "jumprelu" else (L0,))
         runs = [[trainer(architecture, rate, p, seed, rows, held) for p in penalties] for seed in SEEDS]
         errors = [at_l0(run) for run in runs]
         found.append((statistics.mean(errors), rate, errors, [point[0] for run in runs for point in run]))
@@ -169,7 +169,8 @@ def main() -> None:
     print(f"{'':12}{'SAELens':>30}{'ours':>30}{'ours / SAELens':>18}")
     for name in given.architectures or [name for name in SPARSITY if name != "switch"]:
         sides = [best(trainer, name, rows, held) for trainer in (theirs, ours)]
-        cells = [f"{statistics.mean(e):.4f} ± {statistics.stdev(e):.4f} (lr {rate:g})" for rate, e, _ in sides]
+        spreads = [float(torch.tensor(errors).std()) for _, errors, _ in sides]
+        cells = [f"{statistics.mean(e):.4f} ± {s:.4f} (lr {r:g})" for (r, e, _), s in zip(sides, spreads, strict=True)]
         ratio = statistics.mean(sides[1][1]) / statistics.mean(sides[0][1])
         levels = "; ".join(f"L0 {min(level):.1f}–{max(level):.1f}" for _, _, level in sides)
         print(f"{name:12}{cells[0]:>30}{cells[1]:>30}{ratio:>12.3f}      {levels}", flush=True)
