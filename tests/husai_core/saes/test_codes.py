@@ -40,6 +40,7 @@ class Careless(Plain):
 
 
 def test_recall_counts_what_a_selection_missed() -> None:
+    torch.manual_seed(0)
     x, encoder, bias = torch.randn(1, B, D), torch.randn(S, N, D), torch.randn(S, N)
     assert recall(x, encoder, bias, 4, Plain()) == 1.0
     assert recall(x, encoder, bias, 4, Careless()) == 0.75
