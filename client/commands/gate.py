@@ -156,8 +156,7 @@ def print_judgement(terminal: Terminal, judgement: Judgement) -> None:
     terminal.line(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
     for reason in judgement.reasons:
         terminal.line(f"  {reason}")
-    for rule in judgement.rules:
-        if rule.get("settle"):
-            terminal.line(f"  {rule['name']} would be settled by: {rule['settle']}")
+    for settle in judgement.settling:
+        terminal.line(f"  would settle it: {settle}")
     if judgement.decision:
         terminal.line(f"decision {judgement.decision}")

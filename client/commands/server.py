@@ -126,7 +126,7 @@ def _decision(terminal: Terminal, judgement: Judgement) -> None:
     terminal.line(f"Verdict: {judgement.verdict}. {figures.MEANING.get(judgement.verdict, '')}")
     for reason in judgement.reasons:
         terminal.line(f"  {reason}")
-    for settle in dict.fromkeys(str(rule["settle"]) for rule in judgement.rules if rule.get("settle")):
+    for settle in judgement.settling:
         terminal.line(f"  would settle it: {settle}")
 
 

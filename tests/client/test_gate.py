@@ -98,7 +98,7 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     assert "inconclusive" in shown.out
     assert shown.out == husai("gate", "show", decided["job"]).out
     assert decided["decision"] in shown.out
-    assert "would be settled by: run stress.trained_vs_random" in shown.out
+    assert "would settle it: run stress.trained_vs_random" in shown.out
     monkeypatch.setenv("HUSAI_HOME", str(tmp_path / "nowhere"))
     verified = husai("verify", bundle, "--json")
     assert (verified.code, verified.json["ok"], verified.json["trusted"]) == (Exit.OK, True, False)
