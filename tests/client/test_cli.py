@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -103,14 +102,12 @@ def test_figures_are_short() -> None:
     assert printable("a\x1bb\n") == "a�b\n"
 
 
-def test_help_and_version_start_fast_and_load_nothing_heavy() -> None:
+def test_version_loads_nothing_heavy() -> None:
     script = (
         "import sys, client.cli; code = client.cli.run(['version', '--json']);"
         "print(sorted({'httpx', 'torch', 'rich.table', 'numpy', 'yaml', 'husai_core'} & set(sys.modules)), code)"
     )
-    began = time.monotonic()
     out = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert time.monotonic() - began < 5
     assert out.splitlines()[-1] == "[] 0"
 
 

@@ -123,10 +123,8 @@ def test_waiting_ends_at_the_timeout() -> None:
 def test_nobody_there_is_unavailable() -> None:
     with service() as (url, _):
         pass
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="no answer"), Husai(url, "k", patience=0.3) as husai:
         husai.job("a")
-    assert time.monotonic() - began < 2
 
 
 def test_an_error_page_that_is_no_problem_document_still_becomes_one_line() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tests.faults.keeper import Keeper
 
 RECIPE = {"d_sae": 64, "k": 4, "tokens": 40_000, "batch_size": 256}
-LONG, ENDLESS = 1_000_000, 50_000_000
+LONG, ENDLESS = 400_000, 50_000_000
 WORLD = {"rows": 2048, "n_features": 48, "d_model": 24}
 LAB_ONLY = {"sweep.rung"}
 NEED = {
