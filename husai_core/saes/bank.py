@@ -88,7 +88,9 @@ class Bank:
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:
         found = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
-        return found.to(self.device, torch.float32).view(*batch.shape, -1)
+        if self.device != "cpu":
+            found = found.pin_memory()  # so that the copy waits for no earlier work
+        return found.to(self.device, torch.float32, non_blocking=True).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
         """Append the validation error of each member to the curve, and check how they choose latents."""
@@ -143,7 +145,7 @@ class Bank:
         tensors = load_file(directory / "state.safetensors")
         self.curve, self.step = tensors["curve"].tolist(), int(tensors["step"])
         for i, group in enumerate(self.groups):
-            group.step = self.step
+            group.step, group.columns = self.step, None
             for name, tensor in group.state().items():
                 tensor.copy_(tensors[f"{i}.{name}"])
 

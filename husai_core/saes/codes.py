@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.kernels import Kernels
-from husai_core.saes.kernels.plain import expand
+from husai_core.saes.kernels.plain import expand, starts_of
 
 DENSE = 32
 """Up to this many latents for each active one, matrix products with zeros are faster than sparse sums."""
@@ -99,7 +99,7 @@ class SparseCode:
     @cached_property
     def row_of(self) -> Tensor:
         """The row of each entry, int32 [e]."""
-        return expand(self.starts)
+        return expand(self.starts, len(self.latents))
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor]:
@@ -109,8 +109,7 @@ class SparseCode:
     def divided(self, ends: Tensor) -> SparseCode:
         """The same entries, every row in parts: the latents below each of `ends` (int32 [parts], the last is n)."""
         level = torch.bucketize(self.latents % self.shape[2], ends, right=True)
-        counts = torch.bincount(self.row_of.long() * len(ends) + level, minlength=(len(self.starts) - 1) * len(ends))
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+        starts = starts_of(self.row_of.long() * len(ends) + level, (len(self.starts) - 1) * len(ends))
         parts = SparseCode(self.values, self.latents, starts, self.shape, self.kernels)
         parts.by_latent = self.by_latent
         return parts

@@ -24,8 +24,8 @@ from husai_core.saes.kernels.plain import largest, starts_of
 from husai_core.saes.recipe import SAERecipe
 from husai_core.seeding import generator
 
-BLOCK = 1 << 18
-"""Weights that are updated at once; their gradients and moments stay in cache."""
+LISTINGS = 16
+"""How often the dead latents are listed anew within the rows that it takes a latent to count as dead."""
 
 
 @dataclass
@@ -49,6 +49,8 @@ class Group(ABC):
         self.encoder, self.decoder = self.initial()
         self.small = {"b_enc": torch.zeros(s, n), "b_dec": torch.zeros(s, d_out)} | self.extras()
         self.silent = torch.zeros(s, n, dtype=torch.long)
+        self.listed = torch.zeros(n, dtype=torch.bool)
+        self.columns: Tensor | None = None
         self.moments = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in self.parameters.items()}
 
     @property
@@ -101,9 +103,11 @@ class Group(ABC):
 
         The `k_aux` largest dead latents reconstruct the residual -error [s, b, d_out], which is held constant.
         """
+        if not self.recipe.aux_coefficient:
+            return
         dead = self.silent >= self.recipe.dead_after_tokens
-        columns = dead.any(0).nonzero()[:, 0]
-        if not self.recipe.aux_coefficient or not len(columns):
+        columns = self._columns(dead)
+        if not len(columns):
             return
         encoder, decoder = self.encoder[:, columns], self.decoder[:, columns]
         z = torch.matmul(x, encoder.transpose(1, 2)).add_(self.small["b_enc"][:, None, columns])
@@ -115,6 +119,15 @@ class Group(ABC):
         gradients.decoder.append(self._selected(columns, f.transpose(1, 2) @ upstream))
         gradients.encoder.append(self._selected(columns, to_z.transpose(1, 2) @ x))
         gradients.small["b_enc"] += torch.zeros_like(self.small["b_enc"]).index_copy_(1, columns, to_z.sum(1))
+
+    def _columns(self, dead: Tensor) -> Tensor:
+        """Latents that were dead in any member when they were last listed; only then does a step wait for a device."""
+        if self.step % max(1, self.recipe.dead_after_tokens // self.recipe.batch_size // LISTINGS) == 0:
+            self.listed.copy_(dead.any(0))
+            self.columns = None
+        if self.columns is None:
+            self.columns = self.listed.nonzero()[:, 0]
+        return self.columns
 
     def _selected(self, columns: Tensor, rows: Tensor) -> Outer:
         """Sums [s, c, d] of some latents only."""
@@ -143,7 +156,7 @@ class Group(ABC):
     def _descend(self, name: str, sums: Sequence[Outer], lr: float) -> None:
         """Update a dictionary block by block, so that its whole gradient never exists."""
         weights, moments = self.parameters[name].flatten(0, 1), [m.flatten(0, 1) for m in self.moments[name]]
-        size = max(1, BLOCK // weights.shape[1])
+        size = max(1, self.kernels.block // weights.shape[1])
         for first in range(0, len(weights), size):
             part = slice(first, min(first + size, len(weights)))
             gradient = sums[0].block(part)
@@ -154,13 +167,14 @@ class Group(ABC):
 
     def to(self, device: str) -> None:
         """Move everything that a step touches."""
-        self.encoder, self.decoder, self.silent = (t.to(device) for t in (self.encoder, self.decoder, self.silent))
+        self.encoder, self.decoder = self.encoder.to(device), self.decoder.to(device)
+        self.silent, self.listed = self.silent.to(device), self.listed.to(device)
         self.small = {name: tensor.to(device) for name, tensor in self.small.items()}
         self.moments = {name: (m.to(device), v.to(device)) for name, (m, v) in self.moments.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; the tensors are the live ones."""
-        found = {"silent": self.silent, **self.parameters}
+        found = {"silent": self.silent, "listed": self.listed, **self.parameters}
         for name, (first, second) in self.moments.items():
             found |= {f"{name}.first": first, f"{name}.second": second}
         return found

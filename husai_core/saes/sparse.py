@@ -22,8 +22,8 @@ from husai_core.saes.codes import Code, SparseCode, top
 from husai_core.saes.group import Gradients, Group, directions
 from husai_core.saes.kernels.plain import largest, tiles
 
-SLACK, MEMORY = 0.9, 0.99
-"""How far below its running mean the threshold of a batch is looked for, and how slowly that mean forgets."""
+MEMORY = 0.99
+"""How slowly the running mean of a batch's smallest latent forgets; at first it weighs all batches alike."""
 
 
 class TopK(Group):
@@ -71,45 +71,29 @@ class BatchTopK(TopK):
         super().__init__(*args)
         self.threshold = torch.zeros(len(self.seeds), dtype=torch.float64)
 
+    def to(self, device: str) -> None:
+        """See `Group`."""
+        super().to(device)
+        self.threshold = self.threshold.to(device)
+
     def code(self, x: Tensor) -> SparseCode:
-        """See `TopK`; exact: the search goes on below its first guess where that was too high."""
-        s, b, n = len(self.seeds), x.shape[1], self.recipe.d_sae
-        guess = self._guess(x) if self.step == 0 else (self.threshold.float() * SLACK).to(x.device)
-        while True:
-            values, latents, starts = self.kernels.above(x, self.encoder, self.small["b_enc"], guess)
-            ends = starts[b::b].tolist()
-            counts = torch.tensor([end - start for start, end in zip([0, *ends], ends, strict=False)])
-            short = (counts < b * self._k) & (guess.cpu() > 0)
-            if not short.any():
-                break
-            guess = torch.where(short.to(guess.device), guess / 2 - 1e-6, guess).clamp(min=0)
-        kept, found = _largest_of_each(values, ends, b * self._k)
-        self._remember(found)
-        starts = starts_after(starts, kept)
-        return SparseCode(values[kept], latents[kept], starts, (s, b, n), self.kernels)
+        """See `TopK`."""
+        guess = None if self.step == 0 else self.threshold.float()
+        count = x.shape[1] * self._k
+        found = self.kernels.batch_top(x, self.encoder, self.small["b_enc"], count, guess)
+        values, latents, starts, smallest = found
+        self.threshold += max(1 - MEMORY, 1 / (self.step + 1)) * (smallest - self.threshold)
+        shape = (len(self.seeds), x.shape[1], self.recipe.d_sae)
+        return SparseCode(values.relu_(), latents, starts, shape, self.kernels)
 
     @property
     def _k(self) -> int:
         assert self.recipe.k is not None
         return self.recipe.k
 
-    def _guess(self, x: Tensor) -> Tensor:
-        """Each member's threshold [s] on the first rows, somewhat too low."""
-        guess = torch.zeros(len(self.seeds), device=x.device)
-        for members, rows, z in tiles(x, self.encoder, self.small["b_enc"]):
-            if rows.start == 0:
-                for i, member in enumerate(range(len(self.seeds))[members]):
-                    guess[member] = z[:, i].flatten().topk(len(z) * self._k).values[-1]
-        return (guess * SLACK).clamp(min=0)
-
-    def _remember(self, found: list[float]) -> None:
-        """Follow the smallest latent of a batch by a running mean that weighs all batches alike at first."""
-        rate = max(1 - MEMORY, 1 / (self.step + 1))
-        self.threshold += rate * (torch.tensor(found, dtype=torch.float64) - self.threshold)
-
     def inference(self, x: Tensor) -> SparseCode:
         """See `Group`."""
-        threshold = self.threshold.float().to(x.device)
+        threshold = self.threshold.float()
         values, latents, starts = self.kernels.above(x, self.encoder, self.small["b_enc"], threshold)
         return SparseCode(values, latents, starts, (len(self.seeds), x.shape[1], self.recipe.d_sae), self.kernels)
 
@@ -125,11 +109,16 @@ class BatchTopK(TopK):
 class Matryoshka(BatchTopK):
     """BatchTopK whose prefixes of latents reconstruct as well."""
 
+    def to(self, device: str) -> None:
+        """See `Group`."""
+        super().to(device)
+        self.levels = torch.tensor(self.recipe.levels, dtype=torch.int32, device=device)
+
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         """See `Group`."""
-        gradients, levels = Gradients(), self.recipe.levels
+        gradients, levels = Gradients(), self.levels
         code = self.code(x)
-        parts = code.divided(torch.tensor(levels, dtype=torch.int32, device=x.device))
+        parts = code.divided(levels)
         s, b, d = len(self.seeds), y.shape[1], self.d_out
         errors = parts.decode(self.decoder).view(s, b, len(levels), d).cumsum_(2)
         errors.add_(self.b_dec[:, None, None]).sub_(y[:, :, None])
@@ -189,22 +178,3 @@ class Switch(TopK):
         """See `Group`."""
         router = {"W_router": self.small["router"][i].T, "b_router": self.small["b_router"][i]}
         return {"architecture": "switch", "k": self.recipe.k, **router}
-
-
-def _largest_of_each(values: Tensor, ends: list[int], count: int) -> tuple[Tensor, list[float]]:
-    """Positions of the largest `count` entries of each member, in order, and the smallest value among them.
-
-    `ends` says where each member's entries end.
-    """
-    kept, smallest = [], []
-    for start, end in zip([0, *ends], ends, strict=False):
-        part = values[start:end]
-        found = part.topk(min(count, len(part)), sorted=False)
-        kept.append(found.indices.sort().values + start)
-        smallest.append(float(found.values.min()) if len(part) else 0.0)
-    return torch.cat(kept), smallest
-
-
-def starts_after(starts: Tensor, kept: Tensor) -> Tensor:
-    """Where rows begin once only the positions `kept` (ascending) remain."""
-    return torch.searchsorted(kept, starts.long()).int()

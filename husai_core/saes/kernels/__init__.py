@@ -20,6 +20,8 @@ class Kernels(Protocol):
     """What a sparse training step needs; every implementation gives the same numbers up to rounding."""
 
     name: str
+    block: int
+    """Weights of a dictionary that are updated at once, so that its whole gradient need not exist."""
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k largest pre-activations of every row, exactly.
@@ -33,6 +35,16 @@ class Kernels(Protocol):
 
         Returns values and latents [e], ordered by member, row and latent, and starts [s * b + 1]: where each row's
         entries begin.
+        """
+
+    def batch_top(
+        self, x: Tensor, encoder: Tensor, bias: Tensor, count: int, guess: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The `count` largest positive pre-activations of each member's batch, exactly.
+
+        `guess` [s], where it is known, says above what value they are likely to lie. Returns values, latents and starts
+        as `above` does, and each member's smallest kept value, float64 [s]; 0 where a member has none. Where there are
+        fewer than `count`, the rest may be there with values that are not positive.
         """
 
     def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
@@ -70,12 +82,13 @@ used: set[str] = set()
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
     from husai_core.kinds.base import KindError
+    from husai_core.saes.kernels.device import Device
     from husai_core.saes.kernels.plain import Plain
 
     wanted = os.environ.get("HUSAI_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise KindError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
-    kernels = (_compiled(device) if wanted == "auto" else None) or Plain()
+    kernels = (_compiled(device) if wanted == "auto" else None) or (Plain() if device == "cpu" else Device())
     used.add(kernels.name)
     return kernels
 

@@ -11,15 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.plain import Plain, largest, tiles
+from husai_core.saes.kernels.device import Device
+from husai_core.saes.kernels.plain import largest, tiles
 
 MOST_ENTRIES = 32_768
 """The longest row that one program selects from; it is held in registers."""
 COLUMNS = 256
 
 
-class Fused(Plain):
-    """See `Kernels`; matrix products and the search above a threshold stay torch's."""
+class Fused(Device):
+    """See `Kernels`; matrix products and what concerns a whole batch stay torch's."""
 
     name = "triton"
 

@@ -1,4 +1,4 @@
-"""The kernels in plain torch: they need no compiler and run on every device."""
+"""The kernels in plain torch: they need no compiler."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from husai_core.saes.kernels import BETAS, EPSILON
 TILE = 1 << 23
 """Pre-activations that are held at once: they stay in cache until the selection has read them."""
 MOST_ROWS = 512
+SLACK = 0.9
+"""How far below the guessed smallest value of a batch's largest the search begins."""
 SUM = 0
 
 
@@ -23,6 +25,8 @@ class Plain:
     """See `Kernels`."""
 
     name = "torch"
+    block = 1 << 18
+    """Gradients and moments of so many weights stay in cache."""
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
@@ -47,6 +51,22 @@ class Plain:
         values, latents, row_of = (torch.cat(column) for column in zip(*(p for ps in parts for p in ps), strict=True))
         return values, latents, starts_of(row_of, s * b)
 
+    def batch_top(
+        self, x: Tensor, encoder: Tensor, bias: Tensor, count: int, guess: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Kernels`; the search goes on below the guess where that was too high."""
+        b = x.shape[1]
+        bound = ((_first_guess(x, encoder, bias, count) if guess is None else guess) * SLACK).clamp(min=0)
+        while True:
+            values, latents, starts = self.above(x, encoder, bias, bound)
+            ends = starts[b::b]
+            short = (ends.diff(prepend=ends.new_zeros(1)) < count) & (bound > 0)
+            if not short.any():
+                break
+            bound = torch.where(short, bound / 2 - 1e-6, bound).clamp(min=0)
+        kept, smallest = _largest_of_each(values, ends.tolist(), count)
+        return values[kept], latents[kept], torch.searchsorted(kept, starts.long()).int(), smallest
+
     def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
         """See `Kernels`."""
         return _bags(latents, dictionary, starts, values)
@@ -59,8 +79,6 @@ class Plain:
 
     def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
-        if latents.device.type != "cpu":
-            return latents.argsort(stable=True).int(), starts_of(latents, n)
         count = len(latents)
         positions, ends = np.arange(count, dtype=np.int32), np.arange(count + 1, dtype=np.int32)
         columns = csr_array((positions, latents.numpy(), ends), shape=(count, n)).tocsc()
@@ -134,15 +152,39 @@ def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def starts_of(indices: Tensor, n: int) -> Tensor:
-    """Where each of n values begins in `indices`, once sorted: int32 [n + 1]."""
-    counts = torch.bincount(indices, minlength=n).cumsum(0)
-    return torch.cat([counts.new_zeros(1), counts]).int()
+    """Where each of the values 0 to n - 1 begins in ascending `indices`, and where the last ends: int32 [n + 1]."""
+    return torch.searchsorted(indices, torch.arange(n + 1, dtype=indices.dtype, device=indices.device), out_int32=True)
 
 
-def expand(starts: Tensor) -> Tensor:
-    """Which interval each position lies in: [0, 2, 3] becomes [0, 0, 1]."""
+def expand(starts: Tensor, count: int) -> Tensor:
+    """Which interval each of `count` positions lies in: [0, 2, 3] becomes [0, 0, 1]."""
     numbers = torch.arange(len(starts) - 1, dtype=torch.int32, device=starts.device)
-    return numbers.repeat_interleave(starts.diff().long())
+    return numbers.repeat_interleave(starts.diff().long(), output_size=count)
+
+
+def _first_guess(x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Tensor:
+    """Each member's smallest value [s] among the largest of the first rows, which get their share of `count`."""
+    guess = x.new_zeros(len(encoder))
+    for members, rows, z in tiles(x, encoder, bias):
+        if rows.start == 0:
+            share = max(1, len(z) * count // x.shape[1])
+            for i, member in enumerate(range(len(encoder))[members]):
+                guess[member] = z[:, i].flatten().topk(share).values[-1]
+    return guess
+
+
+def _largest_of_each(values: Tensor, ends: list[int], count: int) -> tuple[Tensor, Tensor]:
+    """Positions of the largest `count` entries of each member, in order, and the smallest value among them.
+
+    `ends` says where each member's entries end.
+    """
+    kept, smallest = [], []
+    for start, end in zip([0, *ends], ends, strict=False):
+        part = values[start:end]
+        found = part.topk(min(count, len(part)), sorted=False)
+        kept.append(found.indices.sort().values + start)
+        smallest.append(float(found.values.min()) if len(part) else 0.0)
+    return torch.cat(kept), torch.tensor(smallest, dtype=torch.float64)
 
 
 def _offsets(encoder: Tensor) -> Tensor:

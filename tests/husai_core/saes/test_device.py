@@ -1,0 +1,82 @@
+"""What a training step does on an accelerator: the same, and without waiting for it."""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from husai_core.saes import bank as module
+from husai_core.saes.bank import Bank, batches
+from husai_core.saes.kernels import Kernels
+from husai_core.saes.kernels.device import Device
+from husai_core.saes.kernels.plain import Plain
+from tests.husai_core.saes.recipes import RECIPES, rows
+
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "bincount",
+    "masked_select",
+    "_unique2",
+    "equal",
+    "is_nonzero",
+    "lift_fresh",
+}
+"""Operations whose result, or whose shape, the host must wait for; the last brings a number from the host."""
+KERNELS: list[type[Kernels]] = [Device]
+if "TRITON_INTERPRET" in os.environ:
+    from husai_core.saes.kernels.fused import Fused
+
+    KERNELS.append(Fused)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses every operation that an accelerator and its host would meet at."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            isinstance(one, Tensor) and one.dtype == torch.bool for one in args[1]
+        )
+        counted = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
+        waits = name in WAITING or by_mask or counted
+        assert not waits, f"{name} waits"
+        return func(*args, **(kwargs or {}))
+
+
+def trained(name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, steps: int) -> Bank:
+    """A bank of two members after some steps, with latents that die and are listed."""
+    recipe = RECIPES[name].model_copy(update={"dead_after_tokens": 64 * 64})
+    monkeypatch.setattr(module, "choose", lambda _: kernels)
+    made = Bank([recipe], [0, 1], rows(), None, "cpu")
+    made.groups[0].silent[:, ::3] = recipe.dead_after_tokens
+    stream = batches([0, 1], 700, recipe, 0)
+    for _ in range(steps):
+        made.advance(next(stream))
+    return made
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_trains_alike(name: str, kernels: type[Kernels], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 3 if kernels is not Device else 10
+    wanted, found = (trained(name, one, monkeypatch, steps).groups[0].state() for one in (Plain(), kernels()))
+    for key, tensor in wanted.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_waits_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where dead latents are listed anew, every fourth step here."""
+    made = trained(name, Device(), monkeypatch, 1)
+    batch = torch.arange(128).view(2, 64)
+    with NoWaiting():
+        for _ in range(3):
+            made.advance(batch)
+    if RECIPES[name].aux_coefficient and made.groups[0].columns is not None:
+        assert len(made.groups[0].columns) > 0
+        with NoWaiting(), pytest.raises(AssertionError, match="nonzero waits"):
+            made.advance(batch)
