@@ -26,8 +26,9 @@ def open_(warm: str) -> None:
     get_context("forkserver").set_forkserver_preload(["worker.warm"])
     forkserver.ensure_running()
     if warm == "light":
-        return _wait_until_warm()
-    threading.Thread(target=_wait_until_warm, name="nursery", daemon=True).start()
+        _wait_until_warm()
+    else:
+        threading.Thread(target=_wait_until_warm, name="nursery", daemon=True).start()
 
 
 def context() -> ForkServerContext | SpawnContext:
