@@ -20,7 +20,7 @@ test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 
 test-triton: venv ## the Triton kernels in their interpreter, without a GPU; installs Triton first
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)-triton triton==3.9.0
-	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)-triton $(BIN)/pytest tests/husai_core/saes/test_kernels.py
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)-triton $(BIN)/pytest $(addprefix tests/husai_core/saes/test_,kernels.py device.py)
 
 soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
 	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_EVERY_FAULT=1 HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_faults.py soak.py)

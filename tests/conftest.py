@@ -11,6 +11,7 @@ from services.db import Database, upgrade
 from services.settings import Settings
 from tests.servers import Given, Postgres, Redis, pairs
 
+os.environ["HUSAI_WARM"] = "light"
 GIVEN = {name: os.environ.pop(name, None) for name in ("HUSAI_DATABASE_URL", "HUSAI_BROKER_URL")}
 """Servers to test with; taken out of the environment, so that no embedded service finds them."""
 

@@ -44,6 +44,12 @@ def family(pid: int) -> list[int]:
     return found + [below for child in found for below in family(child)]
 
 
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No job runs here, so workers need no imports ahead."""
+    monkeypatch.setenv("HUSAI_WARM", "none")
+
+
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`husai up` on a fresh home, once it answers."""
