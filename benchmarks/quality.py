@@ -2,8 +2,8 @@
 
 Run it with a Python that has the peers (`make bench-peers`). Both trainers get the same batches in the same order, one
 schedule (5 % warm-up, 80 % linear decay), window for dead latents and choice of learning rates; each is shown at its
-best one. An architecture whose sparsity is only steered (ReLU, Gated, JumpReLU) is trained at several penalties, and
-its error is read off at the wanted L0 on the line between the two nearest points (both axes logarithmic).
+best one. All but TopK are trained at several sparsities, since their L0 at inference is only steered, and their error
+is read off at the wanted L0 on the line between the two nearest points (both axes logarithmic).
 """
 
 import argparse
@@ -25,7 +25,10 @@ from husai_core.saes.trainer import train  # noqa: E402
 
 D_SAE, L0, TOKENS, BATCH, SEEDS, DEAD = 512, 16, 200_000, 512, (0, 1, 2), 20_000
 RATES = (3e-3, 1e-2, 2e-2, 3e-2)
-PENALTIES = {"relu": (1.0, 2.0, 4.0, 8.0), "gated": (0.5, 1.0, 2.0, 4.0)}
+PENALISED = (1e-2, 2e-2, 6e-2, 1e-1, 1.5e-1)
+"""Learning rates for ReLU and Gated, whose best ones lie further apart."""
+L1, TARGETS, LATENTS = (1.5, 2.0, 2.5, 3.0, 4.0), (0.5 * L0, L0, 2 * L0), (L0 - 2, L0, L0 + 2)
+PENALTIES = {"relu": L1, "gated": L1, "jumprelu": TARGETS, "batchtopk": LATENTS, "matryoshka": LATENTS}
 Point = tuple[float, float]
 """L0 and normalised MSE on held-out rows."""
 
@@ -139,8 +142,8 @@ def best(
 ) -> tuple[float, list[float], list[float]]:
     """The best learning rate, and there the error of each seed at L0 and the L0 that single points had."""
     found = []
-    for rate in RATES:
-        penalties = PENALTIES.get(architecture, (0.5 * L0, L0, 2 * L0) if architecture == "jumprelu" else (L0,))
+    penalties = PENALTIES.get(architecture, (L0,))
+    for rate in PENALISED if penalties is L1 else RATES:
         runs = [[trainer(architecture, rate, p, seed, rows, held) for p in penalties] for seed in SEEDS]
         errors = [at_l0(run) for run in runs]
         found.append((statistics.mean(errors), rate, errors, [point[0] for run in runs for point in run]))

@@ -7,6 +7,9 @@ Losses, for rows x with target y, pre-activations z, latents f and error e = x̂
   is trained through rectangles of width `bandwidth` around it;
 - Gated (Rajamanoharan et al. 2024, arXiv 2404.16014): latents f = 1[g > 0] · relu(m) with gate g and magnitude m of
   tied weights; |e|² + l1 · Σ relu(g) + |y - decode(relu(g))|², the last with the decoder held constant.
+
+With an L1 penalty the encoder starts short, so that latents start small and biases need not travel far before they
+silence them; Conerly et al. 2024 (Transformer Circuits, April) start with short rows for the same end.
 """
 
 from __future__ import annotations
@@ -22,6 +25,14 @@ from husai_core.saes.group import Gradients, Group
 
 class ReLU(Group):
     """Positive pre-activations, with an L1 penalty."""
+
+    start = 0.1
+    """Length of the encoder's rows before the first step."""
+
+    def initial(self) -> tuple[Tensor, Tensor]:
+        """See `Group`."""
+        encoder, decoder = super().initial()
+        return encoder * self.start, decoder
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """[s, b, n]."""
@@ -65,6 +76,8 @@ class ReLU(Group):
 
 class JumpReLU(ReLU):
     """Pre-activations above a trained threshold."""
+
+    start = 1.0
 
     def extras(self) -> dict[str, Tensor]:
         """See `Group`."""
