@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[1]
-PEER = "import fastapi, sys, uvicorn; app = fastapi.FastAPI(); app.get('/readyz')(dict); uvicorn.run(app, port={})"
+PEER = "import fastapi, uvicorn; app = fastapi.FastAPI(); app.get('/readyz')(lambda: 'ok'); uvicorn.run(app, port={})"
 
 
 def ready(command: list[str], port: int, home: Path) -> float:
@@ -35,7 +35,8 @@ def ready(command: list[str], port: int, home: Path) -> float:
                 time.sleep(0.01)
         raise SystemExit((home / "log").read_text())
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 

@@ -134,14 +134,15 @@ class Server:
         self.stop()
 
     def _start(self) -> None:
-        """Start both processes; return when the API answers."""
-        for child in self.children:
-            child.start()
-        api, deadline = self.children[0], time.monotonic() + START_SECONDS
+        """Start the API, whose start the worker's imports would only slow down, then the worker."""
+        api, worker = self.children
+        api.start()
+        deadline = time.monotonic() + START_SECONDS
         while not (api.alive and answers(self.url)):
             if not api.alive or time.monotonic() > deadline:
                 raise Unavailable(f"the API did not start: {api.last_words()} ({api.log})")
             time.sleep(0.05)
+        worker.start()
         _write(self.home / "server.json", json.dumps({"url": self.url, "pid": os.getpid()}))
 
     def tend(self) -> list[str]:
