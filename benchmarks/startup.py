@@ -3,7 +3,6 @@
 import argparse
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,10 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from client.embedded import choose_port  # noqa: E402
+
 PEER = "import fastapi, uvicorn; app = fastapi.FastAPI(); app.get('/readyz')(lambda: 'ok'); uvicorn.run(app, port={})"
 
 
@@ -40,13 +43,6 @@ def ready(command: list[str], port: int, home: Path) -> float:
         process.wait()
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def main() -> None:
     """Print both times and their ratio, each as a median with its range."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -54,7 +50,7 @@ def main() -> None:
     rounds = []
     for _ in range(parser.parse_args().rounds):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            port, second = free_port(), free_port()
+            port, second = choose_port("127.0.0.1", 0), choose_port("127.0.0.1", 0)
             ours = ready([sys.executable, "-m", "client.cli", "up", "--port", str(port)], port, Path(one))
             peer = ready([sys.executable, "-c", PEER.format(second)], second, Path(other))
         rounds.append((ours, peer, ours / peer))

@@ -88,7 +88,7 @@ class Bank:
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:
         found = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
-        if self.device != "cpu":
+        if self.device != "cpu" and found.device.type == "cpu":
             found = found.pin_memory()  # so that the copy waits for no earlier work
         return found.to(self.device, torch.float32, non_blocking=True).view(*batch.shape, -1)
 
