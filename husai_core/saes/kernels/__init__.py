@@ -13,6 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -84,11 +85,13 @@ def choose(device: str) -> Kernels:
     from husai_core.kinds.base import KindError
     from husai_core.saes.kernels.device import Device
     from husai_core.saes.kernels.plain import Plain
+    from husai_core.saes.kernels.whole import Whole
 
     wanted = os.environ.get("HUSAI_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise KindError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
-    kernels = (_compiled(device) if wanted == "auto" else None) or (Plain() if device == "cpu" else Device())
+    pure = Device() if device != "cpu" else Whole() if torch.cpu._is_vnni_supported() else Plain()
+    kernels = (_compiled(device) if wanted == "auto" else None) or pure
     used.add(kernels.name)
     return kernels
 

@@ -17,14 +17,17 @@ from torch import Tensor
 from husai_core.kinds.base import KindError
 from husai_core.saes import kernels as package
 from husai_core.saes.codes import recall
-from husai_core.saes.kernels import Kernels, choose
+from husai_core.saes.kernels import Kernels, choose, whole
 from husai_core.saes.kernels.compiled import compiled
 from husai_core.saes.kernels.device import Device
 from husai_core.saes.kernels.plain import Plain, expand
+from husai_core.saes.kernels.whole import Whole
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 S, B, D = 3, 12 if INTERPRETED else 300, 24
 OTHERS: list[Any] = [pytest.param(Device, id="device")]
+if torch.cpu._is_vnni_supported():
+    OTHERS.append(pytest.param(Whole, id="int8"))
 if compiled():
     OTHERS.append(pytest.param(compiled, id="compiled"))
 if INTERPRETED:
@@ -34,7 +37,9 @@ if INTERPRETED:
 
 
 @pytest.fixture(params=OTHERS)
-def other(request: pytest.FixtureRequest) -> Kernels:
+def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    monkeypatch.setattr(whole, "WEIGHTS", 0)
+    monkeypatch.setattr(whole, "CHOICE", whole.WIDEST)
     made: Kernels = request.param()
     return made
 
@@ -102,7 +107,19 @@ def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
     assert torch.equal(latents[::2].sort(-1).values, places[::2].sort(-1).values)
 
 
-@pytest.mark.parametrize("other", [one for one in OTHERS if one.id != "device"], indirect=True)
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this processor multiplies no bytes")
+def test_whole_numbers_show_most_rows_to_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the others are searched a second time."""
+    torch.manual_seed(0)
+    x, encoder = torch.randn(600, 256), torch.nn.functional.normalize(torch.randn(4096, 256), dim=-1)
+    monkeypatch.setattr(whole, "TILE", 1 << 20)
+    values, latents = torch.empty(600, 16), torch.empty(600, 16, dtype=torch.int32)
+    sure = Whole()._search(x, encoder, torch.zeros(4096), values, latents)
+    assert sure.float().mean() > 0.9
+    assert torch.equal(latents[sure].sort(-1).values, (x @ encoder.T).topk(16).indices[sure].sort(-1).values.int())
+
+
+@pytest.mark.parametrize("other", [one for one in OTHERS if one.id not in ("device", "int8")], indirect=True)
 def test_selection_takes_the_first_of_equal_entries(other: Kernels) -> None:
     x, encoder, bias = torch.zeros(1, 5, D), torch.randn(1, 64, D), torch.zeros(1, 64)
     _, latents = other.top(x, encoder, bias, 3)

@@ -1,0 +1,122 @@
+"""Plain torch where the processor multiplies bytes: whole numbers choose candidates, of which fp32 takes the largest.
+
+A dither, random numbers from -1/2 to 1/2, is added to each column before rounding and taken off the products, which
+makes rounding errors uniform and independent whatever the data (Schuchman 1964). Sums of such errors are sub-Gaussian:
+one passes six of its standard deviations in 3 of 100 million cases. A row of which that margin does not show that its
+candidates hold all of the largest is searched in fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from husai_core.saes.kernels.plain import Plain, largest
+from husai_core.seeding import generator
+
+LEVELS = 126
+"""The largest whole number before its dither."""
+MARGIN = 6.0
+TILE = 1 << 21
+"""Pre-activations that are held at once, in whole numbers and in fp32."""
+PACKED = 1 << 18
+"""Weights that are rounded at once, in cache."""
+CHOICE, WEIGHTS = 64, 1 << 21
+"""From so many latents for each chosen one, and weights of a dictionary, choosing by whole numbers pays."""
+WIDEST = 4
+"""Candidates for each latent that is chosen; as many as the first rows turn out to need for the rows after those."""
+SURE, SPARE = 0.98, 4
+"""Share of the first rows that have candidates enough, and one further candidate for how many chosen latents."""
+WORTH = 0.5
+"""With fewer rows of a tile than this known to be right, the rest of the batch is searched in fp32."""
+TINY = 1e-30
+
+
+class Whole(Plain):
+    """See `Kernels`."""
+
+    name = "torch-int8"
+
+    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        (s, n, d), b = encoder.shape, x.shape[1]
+        if n < CHOICE * k or n * d < WEIGHTS:
+            return super().top(x, encoder, bias, k)
+        values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
+        for i in range(s):
+            rows = x[i if len(x) > 1 else 0]
+            unsure = self._search(rows, encoder[i], bias[i], values[i], latents[i]).logical_not_().nonzero()[:, 0]
+            if len(unsure):
+                found = super().top(rows[None, unsure], encoder[i : i + 1], bias[i : i + 1], k)
+                values[i, unsure], latents[i, unsure] = found[0][0], found[1][0]
+            latents[i] += i * n
+        return values, latents
+
+    def _search(self, x: Tensor, encoder: Tensor, bias: Tensor, values: Tensor, latents: Tensor) -> Tensor:
+        """Fill values and latents [b, k], and say of which rows [b] they are shown to be the largest."""
+        sure, k = torch.zeros(len(x), dtype=torch.bool), values.shape[1]
+        rough, count, width = Rough(encoder, bias), max(1, TILE // len(encoder)), WIDEST * k
+        for start in range(0, len(x), count):
+            part = slice(start, start + count)
+            scores, unit, slack = rough(x[part])
+            scores, places = largest(scores, width)
+            exact = self._exact(x[part], places.int(), encoder).add_(bias[places])
+            values[part], best = exact.topk(k, sorted=False)
+            latents[part] = places.gather(1, best)
+            beaten = (scores * unit[:, None] + slack[:, None] < values[part].amin(1, keepdim=True)).sum(1)
+            sure[part] = beaten > 0
+            if sure[part].float().mean() < WORTH:
+                break
+            if start == 0:
+                width -= max(0, int(beaten.float().quantile(1 - SURE)) - k // SPARE - 1)
+        return sure
+
+    def _exact(self, x: Tensor, places: Tensor, encoder: Tensor) -> Tensor:
+        """Inner products of rows [b, d] with some latents [b, m] each."""
+        b, m = places.shape
+        row_of = torch.arange(b, dtype=torch.int32).repeat_interleave(m)
+        starts = torch.arange(0, b * m + 1, m, dtype=torch.int32)
+        return self.dots(x, row_of, places.flatten(), starts, encoder).view(b, m)
+
+
+class Rough:
+    """An encoder [n, d] and its biases [n] in whole numbers."""
+
+    def __init__(self, encoder: Tensor, bias: Tensor) -> None:
+        n, d = encoder.shape
+        self.dither = torch.rand(2, d, generator=generator(0, "dither")) - 0.5
+        self.scale = _scale(encoder).amax()
+        self.norm = torch.linalg.vector_norm(encoder, dim=1).amax().square()
+        self.whole, corrections = torch.empty(n, d, dtype=torch.int8), torch.empty(n)
+        for start in range(0, n, max(1, PACKED // d)):
+            part = slice(start, start + max(1, PACKED // d))
+            numbers = _rounded(encoder[part], self.scale, self.dither[1])
+            self.whole[part], corrections[part] = numbers, numbers @ self.dither[0]
+        self.offset, self.bias = self.dither[0] @ self.dither[1] - corrections, bias / self.scale
+        count = max(1, TILE // n)
+        self.products, self.scores = torch.empty(count, n, dtype=torch.int32), torch.empty(count, n)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of rows [b, d], valid until the next call, and what follows for pre-activations.
+
+        A score in [b, n] stands for a pre-activation of at most score * unit [b] + slack [b].
+        """
+        scale = _scale(x)
+        numbers = _rounded(x, scale, self.dither[0])
+        products = torch._int_mm(numbers.to(torch.int8), self.whole.T, out=self.products[: len(x)])
+        scores = self.scores[: len(x)].copy_(products)
+        scores.addcmul_(self.bias, 1 / scale).add_(self.offset)
+        unit = (scale * self.scale)[:, 0]
+        squares = scale[:, 0].square() * self.norm + self.scale.square() * torch.linalg.vecdot(x, x)
+        error = MARGIN * ((squares + x.shape[1] * unit.square() / 12) / 12).sqrt()
+        return scores, unit, error - unit * (numbers @ self.dither[1])
+
+
+def _scale(rows: Tensor) -> Tensor:
+    """What one stands for [m, 1] when rows [m, d] are whole numbers."""
+    return torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).clamp(min=TINY) / LEVELS
+
+
+def _rounded(rows: Tensor, scale: Tensor, dither: Tensor) -> Tensor:
+    """Rows [m, d] in whole numbers of a scale."""
+    return torch.addcmul(dither, rows, 1 / scale).round_()
