@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -51,7 +51,7 @@ def job_digest(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence
 @cache
 def code_digest(kind: str) -> str:
     """Digest of the files that decide what a kind computes, and of the versions of the numerical libraries."""
-    files = {path.relative_to(PACKAGE).as_posix(): sha256(path.read_bytes()) for path in sources(kind)}
+    files = {path.relative_to(PACKAGE).as_posix(): _file_digest(path) for path in sources(kind)}
     return digest({"files": files, "versions": library_versions()})
 
 
@@ -69,7 +69,7 @@ def sources(kind: str) -> set[Path]:
         if module in seen or path is None:
             continue
         seen.add(module)
-        paths |= {path, *(data for data in path.parent.glob("*/*") if data.suffix in DATA)}
+        paths |= {path, *_data_below(path.parent)}
         pending += _imports(path)
     return paths
 
@@ -111,6 +111,7 @@ def _locked() -> dict[str, str]:
     return dict(line.split("==", 1) for line in lines if "==" in line)
 
 
+@cache
 def _source(module: str) -> Path | None:
     path = PACKAGE.joinpath(*module.split(".")[1:])
     candidates = (path.with_suffix(".py"), path / "__init__.py")
@@ -118,12 +119,30 @@ def _source(module: str) -> Path | None:
 
 
 @cache
+def _file_digest(path: Path) -> str:
+    return sha256(path.read_bytes())
+
+
+@cache
+def _data_below(folder: Path) -> frozenset[Path]:
+    return frozenset(data for data in folder.glob("*/*") if data.suffix in DATA)
+
+
+@cache
 def _imports(path: Path) -> tuple[str, ...]:
     """`husai_core` modules named by any import statement of a file, at any depth."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _statements(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return tuple(name for name in found if name == "husai_core" or name.startswith("husai_core."))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node, and what else may hold statements; expressions are passed over."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield child
+            yield from _statements(child)

@@ -4,7 +4,6 @@ The index, `{"type", "files": {name: {"sha256", "size"}}}` in canonical JSON, is
 artifact's. Equal files give equal artifacts, whoever makes them.
 """
 
-import hashlib
 import json
 import os
 import uuid
@@ -23,6 +22,7 @@ from services.db import now
 from services.failpoints import failpoint
 from services.problems import not_found
 from services.tables import ArtifactRow
+from services.trees import file_sha256
 
 
 @dataclass(frozen=True)
@@ -118,22 +118,6 @@ def _copy(data: BinaryIO, file: BinaryIO, tick: Callable[[], None]) -> None:
     while piece := data.read(1 << 22):
         file.write(piece)
         tick()
-
-
-def file_sha256(path: Path) -> str:
-    """A file's SHA-256, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def index_tree(type: ArtifactType, directory: Path) -> dict[str, Any]:
-    """The index of a directory's files, which need not be stored yet."""
-    files = {
-        path.relative_to(directory).as_posix(): {"sha256": file_sha256(path), "size": path.stat().st_size}
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-    return {"type": type, "files": files}
 
 
 def store_tree(store: Store, index: dict[str, Any], directory: Path, tick: Callable[[], None] = _idle) -> Stored:

@@ -22,8 +22,8 @@ from typing import Any
 from husai_core import kinds
 from husai_core.identity import canonical, code_digest
 from husai_core.kinds.base import Artifact, ArtifactType, Done, Inputs, KindError
-from services.artifacts import index_tree
 from services.failpoints import failpoint
+from services.trees import index_tree
 
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 """What torch says in a RuntimeError when an allocation fails."""

@@ -161,7 +161,7 @@ def top(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> C
     s, n, _ = encoder.shape
     if n <= DENSE * k:
         z = torch.matmul(x, encoder.transpose(1, 2)).add_(bias[:, None])
-        values, places = z.topk(k, sorted=False)
+        values, places = kernels.largest(z, k)
         return DenseCode(torch.zeros_like(z).scatter_(-1, places, values.relu_()))
     values, latents = kernels.top(x, encoder, bias, k)
     starts = torch.arange(0, values.numel() + 1, k, dtype=torch.int32, device=x.device)

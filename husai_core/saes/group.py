@@ -20,7 +20,7 @@ from torch import Tensor
 
 from husai_core.saes.codes import Code, Outer, Scattered
 from husai_core.saes.kernels import Kernels
-from husai_core.saes.kernels.plain import largest, starts_of
+from husai_core.saes.kernels.plain import starts_of
 from husai_core.saes.recipe import SAERecipe
 from husai_core.seeding import generator
 
@@ -112,7 +112,7 @@ class Group(ABC):
         encoder, decoder = self.encoder[:, columns], self.decoder[:, columns]
         z = torch.matmul(x, encoder.transpose(1, 2)).add_(self.small["b_enc"][:, None, columns])
         z.masked_fill_(~dead[:, None, columns], -torch.inf)
-        values, places = largest(z, min(self.recipe.k_aux or max(1, self.d_in // 2), len(columns)))
+        values, places = self.kernels.largest(z, min(self.recipe.k_aux or max(1, self.d_in // 2), len(columns)))
         f = torch.zeros_like(z).scatter_(-1, places, values.relu_())
         upstream = (f @ decoder + error) * (2 * self.recipe.aux_coefficient / error.shape[1])
         to_z = (upstream @ decoder.transpose(1, 2)).mul_(f > 0)

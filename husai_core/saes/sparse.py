@@ -20,7 +20,7 @@ from torch import Tensor
 
 from husai_core.saes.codes import Code, SparseCode, top
 from husai_core.saes.group import Gradients, Group, directions
-from husai_core.saes.kernels.plain import largest, tiles
+from husai_core.saes.kernels.plain import tiles
 
 MEMORY = 0.99
 """How slowly the running mean of a batch's smallest latent forgets; at first it weighs all batches alike."""
@@ -152,7 +152,7 @@ class Switch(TopK):
         for members, rows, z in tiles(x, self.encoder, self.small["b_enc"]):
             blocks = z.view(*z.shape[:2], self.recipe.experts, -1)
             chosen = self.expert[members, rows].T[..., None, None].expand(-1, -1, 1, blocks.shape[-1])
-            found, places = largest(blocks.gather(2, chosen)[:, :, 0], k)
+            found, places = self.kernels.largest(blocks.gather(2, chosen)[:, :, 0], k)
             values[members, rows], latents[members, rows] = found.transpose(0, 1), places.transpose(0, 1).int()
         first = self.expert * (n // self.recipe.experts) + n * torch.arange(s, device=x.device)[:, None]
         latents += first[..., None].int()

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from services.artifacts import Store, index_tree, materialise, read_index, store_tree
+from services.artifacts import Store, materialise, read_index, store_tree
 from services.problems import Problem
+from services.trees import index_tree
 
 
 @pytest.fixture

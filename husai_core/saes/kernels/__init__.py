@@ -31,6 +31,9 @@ class Kernels(Protocol):
         and latents, both [s, b, k], in no particular order within a row.
         """
 
+    def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest of the last axis and their indices (int64), in no particular order."""
+
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All pre-activations above their member's threshold [s].
 

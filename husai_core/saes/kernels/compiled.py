@@ -46,14 +46,10 @@ class Compiled(Plain):
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`; where there is much to choose from, whole numbers choose what fp32 then computes."""
-        (s, n, _), b = encoder.shape, x.shape[1]
+        n = encoder.shape[1]
         if n % LATENTS == 0 and n >= CHOICE * k and hasattr(self.library, "coarse_top"):
             return self._coarse_top(x, encoder, bias, k)
-        values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
-        for members, rows, z in tiles(x, encoder, bias):
-            place = (len(z), z.shape[1], n, k, b, rows.start, members.start * n)
-            self._call("top", z, *place, values[members], latents[members], torch.get_num_threads())
-        return values, latents
+        return super().top(x, encoder, bias, k)
 
     def _coarse_top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         (s, n, d), b, threads = encoder.shape, x.shape[1], torch.get_num_threads()
@@ -73,6 +69,13 @@ class Compiled(Plain):
             rows = x[i if len(x) > 1 else 0]
             self._call("coarse_top", rows, *of, worst_scale, worst_norm, badly, *size, values[i], latents[i], threads)
         return values, latents
+
+    def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        (*shape, n), threads = z.shape, torch.get_num_threads()
+        values, places = torch.empty(*shape, k), torch.empty(*shape, k, dtype=torch.int32)
+        self._call("largest_of", z, z.numel() // n, n, k, values, places, threads)
+        return values, places.long()
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels`."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
 from husai_core.saes.kernels.device import Device
-from husai_core.saes.kernels.plain import largest, tiles
 
 MOST_ENTRIES = 32_768
 """The longest row that one program selects from; it is held in registers."""
@@ -24,14 +23,9 @@ class Fused(Device):
 
     name = "triton"
 
-    def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
-        (s, n, _), b = encoder.shape, x.shape[1]
-        values, latents = x.new_empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32, device=x.device)
-        for members, rows, z in tiles(x, encoder, bias):
-            found, places = select(z, k) if n <= MOST_ENTRIES else largest(z, k)
-            values[members, rows], latents[members, rows] = found.transpose(0, 1), places.transpose(0, 1).int()
-        return values, latents + torch.arange(0, s * n, n, dtype=torch.int32, device=x.device)[:, None, None]
+        return select(z, k) if z.shape[-1] <= MOST_ENTRIES else super().largest(z, k)
 
     def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
         """See `Kernels`."""

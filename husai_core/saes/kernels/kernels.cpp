@@ -6,17 +6,12 @@
 
 extern "C" {
 
-// z [rows, members, n]; values and latents [members, b, k], of which rows `first` … are written.
-void top(const float* z, int64_t rows, int64_t members, int64_t n, int64_t k, int64_t b, int64_t first, int32_t offset,
-         float* values, int32_t* latents, int64_t threads) {
+// The k largest of each row of z [rows, n]: values and latents [rows, k].
+void largest_of(const float* z, int64_t rows, int64_t n, int64_t k, float* values, int32_t* latents, int64_t threads) {
     parallel(rows, threads, [=](int64_t start, int64_t end) {
         Search search(n, k);
         for (int64_t r = start; r < end; ++r)
-            for (int64_t m = 0; m < members; ++m) {
-                const int64_t to = (m * b + first + r) * k;
-                const int64_t count = search.candidates(z + (r * members + m) * n, 0);
-                search.write(count, offset + static_cast<int32_t>(m * n), values + to, latents + to);
-            }
+            search.write(search.candidates(z + r * n, 0), 0, values + r * k, latents + r * k);
     });
 }
 

@@ -33,10 +33,14 @@ class Plain:
         shape = (len(encoder), x.shape[1], k)
         values, latents = x.new_empty(shape), torch.empty(shape, dtype=torch.int32, device=x.device)
         for members, rows, z in tiles(x, encoder, bias):
-            found, places = largest(z, k)
+            found, places = self.largest(z, k)
             values[members, rows] = found.transpose(0, 1)
             latents[members, rows] = places.transpose(0, 1).int()
         return values, latents + _offsets(encoder)
+
+    def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        return largest(z, k)
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels`."""

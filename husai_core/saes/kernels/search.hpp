@@ -33,6 +33,7 @@ int64_t group_size(int64_t n, int64_t k) {
 }
 
 using Lanes = float __attribute__((vector_size(32)));
+using Counts = int32_t __attribute__((vector_size(32)));
 
 Lanes lanes(const float* at) {
     Lanes found;
@@ -65,8 +66,28 @@ int64_t count_from(const float* values, int64_t count, float bound) {
     return found;
 }
 
+constexpr int64_t FEW = 32, PADDING = 8;
+
+// The k-th largest of a few values, by counting for each how many exceed it; PADDING further ones are overwritten.
+float ranked(int64_t k, float* values, int64_t count) {
+    Lanes least = Lanes{} + INFINITY;
+    std::fill(values + count, values + count + PADDING, NAN);
+    int64_t numbers = 0;
+    for (int64_t i = 0; i < count; ++i) numbers += values[i] == values[i];
+    if (numbers < k) return -INFINITY;
+    for (int64_t i = 0; i < count; i += 8) {
+        const Lanes own = lanes(values + i);
+        Counts above = {};
+        for (int64_t j = 0; j < count; ++j) above -= Lanes{} + values[j] > own;
+        const Lanes high = above < static_cast<int32_t>(k) ? own : least;
+        least = high < least ? high : least;
+    }
+    return -largest(reinterpret_cast<const float*>(&least), 8, [](Lanes value) { return -value; });
+}
+
 // A number that k of the values reach; after enough halvings no more than k do, but for those that equal it.
-float reached_by(int64_t k, const float* values, int64_t count, int64_t halvings) {
+float reached_by(int64_t k, float* values, int64_t count, int64_t halvings) {
+    if (count <= FEW) return ranked(k, values, count);
     float low = -largest(values, count, [](Lanes value) { return -value; });
     float high = largest(values, count, [](Lanes value) { return value; });
     low = std::max(low, -FLT_MAX), high = std::min(high, FLT_MAX);
@@ -90,7 +111,7 @@ struct Search {
     std::vector<int32_t> latents;
 
     Search(int64_t n, int64_t k)
-        : n(n), k(k), size(group_size(n, k)), groups(n / size), maxima(groups), values(n), latents(n) {}
+        : n(n), k(k), size(group_size(n, k)), groups(n / size), maxima(groups + PADDING), values(n + PADDING), latents(n) {}
 
     // Entries of z that are larger than the k-th largest less `slack`, in order; they are the first of `values`.
     int64_t candidates(const float* z, float slack) {
