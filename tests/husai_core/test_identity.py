@@ -57,6 +57,13 @@ def test_a_studys_code_covers_its_children_and_its_policies() -> None:
     assert {"saes/trainer.py", "kinds/stress/ood.py", "release/judge.py", "release/policies/strict.yaml"} <= found
 
 
+def forget() -> None:
+    """Files may have changed."""
+    read = (identity._source, identity._file_digest, identity._data_below, identity._imports)
+    for known in (identity.code_digest, *read):
+        known.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of two kinds: `one` imports `helper` lazily, which imports `deep`; `two` imports nothing."""
@@ -72,9 +79,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(identity, "PACKAGE", tmp_path)
-    identity.code_digest.cache_clear()
+    forget()
     yield tmp_path
-    identity.code_digest.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -92,14 +99,14 @@ def test_code_digest_follows_imports_lazy_and_transitive(package: Path, changed:
     before = identity.code_digest("train.one")
     with (package / changed).open("a") as file:
         file.write("\nY = 2\n")
-    identity.code_digest.cache_clear()
+    forget()
     assert (identity.code_digest("train.one") != before) is matters
 
 
 def test_code_digest_follows_library_versions(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity.code_digest("train.one")
     monkeypatch.setattr(identity, "library_versions", lambda: {"torch": "0.1"})
-    identity.code_digest.cache_clear()
+    forget()
     assert identity.code_digest("train.one") != before
 
 
@@ -107,7 +114,7 @@ def test_code_digest_does_not_depend_on_where_the_package_lies(package: Path, tm
     before = identity.code_digest("train.one")
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(package, elsewhere, ignore=shutil.ignore_patterns("elsewhere"))
-    identity.code_digest.cache_clear()
+    forget()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(identity, "PACKAGE", elsewhere)
         assert identity.code_digest("train.one") == before
