@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import delete
@@ -114,8 +116,15 @@ def test_memory_stays_small(tmp_path):
         paths = ["/v1/jobs", f"/v1/jobs/{job['id']}", "/v1/queue", "/healthz", "/v1/kinds/train.sae"]
 
         def get_many(part: int) -> set[int]:
-            with server.client(token) as client:
-                return {client.get(paths[n % len(paths)]).status_code for n in range(2500)}
+            address, found = urlsplit(server.url), set()
+            connection = HTTPConnection(str(address.hostname), address.port or 80)  # far cheaper than httpx
+            for n in range(2500):
+                connection.request("GET", paths[n % len(paths)], headers={"Authorization": f"Bearer {token}"})
+                answer = connection.getresponse()
+                answer.read()
+                found.add(answer.status)
+            connection.close()
+            return found
 
         with ThreadPoolExecutor(4) as pool:
             assert set.union(*pool.map(get_many, range(4))) == {200}
