@@ -15,6 +15,7 @@ help: ## this list
 demo: venv ## the whole pipeline on a small model, then its decision on a page
 	$(BIN)/husai demo
 
+test: export PYTHONDONTWRITEBYTECODE = # tests start hundreds of processes, which would compile all modules anew
 test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ from tests.servers import pairs
 from worker.lab import DOORBELL, create_app
 
 EVERY = bool(os.environ.get("HUSAI_EVERY_FAULT"))
-CASES = [
-    (point, VICTIMS[(position + turn) % len(VICTIMS)])
-    for position, point in enumerate(failpoints())
-    for turn in range(len(VICTIMS) if EVERY else 1)
-]
-"""Every failpoint with one victim, in turn; with all of them where `HUSAI_EVERY_FAULT` is set."""
+POINTS = failpoints()
+CASES = (
+    list(product(POINTS, VICTIMS))
+    if EVERY
+    else list(zip(POINTS[:: len(POINTS) // len(VICTIMS)], VICTIMS, strict=False))
+)
+"""Every victim at one failpoint; at each of them where `HUSAI_EVERY_FAULT` is set."""
 
 
 @pytest.fixture(scope="module")

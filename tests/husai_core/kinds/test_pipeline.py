@@ -51,8 +51,11 @@ def test_the_gate_read_every_stress_of_this_candidate(smoke: tuple[Done, dict[st
     assert not any("other checkpoints" in rule["reason"] or "no figure" in rule["reason"] for rule in gate["rules"])
 
 
-def test_the_gates_own_controls_held(smoke: tuple[Done, dict[str, Done]]) -> None:
-    assert (smoke[1]["gate"].result or {})["self_test"]["passed"]
+def test_the_gates_own_controls_are_told_apart(smoke: tuple[Done, dict[str, Done]]) -> None:
+    found = (smoke[1]["gate"].result or {})["self_test"]
+    assert found["passed"]
+    assert found["good"]["low"] > 0.2
+    assert found["bad"]["high"] < 0.1
 
 
 @pytest.mark.parametrize(
