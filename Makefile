@@ -17,7 +17,7 @@ demo: venv ## the whole pipeline on a small model, then its decision on a page
 
 test: export PYTHONDONTWRITEBYTECODE = # tests start hundreds of processes, which would compile all modules anew
 test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile --no-loadscope-reorder
 
 test-triton: venv ## the Triton kernels in their interpreter, without a GPU; installs Triton first
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)-triton triton==3.9.0
