@@ -13,7 +13,6 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -32,7 +31,10 @@ class Kernels(Protocol):
         """
 
     def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest of the last axis and their indices (int64), in no particular order."""
+        """The k largest of the last axis of z, which is contiguous, and their indices (int64), in no particular order.
+
+        NaN may be passed over where k others are left.
+        """
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All pre-activations above their member's threshold [s].
@@ -88,12 +90,12 @@ def choose(device: str) -> Kernels:
     from husai_core.kinds.base import KindError
     from husai_core.saes.kernels.device import Device
     from husai_core.saes.kernels.plain import Plain
-    from husai_core.saes.kernels.whole import Whole
+    from husai_core.saes.kernels.whole import Whole, multiplies_bytes
 
     wanted = os.environ.get("HUSAI_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise KindError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
-    pure = Device() if device != "cpu" else Whole() if torch.cpu._is_vnni_supported() else Plain()
+    pure = Device() if device != "cpu" else Whole() if multiplies_bytes() else Plain()
     kernels = (_compiled(device) if wanted == "auto" else None) or pure
     used.add(kernels.name)
     return kernels

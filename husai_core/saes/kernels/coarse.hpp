@@ -6,10 +6,16 @@
 
 namespace {
 
-// Whole numbers from -63 to 63 in place of weights and rows: of these, two pairs of products fit into 16 bits.
+// Whole numbers in place of weights and rows, from -63 to 63 where two pairs of products must fit into 16 bits.
 // A dither, random numbers from -1/2 to 1/2, is added to each column before rounding and taken off the products, which
 // makes rounding errors uniform and independent whatever the data (Schuchman 1964).
-constexpr int64_t LATENTS = 8, ROWS = 6, DEPTH = 8, BLOCK_ROWS = 48, LEVELS = 62, ZERO = 64;
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define MULTIPLIES_BYTES
+constexpr int64_t LEVELS = 126, ZERO = 128;
+#else
+constexpr int64_t LEVELS = 62, ZERO = 64;
+#endif
+constexpr int64_t LATENTS = 8, ROWS = 6, DEPTH = 8, BLOCK_ROWS = 48;
 constexpr float OUTLIER = 12;  // times the root mean square
 
 float largest_magnitude(const float* row, int64_t d) {
@@ -38,16 +44,19 @@ __m256i four_bytes(const uint8_t* from) {
 
 // ROWS rows of bytes [depth] times LATENTS packed latents [depth / 4][LATENTS][4].
 void multiply(const uint8_t* rows, const int8_t* packed, int64_t depth, const Tile& tile) {
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[ROWS];
     for (auto& row : total) row = _mm256_setzero_si256();
     for (int64_t c = 0; c < depth; c += DEPTH) {
         const auto* at = reinterpret_cast<const __m256i*>(packed + c * LATENTS);
         const __m256i first = _mm256_load_si256(at), second = _mm256_load_si256(at + 1);
         for (int64_t r = 0; r < ROWS; ++r) {
-            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(four_bytes(rows + r * depth + c), first),
-                                                   _mm256_maddubs_epi16(four_bytes(rows + r * depth + c + 4), second));
-            total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs, ones));
+            const __m256i one = four_bytes(rows + r * depth + c), other = four_bytes(rows + r * depth + c + 4);
+#ifdef MULTIPLIES_BYTES
+            total[r] = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(total[r], one, first), other, second);
+#else
+            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(one, first), _mm256_maddubs_epi16(other, second));
+            total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
         }
     }
     for (int64_t r = 0; r < ROWS; ++r) tile.write(r, total[r]);
@@ -127,6 +136,8 @@ struct Block {
 }  // namespace
 
 extern "C" {
+
+int64_t levels() { return LEVELS; }
 
 // The encoder [n, d] in whole numbers: packed [n * depth] in blocks of latents, scale and correction [n].
 void pack(const float* encoder, const float* row_dither, const float* dither, int64_t n, int64_t d, int64_t depth,

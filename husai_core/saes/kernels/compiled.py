@@ -18,6 +18,7 @@ from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
 from husai_core.saes.kernels.plain import Plain, tiles
+from husai_core.saes.kernels.whole import multiplies_bytes
 from husai_core.seeding import generator
 
 logger = logging.getLogger("husai.kernels")
@@ -27,8 +28,8 @@ LEVELS_OF_CPU = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-
 BUILD_SECONDS = 120
 LATENTS, DEPTH, ALIGNED = 8, 8, 32
 """What the whole-number product works on at once: latents and columns, and the bytes its memory is aligned to."""
-LEVELS, OUTLIER = 62, 12.0
-"""The largest whole number, and from how many times its root mean square on a row's largest entry spoils the rest."""
+OUTLIER = 12.0
+"""From how many times its root mean square on a row's largest entry spoils the rest in whole numbers."""
 TYPES = (torch.float32, torch.int8, torch.int32, torch.int64)
 CHOICE = 16
 """From this many latents for each chosen one, choosing by whole numbers pays."""
@@ -60,7 +61,7 @@ class Compiled(Plain):
         dither = (torch.rand(2, d, generator=generator(0, "dither")) - 0.5).unbind()
         self._call("pack", encoder, *dither, s * n, d, depth, packed, scale, correction, norms, threads)
         worst = zip(scale.amax(1).tolist(), norms.amax(1).tolist(), strict=True)
-        rough = LEVELS * scale > OUTLIER * (norms / d).sqrt()
+        rough = self.library.levels() * scale > OUTLIER * (norms / d).sqrt()
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
         for i, (worst_scale, worst_norm) in enumerate(worst):
             of = [encoder[i], bias[i], *dither, packed[i], scale[i], correction[i]]
@@ -150,6 +151,8 @@ def compiled() -> Compiled | None:
     if compiler is None:
         return None
     flags = [*FLAGS.split(), *LEVELS_OF_CPU.get(torch.backends.cpu.get_cpu_capability(), [])]
+    if multiplies_bytes():
+        flags.append("-mavx512vnni")
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_SECONDS).stdout
         sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]pp"))]

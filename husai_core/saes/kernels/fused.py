@@ -73,9 +73,9 @@ def _select(z, values, places, n, k, BLOCK: tl.constexpr):  # type: ignore[no-un
     """The k-th largest by its bits, from the highest down; then what is above it, and the first of its equals."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    entry = tl.load(z + row * n + column, mask=column < n, other=float("-inf"))
+    entry = tl.load(z + row * n + column, mask=column < n, other=0.0)
     bits = entry.to(tl.int32, bitcast=True)
-    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64) + 2147483648
+    key = tl.where(column < n, (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64) + 2147483648, -1)
     least = tl.zeros((), tl.int64)
     for i in range(32):
         higher = least + (tl.full((), 1, tl.int64) << (31 - i))

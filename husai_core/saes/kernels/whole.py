@@ -8,6 +8,8 @@ candidates hold all of the largest is searched in fp32.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -21,15 +23,16 @@ TILE = 1 << 21
 """Pre-activations that are held at once, in whole numbers and in fp32."""
 PACKED = 1 << 18
 """Weights that are rounded at once, in cache."""
-CHOICE, WEIGHTS = 64, 1 << 21
-"""From so many latents for each chosen one, and weights of a dictionary, choosing by whole numbers pays."""
+CHOICE, WEIGHTS, BATCH = 64, 1 << 21, 512
+"""From so many latents for each chosen one, weights and rows, choosing by whole numbers pays."""
 WIDEST = 4
 """Candidates for each latent that is chosen; as many as the first rows turn out to need for the rows after those."""
 SURE, SPARE = 0.98, 4
 """Share of the first rows that have candidates enough, and one further candidate for how many chosen latents."""
 WORTH = 0.5
 """With fewer rows of a tile than this known to be right, the rest of the batch is searched in fp32."""
-TINY = 1e-30
+TINY, ROUNDING = 1e-30, 2.0**-20
+"""The least scale, and the share of the largest bias by which sums in fp32 may be off."""
 
 
 class Whole(Plain):
@@ -40,7 +43,7 @@ class Whole(Plain):
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
         (s, n, d), b = encoder.shape, x.shape[1]
-        if n < CHOICE * k or n * d < WEIGHTS:
+        if n < CHOICE * k or n * d < WEIGHTS or b < BATCH or d == 1:
             return super().top(x, encoder, bias, k)
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
         for i in range(s):
@@ -63,12 +66,13 @@ class Whole(Plain):
             exact = self._exact(x[part], places.int(), encoder).add_(bias[places])
             values[part], best = exact.topk(k, sorted=False)
             latents[part] = places.gather(1, best)
-            beaten = (scores * unit[:, None] + slack[:, None] < values[part].amin(1, keepdim=True)).sum(1)
+            highest = torch.where(scores.isinf(), torch.inf, scores * unit[:, None] + slack[:, None])
+            beaten = (highest < values[part].amin(1, keepdim=True)).sum(1)
             sure[part] = beaten > 0
             if sure[part].float().mean() < WORTH:
                 break
             if start == 0:
-                width -= max(0, int(beaten.float().quantile(1 - SURE)) - k // SPARE - 1)
+                width = max(k + 1, width - max(0, int(beaten.float().quantile(1 - SURE)) - k // SPARE - 1))
         return sure
 
     def _exact(self, x: Tensor, places: Tensor, encoder: Tensor) -> Tensor:
@@ -86,12 +90,13 @@ class Rough:
         n, d = encoder.shape
         self.dither = torch.rand(2, d, generator=generator(0, "dither")) - 0.5
         self.scale = _scale(encoder).amax()
-        self.norm = torch.linalg.vector_norm(encoder, dim=1).amax().square()
+        self.norm = torch.linalg.vector_norm(encoder / self.scale, dim=1).amax()
         self.whole, corrections = torch.empty(n, d, dtype=torch.int8), torch.empty(n)
         for start in range(0, n, max(1, PACKED // d)):
             part = slice(start, start + max(1, PACKED // d))
             numbers = _rounded(encoder[part], self.scale, self.dither[1])
             self.whole[part], corrections[part] = numbers, numbers @ self.dither[0]
+        self.rounding = ROUNDING * bias.abs().amax()
         self.offset, self.bias = self.dither[0] @ self.dither[1] - corrections, bias / self.scale
         count = max(1, TILE // n)
         self.products, self.scores = torch.empty(count, n, dtype=torch.int32), torch.empty(count, n)
@@ -103,12 +108,13 @@ class Rough:
         """
         scale = _scale(x)
         numbers = _rounded(x, scale, self.dither[0])
-        products = torch._int_mm(numbers.to(torch.int8), self.whole.T, out=self.products[: len(x)])
+        rows = torch.empty(x.shape, dtype=torch.int8).copy_(numbers)  # `_int_mm` takes the strides of few rows amiss
+        products = torch._int_mm(rows, self.whole.T, out=self.products[: len(x)])
         scores = self.scores[: len(x)].copy_(products)
         scores.addcmul_(self.bias, 1 / scale).add_(self.offset)
         unit = (scale * self.scale)[:, 0]
-        squares = scale[:, 0].square() * self.norm + self.scale.square() * torch.linalg.vecdot(x, x)
-        error = MARGIN * ((squares + x.shape[1] * unit.square() / 12) / 12).sqrt()
+        squares = torch.linalg.vecdot(x / scale, x / scale) + self.norm.square() + x.shape[1] / 12
+        error = MARGIN * unit * (squares / 12).sqrt() + self.rounding
         return scores, unit, error - unit * (numbers @ self.dither[1])
 
 
@@ -120,3 +126,13 @@ def _scale(rows: Tensor) -> Tensor:
 def _rounded(rows: Tensor, scale: Tensor, dither: Tensor) -> Tensor:
     """Rows [m, d] in whole numbers of a scale."""
     return torch.addcmul(dither, rows, 1 / scale).round_()
+
+
+@cache
+def multiplies_bytes() -> bool:
+    """Whether torch multiplies bytes fast here and does so exactly, whatever it has been limited to."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.cpu._is_vnni_supported():
+        return False
+    rows = torch.full((64, 64), 127, dtype=torch.int8)
+    rows[::2, ::3] = -127
+    return torch.equal(torch._int_mm(rows, rows.T), rows.int() @ rows.int().T)

@@ -21,12 +21,12 @@ from husai_core.saes.kernels import Kernels, choose, whole
 from husai_core.saes.kernels.compiled import compiled
 from husai_core.saes.kernels.device import Device
 from husai_core.saes.kernels.plain import Plain, expand
-from husai_core.saes.kernels.whole import Whole
+from husai_core.saes.kernels.whole import Whole, multiplies_bytes
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 S, B, D = 3, 12 if INTERPRETED else 300, 24
 OTHERS: list[Any] = [pytest.param(Device, id="device")]
-if torch.cpu._is_vnni_supported():
+if multiplies_bytes():
     OTHERS.append(pytest.param(Whole, id="int8"))
 if compiled():
     OTHERS.append(pytest.param(compiled, id="compiled"))
@@ -39,6 +39,7 @@ if INTERPRETED:
 @pytest.fixture(params=OTHERS)
 def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     monkeypatch.setattr(whole, "WEIGHTS", 0)
+    monkeypatch.setattr(whole, "BATCH", 0)
     monkeypatch.setattr(whole, "CHOICE", whole.WIDEST)
     made: Kernels = request.param()
     return made
@@ -107,7 +108,34 @@ def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
     assert torch.equal(latents[::2].sort(-1).values, places[::2].sort(-1).values)
 
 
-@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this processor multiplies no bytes")
+@pytest.mark.parametrize(
+    ("scale", "bias", "b", "d"),
+    [
+        (0.0, 0.1, 300, 32),
+        (0.0, -1e6, 40, 32),
+        (1e-21, 0.0, 40, 32),
+        (1.0, 1e6, 40, 32),
+        (1.0, 0.1, 40, 1),
+        (1.0, 0.1, 1, 8),
+    ],
+    ids=["zeros", "zeros under huge biases", "tiny", "huge biases", "one column", "one row in column order"],
+)
+def test_what_whole_numbers_cannot_tell_is_searched_otherwise(
+    other: Kernels, scale: float, bias: float, b: int, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "TILE", 1 << 15)
+    torch.manual_seed(0)
+    x = scale * torch.randn(1, d, b).transpose(1, 2)
+    x = x if b == 1 else x.contiguous()
+    encoder, biases = torch.randn(1, 512, d), bias * (1 + torch.rand(1, 512))
+    values, _ = other.top(x, encoder, biases, 8)
+    wanted, _ = Plain().top(x, encoder, biases, 8)
+    torch.testing.assert_close(
+        values.sort(-1).values, wanted.sort(-1).values, rtol=1e-6, atol=0.0 if scale < 1 else 1e-5
+    )
+
+
+@pytest.mark.skipif(not multiplies_bytes(), reason="this processor multiplies no bytes")
 def test_whole_numbers_show_most_rows_to_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the others are searched a second time."""
     torch.manual_seed(0)
