@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-triton soak smoke lint format bench bench-peers openapi compose-check venv clean
+.PHONY: help demo test test-faults test-triton soak smoke lint format bench bench-peers openapi compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,16 +15,19 @@ help: ## this list
 demo: venv ## the whole pipeline on a small model, then its decision on a page
 	$(BIN)/husai demo
 
-test: export PYTHONDONTWRITEBYTECODE = # tests start hundreds of processes, which would compile all modules anew
+test test-faults: export PYTHONDONTWRITEBYTECODE = # tests start hundreds of processes, which would compile all modules anew
 test: venv $(VENV)/.servers ## all tests, on N processes (N=2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(N) --dist loadfile --no-loadscope-reorder
+
+test-faults: venv $(VENV)/.servers ## lab mode with a fault at every point, of which `make test` tries some
+	OMP_NUM_THREADS=1 HUSAI_FAULTS=each $(BIN)/pytest -n $(N) --dist loadfile $(addprefix tests/faults/test_lab_,crashes.py faults.py)
 
 test-triton: venv ## the Triton kernels in their interpreter, without a GPU; installs Triton first
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)-triton triton==3.9.0
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)-triton $(BIN)/pytest $(addprefix tests/husai_core/saes/test_,kernels.py device.py)
 
 soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
-	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_EVERY_FAULT=1 HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_faults.py soak.py)
+	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_FAULTS=all HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_crashes.py lab_faults.py soak.py)
 
 smoke: venv ## the pipeline at its smallest, kept in DIR=folder; fails below its quality floors
 	@test -n "$(DIR)" || { echo "usage: make smoke DIR=folder" >&2; exit 2; }

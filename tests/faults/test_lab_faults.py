@@ -8,26 +8,25 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import pytest
 
 from services.settings import Settings
+from tests.faults.cases import FAULTS
 from tests.faults.chains import NEED, RECIPE, chain, disturb, long_run, outcome, submit_rows
 from tests.faults.keeper import failpoints
 from tests.faults.lab import VICTIMS, WORKERS, Lab
 from tests.servers import pairs
 from worker.lab import DOORBELL, create_app
 
-EVERY = bool(os.environ.get("HUSAI_EVERY_FAULT"))
-POINTS = failpoints()
-CASES = (
-    list(product(POINTS, VICTIMS))
-    if EVERY
-    else list(zip(POINTS[:: len(POINTS) // len(VICTIMS)], VICTIMS, strict=False))
-)
-"""Every victim at one failpoint; at each of them where `HUSAI_EVERY_FAULT` is set."""
+CASES = {
+    "some": list(zip(failpoints()[::4], VICTIMS, strict=False)),
+    "each": list(zip(failpoints(), cycle(VICTIMS), strict=False)),
+    "all": list(product(failpoints(), VICTIMS)),
+}[FAULTS]
+"""Failpoints with the process that dies while another stands there."""
 
 
 @pytest.fixture(scope="module")
