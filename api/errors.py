@@ -71,7 +71,8 @@ def from_validation(errors: Sequence[Any]) -> Problem:
             return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} of this name.")
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
-            return Problem(422, "unknown-kind", "Unknown kind", "kind: there is no such job kind.", known=known)
+            detail = f"kind: there is none but {', '.join(known)}."
+            return Problem(422, "unknown-kind", "Unknown kind", detail, known=known)
     found = {field_path(e["loc"]): _message(e) for e in errors}
     sources = {".".join(field.split(".")[:2]) for field in found if field.startswith("inputs.")}
     found = {field: text for field, text in found.items() if not field.startswith("inputs.")}

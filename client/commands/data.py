@@ -108,6 +108,8 @@ def export(
         raise Usage(f"{directory} is not an empty folder")
     with connect() as husai:
         written = _export(husai, husai.job(job), directory, terminal)
+    if not written:
+        raise Usage(f"job {job} has no outputs")
     if json:
         terminal.document(
             {"directory": str(directory), "files": [str(path.relative_to(directory)) for path in written]}
