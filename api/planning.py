@@ -96,16 +96,16 @@ def plan(session: Session, submission: Submission) -> schemas.Plan:
     spec = jobs.validate_spec(kind, submission.spec, session)
     missing = []
     try:
-        jobs.check_inputs(session, kind, submission.inputs)
+        jobs.check_inputs(session, kind, spec, submission.inputs)
     except Problem as problem:
         if problem.slug != "missing-input":
             raise
         missing.append(problem.detail)
     inputs = {port: [one for one in many if isinstance(one, str)] for port, many in submission.inputs.items()}
     if missing or not kind.is_study or inputs != submission.inputs:
-        cell = schemas.Cell(name="job", kind=kind.name, spec=spec, inputs=submission.inputs)
+        cell = schemas.Cell(name="job", kind=kind.name, spec=spec.model_dump(mode="json"), inputs=submission.inputs)
         return schemas.Plan(cells=[cell], estimate=None, missing=missing)
-    children = kind.module.plan(kind.spec.model_validate(spec), inputs, {})
+    children = kind.module.plan(spec, inputs, {})
     return schemas.Plan(cells=[_cell(child) for child in children], estimate=None, missing=[])
 
 

@@ -1,14 +1,16 @@
 """What goes in and out as JSON; OpenAPI is made from these models."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from services.states import State
 
 SHA256 = r"^[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=SHA256, description="SHA-256, hexadecimal")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$")]
 Label = Annotated[str, Field(pattern=r"^[\w.:/=@-]{1,64}$")]
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
@@ -205,7 +207,17 @@ class TreeRequest(Strict):
     """Makes one artifact of files that were uploaded one by one."""
 
     type: Literal["upload"] = "upload"
-    files: dict[FileName, Digest] = Field(min_length=1, max_length=1000)
+    files: dict[FilePath, Digest] = Field(
+        min_length=1, max_length=1000, description="by name; one with slashes lies in folders"
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _apart(cls, files: dict[FilePath, Digest]) -> dict[FilePath, Digest]:
+        folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
+        if both := sorted(folders & files.keys()):
+            raise ValueError(f"{both[0]} cannot be a file and a folder")
+        return files
 
 
 class ArtifactRow(BaseModel):

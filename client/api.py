@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -207,11 +207,14 @@ class Husai:
         return Artifact.read(_object(response))
 
     def upload_files(self, paths: Mapping[str, Path]) -> Artifact:
-        """Send several files, by the names they shall have, as one artifact."""
+        """Send several files, by the names they shall have, as one artifact; a name with slashes lies in folders."""
         if len(paths) == 1:
             ((name, path),) = paths.items()
-            return self.upload(path, name=name)
-        blobs = {name: self.upload(path, name=name).files[name]["sha256"] for name, path in paths.items()}
+            return self.upload(path, name=PurePosixPath(name).name)
+        blobs = {}
+        for name, path in paths.items():
+            (blob,) = self.upload(path, name=PurePosixPath(name).name).files.values()
+            blobs[name] = blob["sha256"]
         body = {"type": "upload", "files": blobs}
         return Artifact.read(self._json("POST", "/v1/artifacts/trees", json=body, repeatable=True))
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from client.errors import HusaiError
 
-WIDTH = 120
+WIDTH, FOLDED, WIDEST = 120, 24, 1 << 16
+WHOLE = {"id", "job", "state", "verdict", "sha256"}
 COLOURS = {
     "succeeded": "green", "pass": "green", "equal": "green", "failed": "red", "fail": "red", "different": "red",
     "timed_out": "red", "cancelled": "yellow", "blocked": "yellow", "inconclusive": "yellow", "running": "cyan",
@@ -41,20 +42,30 @@ class Terminal:
         sys.stderr.flush()
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-        """Write a table; known states and verdicts are coloured on a terminal (nothing in JSON mode)."""
+        """Write a table; known states and verdicts are coloured on a terminal (nothing in JSON mode).
+
+        Only columns with cells of more than `FOLDED` characters are folded, and only down to that width; a table that
+        needs more than the terminal has runs over its edge.
+        """
         from rich import box
+        from rich.cells import cell_len
+        from rich.measure import Measurement
         from rich.table import Table
         from rich.text import Text
 
         if self.json:
             return
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold", pad_edge=False)
-        for name in columns:
-            table.add_column(name, overflow="fold", no_wrap=name in {"id", "job", "state", "verdict", "sha256"})
-        for row in rows:
-            words = [printable("" if cell is None else str(cell)) for cell in row]
-            table.add_row(*(Text(word, style=COLOURS.get(word, "")) for word in words))
-        console(sys.stdout).print(table)
+        cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
+        for name, *column in zip(columns, *cells, strict=True):
+            width = max(cell_len(cell) for cell in (name, *column))
+            whole = width <= FOLDED or name in WHOLE
+            table.add_column(name, overflow="fold", no_wrap=whole, min_width=width if whole else FOLDED)
+        for row in cells:
+            table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        target = console(sys.stdout)
+        target.width = max(target.width, Measurement.get(target, target.options.update_width(WIDEST), table).minimum)
+        target.print(table)
 
     def error(self, error: HusaiError) -> None:
         """Say in one line what went wrong; in JSON mode also as a problem object on stdout."""

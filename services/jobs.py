@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from husai_core import kinds
 from husai_core.identity import digest
-from husai_core.kinds.base import Kind
+from husai_core.kinds.base import Kind, KindError, Spec
 from services import events, flow
 from services.accounts import Principal
 from services.artifacts import Store, read_json
@@ -62,10 +62,11 @@ def submit(
         return session.get_one(Job, earlier.job_id), False
     kind = find_kind(submission.kind)
     spec = validate_spec(kind, submission.spec, session)
-    check_inputs(session, kind, submission.inputs)
+    check_inputs(session, kind, spec, submission.inputs)
     _check_quota(session, settings, owner_id)
     job = Job(
-        id=new_id(), owner_id=owner_id, kind=kind.name, spec=spec, inputs=submission.inputs, labels=submission.labels,
+        id=new_id(), owner_id=owner_id, kind=kind.name, spec=spec.model_dump(mode="json"),
+        inputs=submission.inputs, labels=submission.labels,
         device=settings.device_class if submission.device == "auto" else submission.device,
         environment=environment or {}, priority=PRIORITIES[submission.priority], reuse=submission.reuse,
         private=not settings.share_results, state=State.WAITING, retry_of=retry_of, created_at=now(),
@@ -94,7 +95,7 @@ def find_kind(name: str) -> Kind:
         raise invalid("unknown-kind", "Unknown kind", f"There is no kind {name!r}.", known=known) from None
 
 
-def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> dict[str, Any]:
+def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> Spec:
     """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
 
     Raises:
@@ -106,7 +107,7 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> dict[st
         if isinstance(extra, dict) and extra.get("stamp") == "now" and stamped.get(name) is None:
             stamped[name] = datetime.fromtimestamp(clock(session), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
-        return kind.spec.model_validate(stamped).model_dump(mode="json")
+        return kind.spec.model_validate(stamped)
     except ValidationError as wrong:
         found = [
             {"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")}
@@ -117,11 +118,12 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> dict[st
         raise invalid("invalid-spec", "Invalid spec", detail, errors=found) from None
 
 
-def check_inputs(session: Session, kind: Kind, inputs: dict[str, list[Reference]]) -> None:
+def check_inputs(session: Session, kind: Kind, spec: Spec, inputs: dict[str, list[Reference]]) -> None:
     """Refuse inputs that can be seen to be wrong now.
 
     Raises:
-        Problem: `missing-input`, `unknown-input`, `unknown-artifact`, `wrong-artifact-type` or `unknown-job`.
+        Problem: `missing-input`, `unknown-input`, `unfit-input`, `unknown-artifact`, `wrong-artifact-type` or
+            `unknown-job`.
     """
     for name in inputs:
         if name not in kind.inputs:
@@ -138,6 +140,10 @@ def check_inputs(session: Session, kind: Kind, inputs: dict[str, list[Reference]
                 raise invalid("wrong-input-count", "Wrong number of inputs", f"{wrong}.") from None
         for reference in given:
             _check_reference(session, kind, name, reference)
+    try:
+        spec.check_ports([name for name, given in inputs.items() if given])
+    except KindError as wrong:
+        raise invalid("unfit-input", "Unfit input", f"{kind.name}: {wrong}.") from None
 
 
 def _check_reference(session: Session, kind: Kind, name: str, reference: Reference) -> None:

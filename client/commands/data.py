@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client import describe
-from client.commands.options import JobId, Json, Limit, Timeout, outcome
+from client.commands.options import JobId, Json, Limit, Timeout, outcome, show
 from client.connect import connect
 from client.errors import Exit, Usage
 from client.models import Artifact, Job
@@ -26,7 +27,9 @@ LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlie
 
 @app.command("import")
 def import_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, or folders of them.")
+    ],
     format: Annotated[str | None, typer.Option(help=LAYOUTS)] = None,
     what: Annotated[str | None, typer.Option(help="What they hold: sae, transformer or activations.")] = None,
     hook_name: Annotated[str | None, typer.Option(help="Where in the model an SAE reads.")] = None,
@@ -51,9 +54,7 @@ def import_files(
     if json:
         terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
         return outcome(job)
-    terminal.line(f"{job.id}  {job.kind}  {job.why}")
-    for name, many in made.items():
-        terminal.line(f"  {name}: {' '.join(many)}")
+    show(terminal, job)
     for candidate in known:
         terminal.line(f"candidate {candidate.sha256}")
     return outcome(job)
@@ -81,19 +82,31 @@ def _send(husai: Husai, paths: dict[str, Path], terminal: Terminal) -> Artifact:
 
 
 def _collect(files: list[Path]) -> dict[str, Path]:
-    """The files by the names they shall have; a folder stands for the files in it."""
+    """The files by the names they shall have; a folder stands for all below it, but for what is hidden."""
     paths: dict[str, Path] = {}
     for file in files:
         if not file.exists():
             raise Usage(f"there is no file {file}")
-        for path in sorted(path for path in file.iterdir() if path.is_file()) if file.is_dir() else [file]:
-            name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)
+        place = file.absolute()
+        root = place if place.is_dir() and len(files) == 1 else place.parent
+        for path in sorted(_below(place)):
+            name = re.sub(r"[^A-Za-z0-9._/-]", "_", path.relative_to(root).as_posix())
             if name in paths:
                 raise Usage(f"two of the files are called {name}")
             paths[name] = path
     if not paths:
         raise Usage(f"there are no files in {', '.join(map(str, files))}")
     return paths
+
+
+def _below(place: Path) -> Iterator[Path]:
+    """A file itself, or the visible files in a folder and its folders."""
+    if not place.is_dir():
+        yield place
+        return
+    for path in place.iterdir():
+        if not path.name.startswith("."):
+            yield from _below(path)
 
 
 @app.command()

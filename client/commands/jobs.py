@@ -103,6 +103,8 @@ def list_jobs(
 
 def _done(job: Job) -> str:
     progress = job.progress or {}
+    if job.state == "succeeded":
+        return "100%"
     return f"{progress['done'] / progress['total']:.0%}" if progress.get("total") and not job.final else ""
 
 
@@ -128,6 +130,8 @@ def logs(
         if not follow:
             text = husai.logs(job)
             _print_log(terminal, text)
+            if not text:
+                terminal.note(f"job {job} has written nothing to its log")
         else:
             text = ""
             for event in husai.events(job):

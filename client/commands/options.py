@@ -50,11 +50,23 @@ def show(terminal: Terminal, job: Job) -> None:
     if figures := result.get("statistics"):
         rows = [(name, number(found.get("value")), interval(found)) for name, found in figures.items()]
         terminal.table(["figure", "value", "interval"], rows)
+    outputs(terminal, job)
+
+
+def outputs(terminal: Terminal, job: Job) -> None:
+    """Print a job's artifacts, where there are several under the index by which an input names each."""
     for name, digests in job.outputs.items():
-        terminal.line(f"  {name}: {' '.join(digests)}")
+        for position, digest in enumerate(digests):
+            terminal.line(f"  {name}{f':{position}' if len(digests) > 1 else ''}: {digest}")
 
 
 def _show_rows(terminal: Terminal, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Alike parts of a result as a table of their plain figures."""
-    columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float | bool)] if rows else []
-    terminal.table([name, *columns], ((i, *(number(row[key]) for key in columns)) for i, row in enumerate(rows)))
+    filled = (key for row in rows for key, value in row.items() if isinstance(value, str | int | float | bool))
+    columns = sorted(set(filled), key=list(rows[0]).index) if rows else []
+    cells = ([_cell(row[key]) for key in columns] for row in rows)
+    terminal.table([name, *columns], ([i, *row] for i, row in enumerate(cells)))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else number(value)

@@ -49,12 +49,13 @@ class Sequences:
 
 
 def read(directories: Sequence[Path]) -> list[Document]:
-    """The documents in some directories, in the order of these and of the file names.
+    """The documents below some directories, in the order of these and of the file names.
 
     Raises:
         KindError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
     """
-    found = [_document(path) for directory in directories for path in sorted(directory.iterdir())]
+    files = [path for directory in directories for path in sorted(directory.rglob("*")) if path.is_file()]
+    found = [_document(path) for path in files]
     if not any(document.text.strip() for document in found):
         raise KindError("the text input holds no text")
     return found

@@ -12,7 +12,7 @@ Heavy libraries are imported inside those functions, so that a spec can be valid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,13 @@ class Spec(BaseModel):
     """Base of every job specification: immutable, unknown fields refused, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse a choice of input ports that does not suit this spec; `bound` names those that are given something.
+
+        Raises:
+            KindError: it does not.
+        """
 
 
 class Result(BaseModel):
@@ -91,6 +98,11 @@ class Inputs:
     """The artifacts bound to a job's input ports."""
 
     ports: Mapping[str, Sequence[Artifact]]
+
+    @property
+    def bound(self) -> list[str]:
+        """The ports that something is bound to."""
+        return [name for name, found in self.ports.items() if found]
 
     def one(self, name: str) -> Artifact:
         """The single artifact of a required port."""

@@ -30,6 +30,7 @@ OWN = {
     "k_aux": {"topk", "batchtopk", "matryoshka", "switch"},
 }
 """Fields that only some architectures read."""
+USUAL_K = 8
 SHARED = ("d_sae", "tokens", "batch_size", "normalise", "order_seed")
 """Fields in which all members of a bank agree."""
 
@@ -44,7 +45,11 @@ class SAERecipe(BaseModel):
 
     architecture: Architecture = Field("topk", description="how latents are made sparse; see husai_core.saes")
     d_sae: int = Field(128, ge=1, description="number of latents")
-    k: int | None = Field(None, ge=1, description="active latents per row (batchtopk, matryoshka: on average)")
+    k: int | None = Field(
+        None,
+        ge=1,
+        description="active latents per row (batchtopk, matryoshka: on average); 8 if left out where it is read",
+    )
     l1: float | None = Field(None, ge=0, description="weight of the summed latents in the loss (relu, gated)")
     target_l0: float | None = Field(None, gt=0, description="active latents per row that are aimed at (jumprelu)")
     l0_coefficient: float = Field(10.0, ge=0, description="weight of (L0 / target_l0 - 1)² in the loss (jumprelu)")
@@ -67,6 +72,13 @@ class SAERecipe(BaseModel):
     order_seed: int | None = Field(
         None, ge=0, lt=2**53, description="one order of the rows for all seeds of a bank; each seed its own if unset"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_k(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and SPARSITY.get(str(given.get("architecture", "topk"))) == "k":
+            return {"k": USUAL_K, **given}
+        return given
 
     @model_validator(mode="after")
     def _sparsity(self) -> Self:
@@ -105,7 +117,9 @@ class SAERecipe(BaseModel):
         Raises:
             ValueError: the result is no recipe, or its architecture does not read a field that `change` sets.
         """
-        made = SAERecipe.model_validate({**self.model_dump(), **change})
+        own = SPARSITY.get(str(change.get("architecture", self.architecture)))
+        kept = self.model_dump(exclude_none=True, exclude={*SPARSITY.values()} - {own})
+        made = SAERecipe.model_validate({**kept, **change})
         if ignored := [name for name in made.unread([made.architecture]) if name in change]:
             raise ValueError(f"{', '.join(ignored)}: not read by a {made.architecture} SAE")
         return made.read

@@ -264,7 +264,7 @@ def results() -> dict[str, dict]:
             ],
         },
         "sae": {
-            "members": [{"architecture": "topk"} | one for one in members(rng)],
+            "members": [VARIANT | one for one in members(rng)],
             "curves": curves,
             "converged": False,
         },
@@ -281,6 +281,7 @@ KINDS = {
     "stability": "stress.trained_vs_random", "transcoder": "stress.transcoder", "ood": "stress.ood",
     "untrained": "stress.untrained_model", "gate": "release.gate",
 }  # fmt: skip
+VARIANT = {"variant": 0, "architecture": "topk", "k": 16, "l1": None, "target_l0": None}
 SPECS = {
     "transformer": {"p": 113, "seed": 0},
     "activations": {"hook_name": "blocks.0.hook_resid_post", "position": "answer", "source": "model"},

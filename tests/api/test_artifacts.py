@@ -89,6 +89,12 @@ def test_a_tree_of_uploaded_files(ada):
     assert made.json()["size"] == len("cfg.jsonmodel.bin")
     again = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
     assert again.json()["sha256"] == made.json()["sha256"]
+    digest = files["cfg.json"]
+    nested = ada.post("/v1/artifacts/trees", json={"files": {"0/cfg.json": digest, "1/cfg.json": digest}})
+    assert set(nested.json()["files"]) == {"0/cfg.json", "1/cfg.json"}
+    for names in (["../a"], ["/a"], ["a//b"], ["a/.b"], ["a", "a/b"], ["/".join("abcdefghi")]):
+        refused = ada.post("/v1/artifacts/trees", json={"files": dict.fromkeys(names, digest)})
+        assert slug(refused) == (422, "invalid-request"), names
     unknown = ada.post("/v1/artifacts/trees", json={"files": {"x": "0" * 64}})
     assert slug(unknown) == (422, "unknown-artifact")
     forged = ada.post("/v1/artifacts/trees", json={"type": "result", "files": files})

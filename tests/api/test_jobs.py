@@ -94,6 +94,10 @@ def test_inputs_are_checked_at_submission(ada, submit, server: Server):
     eve = server.client(server.make_key("eve", ["read", "submit"]))
     hers = submit(eve)["id"]
     assert slug(post(activations={"job": hers, "output": "activations"})) == (404, "unknown-job")
+    for spec in ({"source": "model"}, {"source": "language"}):
+        unfit = ada.post("/v1/jobs", json={"kind": "train.activations", "spec": spec})
+        assert slug(unfit) == (422, "unfit-input")
+        assert "needs" in unfit.json()["detail"]
     job = submit(kind="train.sae", spec={}, inputs={"activations": {"job": submit()["id"], "output": "activations"}})
     assert job["state"] == "waiting"
     assert job["digest"] is None

@@ -144,6 +144,11 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
     assert done.code == Exit.OK, done.err
     assert done.json["candidates"], done.json["job"]
     assert done.json["candidates"][0]["sha256"] in done.json["job"]["outputs"]["saes"]
+    both = husai("import", tmp_path / "out", "--json").json["job"]
+    assert [item["source"] for item in both["result"]["items"]] == [
+        f"saes/{place}/sae_weights.safetensors" for place in (0, 1)
+    ]
+    assert both["outputs"]["saes"][0] == done.json["candidates"][0]["sha256"]
     (tmp_path / "junk.bin").write_bytes(b"junk")
     junk = husai("import", tmp_path / "junk.bin")
     assert junk.code == Exit.FAIL
@@ -168,6 +173,11 @@ def test_an_upload_is_named_by_its_digest(husai: Husai, tmp_path: Path) -> None:
     digest = husai("upload", tmp_path / "a.txt", tmp_path / "b.md").out.strip()
     assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "b.md"}
     assert husai("upload", tmp_path / "none.txt").code == Exit.USAGE
+    (tmp_path / "more" / ".hidden").mkdir(parents=True)
+    (tmp_path / "more" / ".hidden" / "c.txt").write_text("Not meant.")
+    (tmp_path / "more" / "a.txt").write_text("Some more.")
+    digest = husai("upload", tmp_path / "a.txt", tmp_path / "more").out.strip()
+    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "more/a.txt"}
 
 
 def test_kinds_and_artifacts_can_be_looked_through(husai: Husai, trained: dict[str, str]) -> None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from husai_core.kinds import base
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from husai_core.activations.store import Activations
@@ -120,6 +121,15 @@ class Spec(base.Spec):
         sources = READ_BY.get(name, (self.source,))
         return "" if self.source in sources else f"{name} is for source {' or '.join(sources)}, not {self.source}"
 
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse inputs that the source does not read, and a source without a network."""
+        if unread := [port for port in bound if self.unread(port)]:
+            raise base.KindError(self.unread(unread[0]))
+        if self.source == "language" and (self.model is None) == ("transformer" not in bound):
+            raise base.KindError("source language needs either model or a transformer input, not both")
+        if self.source in ("model", "untrained") and "transformer" not in bound:
+            raise base.KindError(f"source {self.source} needs a transformer input")
+
     @classmethod
     def _default(cls, name: str) -> object:
         return cls.model_fields[name].get_default(call_default_factory=True)
@@ -157,9 +167,7 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Collect the rows, split and store them."""
     from husai_core.seeding import seed_everything
 
-    for port in INPUTS:
-        if inputs.many(port) and spec.unread(port):
-            raise base.KindError(spec.unread(port))
+    spec.check_ports(inputs.bound)
     seed_everything(spec.seed)
     made = _language(spec, inputs, job) if spec.source == "language" else _small(spec, inputs, job)
     hooks = [Hook(**{name: cfg[name] for name in Hook.model_fields}) for cfg in made]
@@ -214,8 +222,6 @@ def _model(spec: Spec, inputs: base.Inputs) -> tuple[Path, str | None]:
     from husai_core.models import language
 
     artifact = inputs.maybe("transformer")
-    if (artifact is None) == (spec.model is None):
-        raise base.KindError("source language needs either model or a transformer, not both")
     if artifact is None:
         return language.find(str(spec.model)), None
     return artifact.path, artifact.digest
@@ -227,9 +233,7 @@ def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[Activations]:
     from husai_core.data.modular import split
     from husai_core.models import modular
 
-    artifact = inputs.maybe("transformer")
-    if artifact is None:
-        raise base.KindError(f"source {spec.source} needs a transformer")
+    artifact = inputs.one("transformer")
     cfg = modular.read_config(artifact.path)
     trained = spec.source == "model"
     model = modular.load(artifact.path, job.device) if trained else modular.build(cfg, spec.untrained_seed, job.device)

@@ -9,7 +9,7 @@ Known layouts:
 - `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
 - `husai`: HUSAI's own artifacts, but for language models;
 
-and zip files of these, one folder per thing. An imported SAE computes what its own library computes. No file is
+one folder per thing, also in zip files. An imported SAE computes what its own library computes. No file is
 unpickled: only tensors and plain values are read.
 
 What a file says about its own making is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so
@@ -66,7 +66,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="file name")
+    source: str = Field(description="folder and name of its first file")
     format: str
     what: Thing
     architecture: str | None = Field(None, description="as in the checkpoint's cfg.json; TransformerLens for networks")

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from husai_core.kinds.base import Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
 from husai_core.kinds.base import Spec as BaseSpec
-from husai_core.saes.recipe import SAERecipe, together
+from husai_core.saes.recipe import SPARSITY, SAERecipe, together
 
 if TYPE_CHECKING:
     from husai_core.activations.rows import Rows as StoredRows
@@ -48,9 +48,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             {"architecture": "batchtopk"},
             {"architecture": "matryoshka"},
             {"architecture": "switch"},
-            {"architecture": "jumprelu", "k": None, "target_l0": 16},
-            {"architecture": "relu", "k": None, "l1": 2.0},
-            {"architecture": "gated", "k": None, "l1": 1.0},
+            {"architecture": "jumprelu", "target_l0": 16},
+            {"architecture": "relu", "l1": 2.0},
+            {"architecture": "gated", "l1": 1.0},
         ],
         "seeds": [0, 1, 2],
     },
@@ -100,7 +100,11 @@ class Spec(BaseSpec):
 class Member(BaseResult):
     """One SAE on the test rows."""
 
+    variant: int = Field(description="place in `variants`, counted from 0")
     architecture: str
+    k: int | None = Field(description="as in the recipe, like l1 and target_l0")
+    l1: float | None
+    target_l0: float | None
     seed: int
     explained_variance: float
     normalised_mse: float = Field(description="sum of squared errors / sum of squares")
@@ -145,7 +149,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         on_state=_Keeper(job).offer,
         state=job.resume,
     )
-    members = _finish(saes, activations, source.digest, job)
+    members = _finish(saes, len(spec.seeds), activations, source.digest, job)
     curves = [
         Point(tokens=points[0][0], normalised_mse=[error for _, error in points])
         for points in zip(*(sae.curve for sae in saes), strict=True)
@@ -167,8 +171,8 @@ def _check(activations: Activations) -> None:
             raise KindError(f"the {part} rows must be at least two, finite and not all equal")
 
 
-def _finish(saes: list[TrainedSAE], activations: Activations, digest: str, job: Job) -> list[Member]:
-    """Save every SAE and measure it on the test rows."""
+def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, digest: str, job: Job) -> list[Member]:
+    """Save every SAE and measure it on the test rows; they come variant by variant, each with `n_seeds` seeds."""
     from dataclasses import asdict
 
     from husai_core.saes.evaluate import evaluate_all
@@ -183,13 +187,14 @@ def _finish(saes: list[TrainedSAE], activations: Activations, digest: str, job: 
     )
     return [
         Member(
-            architecture=sae.recipe.architecture,
+            variant=place // n_seeds,
+            **sae.recipe.model_dump(include={"architecture", *SPARSITY.values()}),
             seed=sae.seed,
             drift_from_init=sae.drift_from_init,
             converged=sae.converged,
             **asdict(found),
         )
-        for sae, found in zip(saes, figures, strict=True)
+        for place, (sae, found) in enumerate(zip(saes, figures, strict=True))
     ]
 
 

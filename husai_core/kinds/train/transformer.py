@@ -16,7 +16,7 @@ The artifact is in the Hugging Face layout, for `transformers`, TransformerLens 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,6 +106,11 @@ class Spec(base.Spec):
             raise ValueError("training, validation and test (the share that the other two leave) each need two pairs")
         return self
 
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse text where none is read."""
+        if self.dataset == "modular" and "text" in bound:
+            raise base.KindError("the input text is only for dataset text")
+
     @property
     def test_fraction(self) -> float:
         """Share of the pairs that neither training nor stopping sees."""
@@ -176,8 +181,7 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     """Train, test and store the network."""
     from husai_core.seeding import seed_everything
 
-    if spec.dataset == "modular" and inputs.many("text"):
-        raise base.KindError("the input text is only for dataset text")
+    spec.check_ports(inputs.bound)
     seed_everything(spec.seed)
     return _modular(spec, job) if spec.dataset == "modular" else _text(spec, inputs, job)
 

@@ -6,11 +6,12 @@ Files are never unpickled: only tensors and plain values are read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from husai_core.kinds.base import KindError
 from husai_core.saes.formats import dictionary_learning, earlier, husai, saelens, sparsify
-from husai_core.saes.formats.archives import groups
+from husai_core.saes.formats.archives import Group, groups
 from husai_core.saes.formats.found import Found, Rows, Transformer
 from husai_core.saes.formats.values import plain
 
@@ -36,15 +37,23 @@ def find(directories: list[Path], scratch: Path) -> list[Found]:
     Raises:
         KindError: a file is none of the known layouts, or is damaged.
     """
-    found = [thing for group in groups(directories, scratch) for thing in _read(group)]
+    found = [thing for group in groups(directories, scratch) for thing in _found(group)]
     if not found:
         raise KindError("the upload holds no file of a known layout")
     return found
 
 
-def _read(group: dict[str, Path]) -> Iterator[Found]:
-    """What a group of files holds."""
-    rest = dict(group)
+def _found(group: Group) -> Iterator[Found]:
+    """What a group of files holds, under names that tell the groups of an upload apart."""
+    try:
+        for thing in _read(group.files):
+            yield replace(thing, source=group.named(thing.source))
+    except KindError as error:
+        raise KindError(f"{group.folder}: {error}" if group.folder else str(error)) from error
+
+
+def _read(files: dict[str, Path]) -> Iterator[Found]:
+    rest = dict(files)
     if "config.json" in rest and any(name.startswith("model") and name.endswith(".safetensors") for name in rest):
         raise KindError(husai.LANGUAGE)
     shards = sorted(filter(husai.SHARD.fullmatch, rest))

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from husai_core.kinds.base import KindError
@@ -17,57 +18,73 @@ MOST_BYTES, MOST_RATIO = 8 * 2**30, 20
 MOST_NAME = 255
 
 
-def groups(directories: list[Path], scratch: Path) -> list[dict[str, Path]]:
-    """Files that lie together in one directory, by name, for each thing in the uploaded directories.
+@dataclass(frozen=True)
+class Group:
+    """Files that lie together, by name, and the folder they came in: of the upload, or of an archive in it."""
+
+    files: dict[str, Path]
+    folder: str = ""
+
+    def named(self, text: str) -> str:
+        """A file's name with the folder before it."""
+        return f"{self.folder}/{text}" if self.folder else text
+
+
+def groups(directories: list[Path], scratch: Path) -> list[Group]:
+    """What lies together in one folder, for each folder of the uploaded directories.
 
     Single files of separate uploads are put together, and archives are unpacked into the empty directory `scratch`.
 
     Raises:
         KindError: an archive is damaged, unpacks to too much or names files outside itself, or two files collide.
     """
-    return [
-        _together(group, scratch / f"group{number}") if len({path.parent for path in group.values()}) > 1 else group
-        for number, group in enumerate(_groups(directories, scratch))
-    ]
-
-
-def _groups(directories: list[Path], scratch: Path) -> list[dict[str, Path]]:
-    """Files that belong together, by name; single files of separate uploads are put together."""
-    found: list[dict[str, Path]] = []
+    found: list[Group] = []
     loose: dict[str, Path] = {}
     for number, directory in enumerate(directories):
-        files = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
-        for name in [name for name in files if name.endswith(".zip")]:
-            found += _unzip(files.pop(name), scratch / f"zip{number}-{len(found)}")
-        if len(files) > 1:
-            found.append(files)
-        elif files.keys() & loose.keys():
-            raise KindError(
-                f"two uploads hold a file named {next(iter(files))}; upload each checkpoint as one zip file"
-            )
+        folders = _folders(directory)
+        for folder, files in folders.items():
+            for name in [name for name in files if name.endswith(".zip")]:
+                outer = Group({}, folder)
+                found += _unzip(files.pop(name), outer.named(name), scratch / f"zip{number}-{len(found)}")
+        alone = len(folders) == 1 and len(folders.get("", ())) == 1
+        if not alone:
+            found += [Group(files, folder) for folder, files in folders.items() if files]
+        elif folders[""].keys() & loose.keys():
+            name = next(iter(folders[""]))
+            raise KindError(f"two uploads hold a file named {name}; upload each checkpoint as one zip file")
         else:
-            loose |= files
-    return [*found, loose] if loose else found
+            loose |= folders[""]
+    return [*found, Group(_together(loose, scratch / "loose"))] if loose else found
 
 
-def _unzip(path: Path, target: Path) -> list[dict[str, Path]]:
-    """The archive's files, grouped by folder, unpacked into folders of our choice."""
+def _folders(directory: Path) -> dict[str, dict[str, Path]]:
+    """The files below a directory by folder and name; the directory itself is the folder without a name."""
+    folders: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            folders[path.parent.relative_to(directory).as_posix().removeprefix(".")][path.name] = path
+    return folders
+
+
+def _unzip(path: Path, source: str, target: Path) -> list[Group]:
+    """The archive's files, grouped by folder, unpacked into folders of our choice; `source` names the archive."""
     folders: dict[str, list[zipfile.ZipInfo]] = defaultdict(list)
-    unpacked: list[dict[str, Path]] = []
+    unpacked: list[Group] = []
     try:
         with zipfile.ZipFile(path) as archive:
             bounded(path, archive)
             for member in archive.infolist():
                 if not member.is_dir():
                     folders[_safe(path, member).rpartition("/")[0]].append(member)
-            for number, (_, members) in enumerate(sorted(folders.items())):
+            for number, (folder, members) in enumerate(sorted(folders.items())):
                 (target / str(number)).mkdir(parents=True)
-                unpacked.append({})
+                files = {}
                 for member in members:
                     name = member.filename.rpartition("/")[2]
-                    unpacked[-1][name] = target / str(number) / name
-                    with archive.open(member) as source, unpacked[-1][name].open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
+                    files[name] = target / str(number) / name
+                    with archive.open(member) as content, files[name].open("wb") as copy:
+                        shutil.copyfileobj(content, copy)
+                unpacked.append(Group(files, Group({}, source).named(folder).rstrip("/")))
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as error:
         raise KindError(f"{path.name} is not a readable zip file: {error}") from error
     return unpacked

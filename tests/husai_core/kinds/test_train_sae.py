@@ -18,7 +18,7 @@ from tests.husai_core.kinds.stress_job import DirectoryJob, artifact, run
 
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 128 * 60, "batch_size": 128, "lr": 5e-3, "dead_after_tokens": 2000}
 SPEC = {"recipe": RECIPE, "seeds": [3, 5]}
-JUMPRELU = {"architecture": "jumprelu", "k": None, "target_l0": 4}
+JUMPRELU = {"architecture": "jumprelu", "target_l0": 4}
 WORLD = {"rows": 2000, "n_features": 24, "d_model": 12, "active": 2}
 
 
@@ -126,14 +126,15 @@ def test_presets_are_valid(name: str) -> None:
 
 
 def test_variants_come_in_order_and_equal_a_job_of_their_own(activations: Artifact, tmp_path: Path) -> None:
-    change = {"architecture": "jumprelu", "k": None, "target_l0": 4}
-    spec = SPEC | {"variants": [{}, {"architecture": "batchtopk"}, change]}
+    spec = SPEC | {"variants": [{}, {"architecture": "batchtopk"}, JUMPRELU]}
     result, saes, _ = run("train.sae", tmp_path / "bank", spec, activations=[activations])
-    assert [(member.architecture, member.seed) for member in result.members] == [
-        (architecture, seed) for architecture in ("topk", "batchtopk", "jumprelu") for seed in (3, 5)
+    assert [(m.variant, m.architecture, m.k, m.target_l0, m.seed) for m in result.members] == [
+        (*variant, seed)
+        for variant in ((0, "topk", 4, None), (1, "batchtopk", 4, None), (2, "jumprelu", None, 4))
+        for seed in (3, 5)
     ]
     assert [checkpoint.load(saved.path).architecture for saved in saes] == ["topk"] * 2 + ["jumprelu"] * 4
-    alone = SPEC | {"recipe": RECIPE | change}
+    alone = SPEC | {"recipe": RECIPE | JUMPRELU | {"k": None}}
     _, others, _ = run("train.sae", tmp_path / "alone", alone, activations=[activations])
     for ours, other in zip(saes[4:], others, strict=True):
         one, two = checkpoint.load(ours.path), checkpoint.load(other.path)

@@ -1,13 +1,14 @@
 import pytest
 from pydantic import ValidationError
 
-from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.recipe import Architecture, SAERecipe
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"architecture": "topk"},
+        {"architecture": "topk", "k": None},
+        {"d_sae": 4},
         {"k": 8, "l1": 0.1},
         {"architecture": "relu"},
         {"architecture": "relu", "l1": 0.1, "k": 8},
@@ -21,11 +22,16 @@ def test_impossible_recipes_are_refused(fields: dict[str, object]) -> None:
         SAERecipe.model_validate(fields)
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "switch"])
+def test_where_k_is_read_it_has_a_default(architecture: Architecture) -> None:
+    assert SAERecipe(architecture=architecture).k == 8
+
+
 @pytest.mark.parametrize(
     ("recipe", "change", "ignored"),
     [
         ({"k": 8}, {"bandwidth": 0.5}, "bandwidth: not read by a topk SAE"),
-        ({"k": 8, "k_aux": 4}, {"architecture": "relu", "k": None, "l1": 1.0, "k_aux": 8}, "k_aux: not"),
+        ({"k": 8, "k_aux": 4}, {"architecture": "relu", "l1": 1.0, "k_aux": 8}, "k_aux: not"),
         ({"k": 8}, {"prefixes": (8,), "experts": 4}, "prefixes, experts: not read"),
     ],
 )
@@ -39,10 +45,12 @@ def test_a_change_that_the_architecture_does_not_read_is_refused(
 def test_a_change_of_architecture_keeps_what_it_reads() -> None:
     made = SAERecipe(k=8, k_aux=4, bandwidth=0.5, lr=1e-3)
     assert made.changed({}) == SAERecipe(k=8, k_aux=4, lr=1e-3)
-    relu = {"architecture": "relu", "k": None, "l1": 1.0}
+    relu = {"architecture": "relu", "l1": 1.0}
     assert made.changed(relu) == made.changed(relu | {"k_aux": None}) == SAERecipe.model_validate(relu | {"lr": 1e-3})
-    jumprelu = {"architecture": "jumprelu", "k": None, "target_l0": 8}
+    jumprelu = {"architecture": "jumprelu", "target_l0": 8}
     assert made.changed(jumprelu).bandwidth == 0.5
+    assert made.changed(jumprelu) == made.changed(jumprelu | {"k": None})
+    assert made.changed(jumprelu).changed({"architecture": "switch", "k": 4}).k == 4
     assert made.unread(["topk", "relu"]) == ["bandwidth"]
 
 

@@ -149,6 +149,25 @@ def test_what_an_exported_job_has_beside_its_outputs_is_no_obstacle(tmp_path: Pa
     assert read(tmp_path / "zip", job__zip=(tmp_path / "job").read_bytes()).k == 2
 
 
+def test_things_are_named_by_their_folders(tmp_path: Path) -> None:
+    files = {name.replace("__", "."): content for name, content in saelens(tmp_path, CFG).items()}
+    (tmp_path / "scratch").mkdir()
+    for folder in ("in", "in/a", "in/a/b"):
+        (tmp_path / folder).mkdir()
+        for name, content in files.items():
+            (tmp_path / folder / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "in" / "a" / "more.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+            archive.writestr(f"c/{name}", content)
+    found = {thing.source.rpartition("/")[0] for thing in find([tmp_path / "in"], tmp_path / "scratch")}
+    assert found == {"", "a", "a/b", "a/more.zip", "a/more.zip/c"}
+    (tmp_path / "in" / "a" / "b" / "cfg.json").unlink()
+    (tmp_path / "again").mkdir()
+    with pytest.raises(KindError, match=r"^a/b: sae_weights\.safetensors needs cfg\.json beside it$"):
+        find([tmp_path / "in"], tmp_path / "again")
+
+
 @pytest.mark.parametrize("name", ["sae_weights", "sae", "model", "activations", "activations-00000"])
 def test_weights_alone_say_what_is_missing(tmp_path: Path, name: str) -> None:
     message = f"^{name}.safetensors needs cfg.json beside it$"
