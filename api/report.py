@@ -16,6 +16,8 @@ from api import svg
 from api.report_data import Json, ReportData, Stage, dig, gather, items, part, real
 from api.report_figures import Table, interval
 from api.report_panels import absence, panels
+from husai_core import kinds
+from husai_core.release.advice import advice
 from services.artifacts import Store
 from services.tables import Job
 
@@ -117,11 +119,7 @@ def verdict(data: ReportData) -> Verdict:
         return Verdict("none", f"The gate has not decided. {_progress(data)}")
     rules = items(gate.get("rules"))
     failed, open_ = ([r for r in rules if r.get("verdict") == word] for word in ("fail", "inconclusive"))
-    told: dict[str, list[str]] = {}
-    for rule in open_:
-        if rule.get("settle"):
-            told.setdefault(str(rule["settle"]), []).append(str(rule.get("name")))
-    settle = [f"{', '.join(names)}: {way}" for way, names in told.items()]
+    settle = [f"{', '.join(names)}: {way}" for way, names in advice(word, open_, kinds.names()).items()]
     why = _why(gate, len(rules), failed, open_)
     return Verdict(word, why if data.pipeline.state == "succeeded" else f"{why} {_progress(data)}", settle)
 

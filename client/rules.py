@@ -52,13 +52,6 @@ class Judgement:
         """0 pass, 1 fail, 4 inconclusive."""
         return CODES.get(self.verdict, Exit.INCONCLUSIVE)
 
-    @property
-    def settling(self) -> list[str]:
-        """What would settle the rules that are not decided, each once; nothing where a broken one decides."""
-        if self.verdict == "fail":
-            return []
-        return list(dict.fromkeys(str(rule["settle"]) for rule in self.rules if rule.get("settle")))
-
     def rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """The rules under `COLUMNS`."""
         return [

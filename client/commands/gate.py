@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,7 @@ def wait(
             found: Judgement | Job = _latest(husai, candidate, policy, timeout)
         else:
             found = _target(husai, target or "", timeout, terminal)
+        ways = [] if isinstance(found, Job) else advised(husai, found)
     if isinstance(found, Job):
         show(terminal, found)
         return {"blocked": Exit.INCONCLUSIVE, "timed_out": Exit.TIMEOUT}.get(found.state, Exit.SERVICE)
@@ -73,7 +75,7 @@ def wait(
             file.write(markdown(found))
     if junit_file:
         junit_file.write_text(junit(found), encoding="utf-8")
-    print_judgement(terminal, found)
+    print_judgement(terminal, found, ways)
     return found.exit_code
 
 
@@ -132,7 +134,7 @@ def show_decision(
         found = _target(husai, target, 0, terminal)
         if isinstance(found, Job) or found.decision is None:
             raise Usage(f"job {target} has made no decision")
-        print_judgement(terminal, found)
+        print_judgement(terminal, found, advised(husai, found))
         if bundle:
             bundle.write_bytes(bundle_bytes(husai, found.decision))
             terminal.note(f"bundle: {bundle}")
@@ -146,17 +148,25 @@ def bundle_bytes(husai: Husai, decision: str) -> bytes:
     return canonical(husai.bundle(decision)) + b"\n"
 
 
-def print_judgement(terminal: Terminal, judgement: Judgement) -> None:
-    """Print a verdict with the table of its rules and its reasons."""
+def advised(husai: Husai, judgement: Judgement) -> list[str]:
+    """What would settle an open verdict with the job kinds that the service has; other verdicts cost no request."""
+    from husai_core.release.advice import advice
+
+    if judgement.verdict != "inconclusive":
+        return []
+    ways = advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
+    return [f"would settle {', '.join(names)}: {way}" for way, names in ways.items()]
+
+
+def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
+    """Print a verdict with the table of its rules, its reasons, and what would settle it."""
     if terminal.json:
         terminal.document(dict(judgement.raw))
         return
     if judgement.rules:
         terminal.table(COLUMNS, judgement.rows())
     terminal.line(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
-    for reason in judgement.reasons:
-        terminal.line(f"  {reason}")
-    for settle in judgement.settling:
-        terminal.line(f"  would settle it: {settle}")
+    for line in (*judgement.reasons, *ways):
+        terminal.line(f"  {line}")
     if judgement.decision:
         terminal.line(f"decision {judgement.decision}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from client import figures
-from client.commands.gate import bundle_bytes, gate_of
+from client.commands.gate import advised, bundle_bytes, gate_of
 from client.commands.options import Home, Json, outcome
 from client.connect import connect, home
 from client.embedded import Server, present
@@ -104,7 +104,7 @@ def _tell(
     gate = gate_of(husai, job)
     judgement = Judgement.of_job(gate) if gate else None
     if judgement:
-        _decision(terminal, judgement)
+        _decision(terminal, judgement, advised(husai, judgement))
     if job.state != "succeeded":
         terminal.line(f"The pipeline came to no decision that counts: {job.why}")
         for child in children.values():
@@ -117,17 +117,15 @@ def _tell(
     return outcome(job)
 
 
-def _decision(terminal: Terminal, judgement: Judgement) -> None:
+def _decision(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
     terminal.line()
     terminal.table(COLUMNS, judgement.rows())
     controls = judgement.raw.get("self_test") or {}
     if controls:
         terminal.line(f"Self-test {'passed' if controls.get('passed') else 'FAILED'}: {controls.get('reason')}")
     terminal.line(f"Verdict: {judgement.verdict}. {figures.MEANING.get(judgement.verdict, '')}")
-    for reason in judgement.reasons:
-        terminal.line(f"  {reason}")
-    for settle in judgement.settling:
-        terminal.line(f"  would settle it: {settle}")
+    for line in (*judgement.reasons, *ways):
+        terminal.line(f"  {line}")
 
 
 def _files(husai: Husai, job: Job, gate: Job | None, folder: Path) -> dict[str, str]:
