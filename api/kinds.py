@@ -44,7 +44,9 @@ def document(name: str) -> schemas.Kind:
         kind = kinds.get(name)
     except KeyError:
         known = list(kinds.names())
-        raise Problem(404, "unknown-kind", "Unknown kind", "There is no such job kind.", known=known) from None
+        raise Problem(
+            404, "unknown-kind", "Unknown kind", f"There is none but {', '.join(known)}.", known=known
+        ) from None
     return schemas.Kind(
         name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,
         spec_schema=kind.spec.model_json_schema(), result_schema=kind.module.Result.model_json_schema(),

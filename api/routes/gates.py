@@ -45,7 +45,7 @@ def load_policy(name: str) -> policies.Policy:
     """
     if name not in policies.names():
         known = policies.names()
-        raise Problem(404, "unknown-policy", "Unknown policy", "There is no such policy.", known=known)
+        raise Problem(404, "unknown-policy", "Unknown policy", f"There is none but {', '.join(known)}.", known=known)
     return policies.load(name)
 
 
