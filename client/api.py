@@ -20,7 +20,7 @@ import httpx
 
 from client import files, sse
 from client.errors import Mismatch, Refused, TimedOut, Usage
-from client.models import FINAL, Artifact, Candidate, Decision, Document, Event, Job, Key, Kind, Plan, Policy
+from client.models import FINAL, Artifact, Candidate, Decision, Document, Event, Job, Key, Kind, Plan, Policy, Worker
 from client.transport import RESTARTING, Backoff, Transport
 
 POLL = 25.0
@@ -264,6 +264,10 @@ class Husai:
     def kind(self, name: str) -> Kind:
         """One job kind with its schemas."""
         return Kind.read(self._json("GET", f"/v1/kinds/{_segment(name)}"))
+
+    def workers(self) -> list[Worker]:
+        """The workers that have reported themselves, the one that was seen last first."""
+        return [Worker.read(item) for item in self._items("/v1/workers")]
 
     def candidates(self) -> Iterator[Candidate]:
         """SAE checkpoints that a gate may judge."""

@@ -107,6 +107,16 @@ class Kind(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Worker(Document):
+    """A worker process; its state is `ready`, `gone` or `silent`."""
+
+    id: str
+    device: str
+    state: str
+    queues: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate(Document):
     """An SAE checkpoint that a gate may judge; `siblings` are its other seeds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from client.errors import Exit
 from client.models import Job, Plan
 from client.progress import follow
 from client.terminal import Terminal
+
+if TYPE_CHECKING:
+    from client.api import Husai
 
 app = typer.Typer()
 
@@ -54,6 +57,8 @@ def submit(
         job = husai.submit(
             kind, spec, inputs=inputs, labels=label or [], priority=priority, device=device, reuse=reuse, key=key
         )
+        if device == "cuda" and not job.final and not _ready(husai, device):
+            terminal.note("no worker here has a cuda device; the job waits until one starts")
         if not wait:
             show(terminal, job)
             return outcome(job) if job.final else Exit.OK
@@ -61,6 +66,10 @@ def submit(
         job = follow(husai, job.id, terminal, timeout=timeout)
         show(terminal, job)
         return outcome(job)
+
+
+def _ready(husai: Husai, device: str) -> bool:
+    return any(worker.device == device and worker.state == "ready" for worker in husai.workers())
 
 
 def _show_plan(terminal: Terminal, plan: Plan) -> None:

@@ -109,7 +109,7 @@ def test_watch_logs_and_events_tell_one_story(husai: Husai, server: Server, trai
         assert [(e.id, e.type, e.data) for e in stored] == [(e.id, e.type, e.data) for e in events if e.id > half]
 
 
-def test_cancel_and_retry(husai: Husai, trained: dict[str, str]) -> None:
+def test_cancel_and_retry(husai: Husai, server: Server, trained: dict[str, str]) -> None:
     source = f"activations=job:{trained['activations']}:activations"
     spec = ["--set", "recipe=" + json.dumps(RECIPE | {"tokens": 50_000_000}), "--input", source]
     job = husai("submit", "train.sae", *spec, "--json").json["id"]
@@ -120,6 +120,11 @@ def test_cancel_and_retry(husai: Husai, trained: dict[str, str]) -> None:
     retried = husai("retry", job, "--json").json
     assert retried["retry_of"] == job
     assert husai("submit", "train.sae", *spec, "--wait", "--timeout", "0").code == Exit.TIMEOUT
+    waiting = husai("submit", "train.sae", *spec, "--device", "cuda", "--json")
+    assert waiting.json["device"] == "cuda"
+    with connect(server.home) as service:
+        has_one = any(worker.device == "cuda" for worker in service.workers())
+    assert ("no worker here has a cuda device" in waiting.err) == (not has_one)
     for one in husai("jobs", "--json").json["items"]:
         if one["state"] in {"queued", "running", "waiting"}:
             husai("cancel", one["id"])
