@@ -82,10 +82,10 @@ class Child:
         return False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and its group."""
+        """Ask the process to stop, which sees to its own, or kill it with its whole group."""
         if self._process is not None and (self.alive or number == signal.SIGKILL):
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+                (os.killpg if number == signal.SIGKILL else os.kill)(self._process.pid, number)
 
     def last_words(self) -> str:
         """The end of its log: the last line that is not indented, with what follows it."""

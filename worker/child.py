@@ -154,8 +154,8 @@ def main(pipe: Connection, task: Task) -> None:
     os.setsid()
     os.environ["TMPDIR"] = task.directory
     tempfile.tempdir = None
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):  # what is sent to all processes is the supervisor's to answer
+        signal.signal(number, signal.SIG_IGN)
     talk = Talk(pipe)
     talk.start()
     sys.stdout = sys.stderr = LogStream(talk)

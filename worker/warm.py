@@ -7,6 +7,7 @@ studies up.
 
 import importlib
 import os
+import signal
 
 import numpy  # noqa: F401
 import safetensors.torch  # noqa: F401
@@ -17,6 +18,7 @@ from worker import child  # noqa: F401
 LIBRARIES = ("scipy.optimize", "scipy.stats", "torch._dynamo", "transformer_lens")
 """Torch's optimizers import `torch._dynamo`."""
 
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while its supervisor drains, it is needed; it ends with its supervisor
 kinds.all_kinds()
 if os.environ.get("HUSAI_WARM") != "light":
     for name in LIBRARIES:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from client.connect import connect, running
 from client.embedded import Child, Server, answers, choose_port, present
 from client.errors import Unavailable, Usage
-from tests.client.conftest import Husai, heed_ctrl_c
+from tests.client.conftest import ACTIVATIONS, RECIPE, Husai, heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ def family(pid: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No job runs here, so workers need no imports ahead."""
+    """Hardly a job runs here, so workers need no imports ahead."""
     monkeypatch.setenv("HUSAI_WARM", "none")
 
 
@@ -175,3 +176,28 @@ def test_a_taken_port_is_refused_if_named_and_avoided_if_not(monkeypatch: pytest
     assert choose_port("127.0.0.1", None) == port
     with pytest.raises(Usage, match="cannot listen"):
         choose_port("203.0.113.1", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, None])
+def test_a_stop_keeps_the_work_of_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None
+) -> None:
+    monkeypatch.setenv("HUSAI_WARM", "light")  # attempts come from a forkserver, which must outlive the draining
+    monkeypatch.setenv("HUSAI_DEVICE", "cpu")
+    home = tmp_path / "home"
+    with Server(home, port=0), connect(home) as husai:
+        rows = husai.submit("train.activations", ACTIVATIONS)
+        recipe = RECIPE | {"tokens": 10**9}
+        inputs = {"activations": {"job": rows.id, "output": "activations"}}
+        job = husai.submit("train.sae", {"recipe": recipe, "seeds": [0]}, inputs=inputs)
+        assert eventually(lambda: any(event.type == "metrics" for event in husai.recent(job.id)), 60)
+        if number:  # as a service manager does, to every process at once
+            for pid in family(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+    with Server(home, port=0), connect(home) as husai:
+        told = [(event.type, event.data.get("reason")) for event in husai.recent(job.id, limit=1000)]
+        assert ("state", "drained") in told
+        assert any(type == "checkpoint" for type, _ in told)
+        assert "infra.lost" not in {reason for _, reason in told}
+        husai.cancel(job.id)
