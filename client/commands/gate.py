@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from client.commands.options import Json, Timeout, show
 from client.connect import connect
-from client.errors import Exit, Refused, TimedOut, Usage
+from client.errors import Exit, HusaiError, Refused, TimedOut, Usage
 from client.models import Job
 from client.rules import COLUMNS, Judgement, junit, markdown
 from client.terminal import Terminal
@@ -66,7 +67,10 @@ def wait(
             found: Judgement | Job = _latest(husai, candidate, policy, timeout)
         else:
             found = _target(husai, target or "", timeout, terminal)
-        ways = [] if isinstance(found, Job) else advised(husai, found)
+        ways: list[str] = []
+        if not isinstance(found, Job):
+            with suppress(HusaiError):  # a verdict that is known counts, whatever happens to the service now
+                ways = advised(husai, found)
     if isinstance(found, Job):
         show(terminal, found)
         return {"blocked": Exit.INCONCLUSIVE, "timed_out": Exit.TIMEOUT}.get(found.state, Exit.SERVICE)

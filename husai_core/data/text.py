@@ -54,20 +54,24 @@ def read(directories: Sequence[Path]) -> list[Document]:
     Raises:
         KindError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
     """
-    files = [path for directory in directories for path in sorted(directory.rglob("*")) if path.is_file()]
-    found = [_document(path) for path in files]
+    found = [
+        _document(path, path.relative_to(directory).as_posix())
+        for directory in directories
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    ]
     if not any(document.text.strip() for document in found):
         raise KindError("the text input holds no text")
     return found
 
 
-def _document(path: Path) -> Document:
+def _document(path: Path, name: str) -> Document:
     if path.suffix.lower() not in SUFFIXES:
-        raise KindError(f"{path.name} is not a text file (known: {', '.join(SUFFIXES)})")
+        raise KindError(f"{name} is not a text file (known: {', '.join(SUFFIXES)})")
     try:
-        return Document(path.name, path.read_bytes().decode())
+        return Document(name, path.read_bytes().decode())
     except UnicodeDecodeError as error:
-        raise KindError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise KindError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def passages(text: str, size: int, whole: str) -> list[str]:

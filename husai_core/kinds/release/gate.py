@@ -16,7 +16,7 @@ from husai_core.kinds.base import Artifact, Child, Done, From, Inputs, Job, Kind
 from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.release import bundle
 from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
-from husai_core.release.evidence import Control, Controls, Item, read
+from husai_core.release.evidence import Control, Controls, Item, read, result_digest
 from husai_core.release.policy import load
 
 Result = Decision
@@ -104,9 +104,12 @@ def _measurement(name: str) -> list[Child]:
 
 def _item(artifact: Artifact) -> Item:
     try:
-        return read(artifact.path, artifact.digest, artifact.produced_at)
+        item = read(artifact.path, artifact.digest, artifact.produced_at)
     except (OSError, ValueError) as error:
         raise KindError(f"evidence {artifact.digest[:12]} is not a result document") from error
+    if result_digest(item.document) != artifact.digest:
+        raise KindError(f"evidence {artifact.digest[:12]} no longer has its digest: the store is damaged")
+    return item
 
 
 def _control(name: str, done: Mapping[str, Done]) -> Control:

@@ -57,10 +57,15 @@ def groups(directories: list[Path], scratch: Path) -> list[Group]:
     return [*found, Group(_together(loose, scratch / "loose"))] if loose else found
 
 
+def counted(name: str) -> list[tuple[bool, int, str]]:
+    """What to sort a path by, so that its numbered parts come by their numbers: `saes/2` before `saes/10`."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split("/")]
+
+
 def _folders(directory: Path) -> dict[str, dict[str, Path]]:
     """The files below a directory by folder and name; the directory itself is the folder without a name."""
     folders: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in sorted(directory.rglob("*")):
+    for path in sorted(directory.rglob("*"), key=lambda path: counted(path.relative_to(directory).as_posix())):
         if path.is_file():
             folders[path.parent.relative_to(directory).as_posix().removeprefix(".")][path.name] = path
     return folders
@@ -76,7 +81,7 @@ def _unzip(path: Path, source: str, target: Path) -> list[Group]:
             for member in archive.infolist():
                 if not member.is_dir():
                     folders[_safe(path, member).rpartition("/")[0]].append(member)
-            for number, (folder, members) in enumerate(sorted(folders.items())):
+            for number, (folder, members) in enumerate(sorted(folders.items(), key=lambda folder: counted(folder[0]))):
                 (target / str(number)).mkdir(parents=True)
                 files = {}
                 for member in members:

@@ -105,6 +105,15 @@ def test_a_file_that_is_no_result_is_the_users_mistake(given: Inputs, tmp_path: 
         decide(given, pretended(), tmp_path / "job")
 
 
+def test_evidence_whose_bytes_have_changed_decides_nothing(given: Inputs, tmp_path: Path) -> None:
+    file = given.many("evidence")[0].path / "result.json"
+    document = json.loads(file.read_bytes())
+    document["result"]["converged"] = not document["result"]["converged"]
+    file.write_bytes(identity.canonical(document))
+    with pytest.raises(KindError, match="no longer has its digest"):
+        decide(given, pretended(), tmp_path / "job")
+
+
 def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
     with pytest.raises(KindError, match="as_of"):
         gate.summarise(gate.Spec(), given, pretended(), FolderJob(tmp_path / "job"))

@@ -152,7 +152,7 @@ def test_what_an_exported_job_has_beside_its_outputs_is_no_obstacle(tmp_path: Pa
 def test_things_are_named_by_their_folders(tmp_path: Path) -> None:
     files = {name.replace("__", "."): content for name, content in saelens(tmp_path, CFG).items()}
     (tmp_path / "scratch").mkdir()
-    for folder in ("in", "in/a", "in/a/b"):
+    for folder in ("in", "in/10", "in/2", "in/a", "in/a/b"):
         (tmp_path / folder).mkdir()
         for name, content in files.items():
             (tmp_path / folder / name).write_bytes(content)
@@ -160,8 +160,9 @@ def test_things_are_named_by_their_folders(tmp_path: Path) -> None:
         for name, content in files.items():
             archive.writestr(name, content)
             archive.writestr(f"c/{name}", content)
-    found = {thing.source.rpartition("/")[0] for thing in find([tmp_path / "in"], tmp_path / "scratch")}
-    assert found == {"", "a", "a/b", "a/more.zip", "a/more.zip/c"}
+    found = [thing.source.rpartition("/")[0] for thing in find([tmp_path / "in"], tmp_path / "scratch")]
+    assert set(found) == {"", "a", "a/b", "a/more.zip", "a/more.zip/c", "2", "10"}
+    assert found.index("2") < found.index("10")
     (tmp_path / "in" / "a" / "b" / "cfg.json").unlink()
     (tmp_path / "again").mkdir()
     with pytest.raises(KindError, match=r"^a/b: sae_weights\.safetensors needs cfg\.json beside it$"):
