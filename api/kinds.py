@@ -45,7 +45,7 @@ def document(name: str) -> schemas.Kind:
     except KeyError:
         known = list(kinds.names())
         raise Problem(
-            404, "unknown-kind", "Unknown kind", f"There is none but {', '.join(known)}.", known=known
+            404, "unknown-kind", "Unknown kind", f"There is no job kind {name!r}, only {', '.join(known)}.", known=known
         ) from None
     return schemas.Kind(
         name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,

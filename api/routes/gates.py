@@ -45,7 +45,13 @@ def load_policy(name: str) -> policies.Policy:
     """
     if name not in policies.names():
         known = policies.names()
-        raise Problem(404, "unknown-policy", "Unknown policy", f"There is none but {', '.join(known)}.", known=known)
+        raise Problem(
+            404,
+            "unknown-policy",
+            "Unknown policy",
+            f"There is no policy {name!r}, only {', '.join(known)}.",
+            known=known,
+        )
     return policies.load(name)
 
 

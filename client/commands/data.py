@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from client.api import Husai
 
 app = typer.Typer()
+MOST_FILES, MOST_DEPTH = 1000, 8
+"""What the service takes as one artifact."""
 LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlier."
 
 
@@ -55,8 +58,7 @@ def import_files(
         terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
         return outcome(job)
     show(terminal, job)
-    for candidate in known:
-        terminal.line(f"candidate {candidate.sha256}")
+    terminal.line(f"candidates of the gate: {len(known)}")
     return outcome(job)
 
 
@@ -85,14 +87,17 @@ def _collect(files: list[Path]) -> dict[str, Path]:
     """The files by the names they shall have; a folder stands for all below it, but for what is hidden."""
     paths: dict[str, Path] = {}
     for file in files:
-        if not file.exists():
+        if not (file.is_file() or file.is_dir()):
             raise Usage(f"there is no file {file}")
-        place = file.absolute()
+        place = Path(os.path.abspath(file))
         root = place if place.is_dir() and len(files) == 1 else place.parent
-        for path in sorted(_below(place)):
+        for path in sorted(_below(place) if place.is_dir() else [place]):
             name = re.sub(r"[^A-Za-z0-9._/-]", "_", path.relative_to(root).as_posix())
+            name = re.sub(r"(^|/)(?=[^A-Za-z0-9])", r"\1file", name)
             if name in paths:
                 raise Usage(f"two of the files are called {name}")
+            if name.count("/") >= MOST_DEPTH or len(paths) == MOST_FILES:
+                raise Usage(f"{file}: at most {MOST_FILES} files can be sent together, {MOST_DEPTH - 1} folders deep")
             paths[name] = path
     if not paths:
         raise Usage(f"there are no files in {', '.join(map(str, files))}")
@@ -100,12 +105,11 @@ def _collect(files: list[Path]) -> dict[str, Path]:
 
 
 def _below(place: Path) -> Iterator[Path]:
-    """A file itself, or the visible files in a folder and its folders."""
-    if not place.is_dir():
-        yield place
-        return
+    """The visible files in a folder and its folders, but for those that are links."""
     for path in place.iterdir():
-        if not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith("."):
+            yield path
+        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield from _below(path)
 
 

@@ -85,17 +85,20 @@ def divided(
 ) -> tuple[list[str], Tensor]:
     """Stretches of the documents and the split of each: uint8 [m], see `husai_core.data.modular.SPLITS`.
 
-    Passages of at most `size` characters are split at random; neighbours that come to lie in one split are joined.
+    Passages of at most `size` characters are split at random, equal ones alike, so that no test passage is trained on;
+    neighbours that come to lie in one split are joined.
 
     Raises:
         KindError: a part would have fewer than two passages.
     """
     pieces = [passages(document.text, size, whole) for document in documents]
-    drawn = iter(split(sum(map(len, pieces)), validation_fraction, test_fraction, seed, "passages").tolist())
+    distinct = list(dict.fromkeys(piece for own in pieces for piece in own))
+    parts = split(len(distinct), validation_fraction, test_fraction, seed, "passages").tolist()
+    part_of = dict(zip(distinct, parts, strict=True))
     found = [
         (part, "".join(piece for _, piece in run))
         for own in pieces
-        for part, run in groupby([(next(drawn), piece) for piece in own], itemgetter(0))
+        for part, run in groupby([(part_of[piece], piece) for piece in own], itemgetter(0))
     ]
     return [stretch for _, stretch in found], torch.tensor([part for part, _ in found])
 

@@ -103,7 +103,10 @@ class SAERecipe(BaseModel):
     def unread(self, architectures: Collection[str]) -> list[str]:
         """Fields that differ from their default although none of these architectures reads them."""
         own = [name for name, readers in OWN.items() if not readers & set(architectures)]
-        return [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        changed = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        read = {SPARSITY[architecture] for architecture in architectures}
+        usual = {"k": USUAL_K, "l1": None, "target_l0": None}
+        return changed + [n for n, value in usual.items() if n not in read and getattr(self, n) not in (None, value)]
 
     @property
     def read(self) -> SAERecipe:

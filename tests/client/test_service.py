@@ -181,8 +181,11 @@ def test_an_upload_is_named_by_its_digest(husai: Husai, tmp_path: Path) -> None:
     (tmp_path / "more" / ".hidden").mkdir(parents=True)
     (tmp_path / "more" / ".hidden" / "c.txt").write_text("Not meant.")
     (tmp_path / "more" / "a.txt").write_text("Some more.")
+    (tmp_path / "more" / "_é.txt").write_text("Its name is made one that can be sent.")
+    (tmp_path / "more" / "loop").symlink_to(tmp_path / "more")
+    os.mkfifo(tmp_path / "more" / "pipe")
     digest = husai("upload", tmp_path / "a.txt", tmp_path / "more").out.strip()
-    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "more/a.txt"}
+    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "more/a.txt", "more/file__.txt"}
 
 
 def test_kinds_and_artifacts_can_be_looked_through(husai: Husai, trained: dict[str, str]) -> None:

@@ -40,12 +40,15 @@ def groups(directories: list[Path], scratch: Path) -> list[Group]:
     """
     found: list[Group] = []
     loose: dict[str, Path] = {}
+    left = MOST_BYTES
     for number, directory in enumerate(directories):
         folders = _folders(directory)
         for folder, files in folders.items():
             for name in [name for name in files if name.endswith(".zip")]:
-                outer = Group({}, folder)
-                found += _unzip(files.pop(name), outer.named(name), scratch / f"zip{number}-{len(found)}")
+                target = scratch / f"zip{number}-{len(found)}"
+                made = _unzip(files.pop(name), Group({}, folder).named(name), target, left)
+                left -= sum(path.stat().st_size for group in made for path in group.files.values())
+                found += made
         alone = len(folders) == 1 and len(folders.get("", ())) == 1
         if not alone:
             found += [Group(files, folder) for folder, files in folders.items() if files]
@@ -71,13 +74,16 @@ def _folders(directory: Path) -> dict[str, dict[str, Path]]:
     return folders
 
 
-def _unzip(path: Path, source: str, target: Path) -> list[Group]:
-    """The archive's files, grouped by folder, unpacked into folders of our choice; `source` names the archive."""
+def _unzip(path: Path, source: str, target: Path, most: int) -> list[Group]:
+    """The archive's files, at most `most` bytes of them, grouped by folder and unpacked into folders of our choice.
+
+    `source` names the archive.
+    """
     folders: dict[str, list[zipfile.ZipInfo]] = defaultdict(list)
     unpacked: list[Group] = []
     try:
         with zipfile.ZipFile(path) as archive:
-            bounded(path, archive)
+            bounded(path, archive, most)
             for member in archive.infolist():
                 if not member.is_dir():
                     folders[_safe(path, member).rpartition("/")[0]].append(member)
@@ -95,12 +101,13 @@ def _unzip(path: Path, source: str, target: Path) -> list[Group]:
     return unpacked
 
 
-def bounded(path: Path, archive: zipfile.ZipFile) -> None:
+def bounded(path: Path, archive: zipfile.ZipFile, most: int = MOST_BYTES) -> None:
     """Refuse an archive that says it unpacks to too much; `zipfile` reads no more than that of an entry."""
     size = sum(member.file_size for member in archive.infolist())
-    if size > min(MOST_BYTES, MOST_RATIO * path.stat().st_size):
+    if size > min(most, MOST_RATIO * path.stat().st_size):
         raise KindError(
-            f"{path.name} unpacks to {size} bytes; allowed are {MOST_BYTES >> 30} GiB and {MOST_RATIO} times its size"
+            f"{path.name} unpacks to {size} bytes; allowed are {MOST_BYTES >> 30} GiB in all and {MOST_RATIO} times "
+            "its size"
         )
 
 

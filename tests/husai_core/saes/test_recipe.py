@@ -52,6 +52,9 @@ def test_a_change_of_architecture_keeps_what_it_reads() -> None:
     assert made.changed(jumprelu) == made.changed(jumprelu | {"k": None})
     assert made.changed(jumprelu).changed({"architecture": "switch", "k": 4}).k == 4
     assert made.unread(["topk", "relu"]) == ["bandwidth"]
+    assert SAERecipe(k=8).unread(["jumprelu"]) == []
+    assert SAERecipe(k=16).unread(["jumprelu"]) == ["k"]
+    assert SAERecipe(architecture="relu", l1=1.0).unread(["topk"]) == ["l1"]
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:

@@ -146,9 +146,12 @@ def test_the_test_part_shapes_neither_tokeniser_nor_weights(tmp_path: Path, word
 
 @pytest.mark.parametrize(("word", "part"), [("", "train"), ("the dog. " * 3, "validation")])
 def test_a_part_without_a_token_to_predict_is_told(tmp_path: Path, word: str, part: str) -> None:
-    (tmp_path / "a.txt").write_text(END * 4000 + word)
+    for number in range(1, 79):
+        (tmp_path / f"{number}.txt").write_text(END * number)
+    (tmp_path / "a.txt").write_text(word)
+    spec = SPEC | {"text": TEXT | {"n_ctx": 256}}
     with pytest.raises(KindError, match=f"the {part} part of the text has no token to predict"):
-        run("train.transformer", tmp_path / "job", SPEC, text=[artifact(tmp_path, "upload")])
+        run("train.transformer", tmp_path / "job", spec, text=[artifact(tmp_path, "upload")])
 
 
 def test_divergence_is_told(tmp_path: Path, words: Artifact) -> None:

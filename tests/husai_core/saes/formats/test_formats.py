@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from husai_core.kinds.base import KindError
-from husai_core.saes.formats import find
+from husai_core.saes.formats import archives, find
 
 D, N = 4, 6
 CFG: dict[str, Any] = {"architecture": "topk", "k": 2, "d_in": D, "d_sae": N, "metadata": {"hook_name": "h"}}
@@ -217,6 +217,23 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, name: st
     with zipfile.ZipFile(tmp_path / "z", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.pt", bytes(10**6))
     refused(tmp_path, "unpacks to 1000000 bytes", **{name: (tmp_path / "z").read_bytes()})
+
+
+def test_the_archives_of_an_import_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = saelens(tmp_path, CFG)
+    size = sum(map(len, files.values()))
+    for folder in ("scratch", "in/a", "in/b"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / "in" / folder / "z.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name.replace("__", "."), content)
+    monkeypatch.setattr(archives, "MOST_BYTES", 2 * size)
+    assert len(find([tmp_path / "in"], tmp_path / "scratch")) == 2
+    monkeypatch.setattr(archives, "MOST_BYTES", 2 * size - 1)
+    (tmp_path / "again").mkdir()
+    with pytest.raises(KindError, match=f"z.zip unpacks to {size} bytes"):
+        find([tmp_path / "in"], tmp_path / "again")
 
 
 def test_an_archive_of_another_compression_is_refused(tmp_path: Path) -> None:
