@@ -89,11 +89,11 @@ def divided(
     neighbours that come to lie in one split are joined.
 
     Raises:
-        KindError: a part would have fewer than two passages.
+        KindError: a part would have fewer than two different passages.
     """
     pieces = [passages(document.text, size, whole) for document in documents]
     distinct = list(dict.fromkeys(piece for own in pieces for piece in own))
-    parts = split(len(distinct), validation_fraction, test_fraction, seed, "passages").tolist()
+    parts = split(len(distinct), validation_fraction, test_fraction, seed, "different passages").tolist()
     part_of = dict(zip(distinct, parts, strict=True))
     found = [
         (part, "".join(piece for _, piece in run))

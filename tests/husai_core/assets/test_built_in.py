@@ -89,7 +89,7 @@ def test_the_books_lose_their_heading_alone(tmp_path: Path) -> None:
 def test_made_from_nothing_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "HELD_OUT", tmp_path / "held-out")
     books = [
-        make.Book(title, "Some Body", "1800", "one two three four five six seven. " * 200)
+        make.Book(title, "Some Body", "1800", " ".join(f"{title} has the line {i}." for i in range(300)))
         for title in ("One", "Two", *make.HELD_OUT, *make.LEFT_OUT)
     ]
     size = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16, "n_ctx": 16, "d_vocab": 280, "tokens": 2000}

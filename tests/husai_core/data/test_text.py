@@ -39,7 +39,7 @@ def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
     twice, parts = text.divided([*documents, *documents], 40, "<e>", 0.1, 0.2, 0)
     by_part = [{s for s, p in zip(twice, parts, strict=True) if p == part} for part in range(3)]
     assert not (by_part[0] & by_part[1] | by_part[0] & by_part[2] | by_part[1] & by_part[2])
-    with pytest.raises(KindError, match="of 2 passages"):
+    with pytest.raises(KindError, match="of 2 different passages"):
         text.divided([text.Document("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
 
 
