@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import SQLCoreOperations
 from api.deps import Context
 from services.accounts import Principal
 from services.artifacts import Store, read_index
-from services.tables import ArtifactRow, Job, Output
+from services.tables import ArtifactRow, Job, Output, Upload
 
 Column = SQLCoreOperations[Any]
 
@@ -32,8 +32,9 @@ def artifacts(context: Context, principal: Principal, column: Column) -> ColumnE
     if everything(context, principal):
         return true()
     owned = select(ArtifactRow.sha256).where(ArtifactRow.owner_id == principal.owner_id)
+    uploaded = select(Upload.sha256).where(Upload.owner_id == principal.owner_id)
     made = select(Output.sha256).where(executions(context, principal, Output.execution_id))
-    return or_(column.in_(owned), column.in_(made))
+    return or_(column.in_(owned), column.in_(uploaded), column.in_(made))
 
 
 def among(context: Context, session: Session, principal: Principal, digests: set[str]) -> set[str]:

@@ -98,14 +98,16 @@ def require(principal: Principal, scope: str) -> None:
 
 
 def revoke(session: Session, principal: Principal, key_id: str) -> ApiKey:
-    """Make a key useless from now on; its owner and admins may.
+    """Make a key useless from now on. Its owner may, with a key that allows as much, and admins.
 
     Raises:
-        Problem: `unknown-key`.
+        Problem: `unknown-key` or `wrong-scope`.
     """
     key = session.get(ApiKey, key_id)
     if key is None or not (principal.admin or key.owner_id == principal.owner_id):
         raise not_found("key", key_id)
+    for scope in key.scopes if not principal.admin else ():
+        require(principal, scope)
     key.revoked_at = key.revoked_at or clock(session)
     return key
 

@@ -6,6 +6,7 @@ artifact's. Equal files give equal artifacts, whoever makes them.
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,9 @@ from services.failpoints import failpoint
 from services.problems import not_found
 from services.tables import ArtifactRow
 from services.trees import file_sha256
+
+ABANDONED_SECONDS = 86_400
+"""A file that grew no more for so long is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,22 @@ class Store:
     def put_file(self, source: Path, digest: str | None = None, tick: Callable[[], None] = _idle) -> str:
         """Store a file's content; `digest` saves hashing it again, `tick` is called for every piece."""
         digest = digest or file_sha256(source)
-        if not self.exists(digest):
-            with source.open("rb") as data, self._writing(digest) as file:
-                _copy(data, file, tick)
+        with source.open("rb") as data:
+            self.put(data, digest, tick)
         return digest
+
+    def put(self, data: BinaryIO, digest: str, tick: Callable[[], None] = _idle) -> None:
+        """Store what is left to read of an open file whose digest is known."""
+        if not self.exists(digest):
+            with self._writing(digest) as file:
+                _copy(data, file, tick)
+
+    def sweep(self) -> None:
+        """Delete what processes that died while they wrote left on a local disk."""
+        for path in Path(self.root, "tmp").glob("*") if self.is_local else ():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
 
     @contextmanager
     def _writing(self, digest: str) -> Iterator[BinaryIO]:

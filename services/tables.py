@@ -189,6 +189,14 @@ class ArtifactRow(Base):
     created_at: Mapped[float] = mapped_column(index=True)
 
 
+class Upload(Base):
+    """Somebody who uploaded an artifact that was known already."""
+
+    __tablename__ = "uploads"
+    sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"), primary_key=True, index=True)
+
+
 class Idempotency(Base):
     """An owner's Idempotency-Key and the job that it made."""
 

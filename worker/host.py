@@ -44,6 +44,7 @@ class Host:
         self.store, self.drain = Store(settings.artifacts), threading.Event()
         self.signer = signing_key(settings) if CONTROL in queues else None
         shutil.rmtree(settings.root / "work", ignore_errors=True)
+        self.store.sweep()
 
     def work(self, queues: Sequence[str]) -> None:
         """Claim and run until these queues are dry or the worker drains.

@@ -6,8 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import select
@@ -51,12 +50,13 @@ async def upload(
         detail = "Send the file itself as application/octet-stream."
         raise Problem(415, "unsupported-media-type", "Unsupported media type", detail)
     declared = _declared(content_digest)
-    with tempfile.NamedTemporaryFile(dir=context.settings.root, prefix=".upload-") as file:
+    with tempfile.TemporaryFile(dir=context.settings.root) as file:
         size, actual = await _receive(request, file)
         if actual != declared:
             detail = f"The body has SHA-256 {actual}, not {declared}."
             raise invalid("digest-mismatch", "Digest mismatch", detail)
-        await run_in_threadpool(context.store.put_file, Path(file.name), actual)
+        file.seek(0)
+        await run_in_threadpool(context.store.put, file, actual)
     entry = schemas.FileEntry(sha256=actual, size=size)
     return await run_in_threadpool(_register, context, principal, response, {name: entry})
 
@@ -78,14 +78,13 @@ def _no_digest() -> str:
     raise invalid("invalid-request", "Invalid request", "content-digest: must be sha-256=:<base64 of the digest>:")
 
 
-async def _receive(request: Request, file: IO[bytes]) -> tuple[int, str]:
+async def _receive(request: Request, file: BinaryIO) -> tuple[int, str]:
     """Write the body to a file piece by piece; returns its size and SHA-256."""
     hashed, size = hashlib.sha256(), 0
     async for piece in request.stream():
         hashed.update(piece)
         size += len(piece)
         await run_in_threadpool(file.write, piece)
-    await run_in_threadpool(file.flush)
     return size, hashed.hexdigest()
 
 
@@ -95,7 +94,9 @@ def _register(
     index = {"type": "upload", "files": {name: entry.model_dump() for name, entry in sorted(files.items())}}
     stored = artifacts.store_index(context.store, index)
     with context.write() as session:
-        artifacts.register(session, stored, principal.owner_id)
+        known = artifacts.register(session, stored, principal.owner_id)
+        if known.owner_id != principal.owner_id:
+            session.merge(tables.Upload(sha256=stored.sha256, owner_id=principal.owner_id))
     response.headers["Location"] = f"/v1/artifacts/{stored.sha256}"
     return schemas.Artifact(sha256=stored.sha256, type=stored.type, size=stored.size, files=files)
 

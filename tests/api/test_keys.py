@@ -63,6 +63,10 @@ def test_a_key_lives_from_making_to_revoking(admin, server: Server):
     assert {one["owner"] for one in admin.get("/v1/keys?limit=200").json()["items"]} >= {"admin", "robot"}
     eve = server.client(server.make_key("eve", ["read"]))
     assert slug(eve.delete(f"/v1/keys/{key['id']}")) == (404, "unknown-key")
+    more = admin.post("/v1/keys", json={"name": "gate", "scopes": ["read", "gate"], "owner": "robot"}).json()
+    refused = robot.delete(f"/v1/keys/{more['id']}")
+    assert (slug(refused), refused.json()["required"]) == ((403, "wrong-scope"), "gate")
+    assert server.client(more["token"]).delete(f"/v1/keys/{more['id']}").status_code == 200
     gone = admin.delete(f"/v1/keys/{key['id']}")
     assert gone.json()["revoked_at"] is not None
     assert slug(robot.get("/v1/keys")) == (401, "revoked-key")

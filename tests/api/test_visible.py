@@ -40,6 +40,11 @@ def test_uploads_are_private(private: Server):
     assert eve.get("/v1/artifacts").json()["items"] == []
     upload(eve, data, "same.bin")
     assert eve.get(f"/v1/artifacts/{blob}").content == data
+    assert slug(eve.get(f"/v1/artifacts/{index}")) == (404, "unknown-artifact")
+    for _ in range(2):
+        assert upload(eve, data).json()["sha256"] == index
+    assert {client.get(f"/v1/artifacts/{index}").status_code for client in (ada, eve)} == {200}
+    assert eve.post("/v1/jobs", json={"kind": "train.imported", "inputs": {"file": index}}).status_code == 202
 
 
 def test_candidates_and_decisions_are_private(private: Server, tmp_path):

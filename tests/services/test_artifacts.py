@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_equal_trees_have_one_digest_and_another_type_has_another(store: Store, 
 def test_nothing_half_written_stays(store: Store) -> None:
     store.put_bytes(b"x" * 1000)
     assert not list(Path(store.root, "tmp").iterdir())
+
+
+def test_what_a_dead_writer_left_is_swept_away_in_time(store: Store) -> None:
+    store.put_bytes(b"x")
+    left, fresh = Path(store.root, "tmp", "left"), Path(store.root, "tmp", "fresh")
+    left.touch()
+    fresh.touch()
+    os.utime(left, (0, 0))
+    store.sweep()
+    assert [path.name for path in fresh.parent.iterdir()] == ["fresh"]
 
 
 def test_an_unknown_digest_is_a_problem(store: Store) -> None:
