@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -37,6 +38,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _routing,
         KindError: _unfit,
         DBAPIError: _database,
+        ClientDisconnect: _gone,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -106,6 +108,11 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 async def _unfit(request: Request, error: KindError) -> Response:
     """A study that finds at submission that it cannot be planned."""
     return respond(Problem(422, "invalid-spec", "Invalid spec", str(error)))
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """The caller hung up in the middle of a body. Nobody reads this answer; the log counts the request as refused."""
+    return respond(Problem(400, "incomplete-body", "Incomplete body", "The connection ended before the body did."))
 
 
 async def _database(request: Request, error: DBAPIError) -> Response:

@@ -83,7 +83,7 @@ class Job(BaseModel):
     name: str | None = Field(description="the job's name inside its study")
     retry_of: str | None
     reuse: Literal["allow", "never"]
-    reused_from: str | None
+    reused_from: str | None = Field(description="the job whose result this is; somebody else's has no id here")
     digest: str | None = Field(description="identity of the computation; null until its inputs are known")
     attempt: int
     progress: Progress | None

@@ -41,13 +41,16 @@ def jobs(session: Session, rows: Sequence[tables.Job]) -> list[schemas.Job]:
     executions = {one.id: one for one in _where(session, tables.Execution.id, ids)}
     owners = owner_names(session, {row.owner_id for row in rows})
     parents = jobs_of(session, {row.parent_id for row in rows if row.parent_id})
+    reused = {one.id: one.owner_id for one in _where(session, tables.Job.id, {r.reused_from for r in rows} - {None})}
     produced = _produced(session, {row.execution_id for row in rows if row.state == State.SUCCEEDED})
     made = []
     for row in rows:
         parent = _same_owner(parents.get(row.parent_id or "", []), row.owner_id)
         outputs, result = produced.get(row.execution_id or "", ({}, None))
         execution = executions.get(row.execution_id or "")
-        made.append(_job(row, execution, owners[row.owner_id], parent, outputs, result))
+        foreign = reused.get(row.reused_from or "", row.owner_id) != row.owner_id
+        first = f"execution:{row.execution_id}" if foreign else row.reused_from
+        made.append(_job(row, execution, owners[row.owner_id], parent, first, outputs, result))
     return made
 
 
@@ -71,6 +74,7 @@ def _job(
     execution: tables.Execution | None,
     owner: str,
     parent: str | None,
+    reused_from: str | None,
     outputs: dict[str, list[str]],
     result: dict[str, Any] | None,
 ) -> schemas.Job:
@@ -79,7 +83,7 @@ def _job(
         id=row.id, kind=row.kind, state=row.state, reason=row.reason, detail=row.detail, spec=row.spec,
         inputs=row.inputs, labels=row.labels, priority=PRIORITY_NAMES[row.priority], device=row.device, owner=owner,
         parent=parent, name=row.name, retry_of=row.retry_of, reuse="allow" if row.reuse else "never",
-        reused_from=row.reused_from, digest=execution.digest if execution else None,
+        reused_from=reused_from, digest=execution.digest if execution else None,
         attempt=execution.attempt if execution else 0,
         progress=schemas.Progress(**progress) if progress else None, queue=QUEUES[row.kind.split(".")[0]],
         environment=row.environment, created_at=rfc3339(row.created_at),

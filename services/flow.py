@@ -21,7 +21,7 @@ from services import events
 from services.db import OUTBOX_CHANNEL, clock, now
 from services.ids import new_id
 from services.states import LIVE, State, check
-from services.tables import ArtifactRow, Attempt, Awaited, Execution, Job, Outbox, Output, Result
+from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
 
 log = logging.getLogger("husai.flow")
 
@@ -51,7 +51,7 @@ def resolve(session: Session, job: Job) -> dict[str, list[str]] | None:
     """The digests of a job's inputs by port; None while a source is unfinished.
 
     Raises:
-        InputFailed: a source ended without the output, or the output is of the wrong type.
+        InputFailed: a source ended without the output.
     """
     inputs: dict[str, list[str]] = {}
     for port, references in job.inputs.items():
@@ -94,11 +94,6 @@ def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any
     chosen = found if index is None else found[index : index + 1]
     if not chosen:
         raise InputFailed(f"{label} has no output {reference['output']!r}" + ("" if index is None else f"[{index}]"))
-    wanted = kinds.get(job.kind).inputs[port].type
-    for digest in chosen:
-        actual = session.get_one(ArtifactRow, digest).type
-        if actual != wanted:
-            raise InputFailed(f"input {port!r} takes {wanted}, but {label} gives {actual}")
     return chosen
 
 
@@ -153,8 +148,8 @@ def attach(session: Session, job: Job, execution: Execution) -> None:
     job.execution_id = execution.id
     execution.priority = min(execution.priority, job.priority)
     if execution.state == State.SUCCEEDED:
-        first = select(Job.id).where(Job.execution_id == execution.id, Job.id != job.id).order_by(Job.id).limit(1)
-        job.reused_from = session.scalar(first)
+        others = select(Job.id).where(Job.execution_id == execution.id, Job.id != job.id)
+        job.reused_from = session.scalar(others.order_by(Job.owner_id != job.owner_id, Job.id).limit(1))
     if execution.state != job.state:
         move_job(session, job, execution.state, execution.reason, execution.detail)
     if job.state.final:

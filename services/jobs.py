@@ -122,8 +122,8 @@ def check_inputs(session: Session, kind: Kind, spec: Spec, inputs: dict[str, lis
     """Refuse inputs that can be seen to be wrong now.
 
     Raises:
-        Problem: `missing-input`, `unknown-input`, `unfit-input`, `unknown-artifact`, `wrong-artifact-type` or
-            `unknown-job`.
+        Problem: `missing-input`, `unknown-input`, `unfit-input`, `unknown-artifact`, `wrong-artifact-type`,
+            `unknown-output` or `unknown-job`.
     """
     for name in inputs:
         if name not in kind.inputs:
@@ -147,17 +147,31 @@ def check_inputs(session: Session, kind: Kind, spec: Spec, inputs: dict[str, lis
 
 
 def _check_reference(session: Session, kind: Kind, name: str, reference: Reference) -> None:
-    if isinstance(reference, dict):
-        if session.get(Job, reference.get("job")) is None:
-            raise not_found("job", str(reference.get("job")))
-        return
-    artifact = session.get(ArtifactRow, reference)
     wanted = kind.inputs[name].type
-    if artifact is None:
-        raise invalid("unknown-artifact", "Unknown artifact", f"Input {name!r}: there is no artifact {reference!r}.")
-    if artifact.type != wanted:
-        detail = f"Input {name!r} takes {wanted}; {reference[:12]} is {artifact.type}."
-        raise invalid("wrong-artifact-type", "Wrong artifact type", detail)
+    if isinstance(reference, dict):
+        label, type = _output(session, name, reference)
+    else:
+        artifact = session.get(ArtifactRow, reference)
+        if artifact is None:
+            detail = f"Input {name!r}: there is no artifact {reference!r}."
+            raise invalid("unknown-artifact", "Unknown artifact", detail)
+        label, type = reference[:12], artifact.type
+    if type != wanted:
+        raise invalid(
+            "wrong-artifact-type", "Wrong artifact type", f"Input {name!r} takes {wanted}; {label} is {type}."
+        )
+
+
+def _output(session: Session, name: str, reference: dict[str, Any]) -> tuple[str, str]:
+    """What a reference to another job's output is called, and the type of artifact that will be there."""
+    source, output = session.get(Job, reference.get("job")), str(reference.get("output"))
+    if source is None:
+        raise not_found("job", str(reference.get("job")))
+    made = find_kind(source.kind).produced
+    if output not in made:
+        detail = f"Input {name!r}: {source.kind} has no output {output!r}; it has: {', '.join(made)}."
+        raise invalid("unknown-output", "Unknown output", detail)
+    return f"{output} of {source.kind}", made[output].type
 
 
 def _check_quota(session: Session, settings: Settings, owner_id: str) -> None:

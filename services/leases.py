@@ -226,13 +226,16 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
 
 
 def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
-    """Give up an attempt without blame, so that another worker goes on from its checkpoint."""
+    """Give up an attempt without blame, so that another worker goes on from its checkpoint if that is wanted."""
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
     flow.end_attempt(session, execution, "drained")
-    flow.move(session, execution, State.QUEUED, "drained")
-    flow.ring(session, execution)
+    if execution.cancel_requested:
+        flow.move(session, execution, State.CANCELLED, "cancelled.user")
+    else:
+        flow.move(session, execution, State.QUEUED, "drained")
+        flow.ring(session, execution)
     session.flush()
     failpoint("hand_back.before_commit")
     return True

@@ -40,7 +40,8 @@ def show(terminal: Terminal, job: Job) -> None:
         return
     terminal.line(f"{job.id}  {job.kind}  {job.why}")
     if job.reused_from:
-        terminal.line(f"  the stored result of job {job.reused_from}")
+        origin = "somebody else's job" if ":" in job.reused_from else f"job {job.reused_from}"
+        terminal.line(f"  the stored result of {origin}")
     result = job.result or {}
     for name, value in result.items():
         if isinstance(value, str | int | float | bool):

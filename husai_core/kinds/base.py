@@ -80,6 +80,9 @@ class Port:
     at_least: int = 1
 
 
+EVERY_JOB = {"result": Port("result", "its figures"), "manifest": Port("manifest", "what it was made from")}
+
+
 @dataclass(frozen=True)
 class Artifact:
     """Immutable files under one digest, as a running job sees them.
@@ -214,8 +217,13 @@ class Kind:
 
     @property
     def outputs(self) -> Mapping[str, Port]:
-        """Output ports; every kind also writes `result` and `manifest`."""
+        """The output ports of the kind's own."""
         return self.module.OUTPUTS  # type: ignore[no-any-return]
+
+    @property
+    def produced(self) -> Mapping[str, Port]:
+        """What a job of this kind can be asked for: its output ports, and what every job writes."""
+        return {**self.outputs, **EVERY_JOB}
 
     @property
     def is_study(self) -> bool:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import socket
+import time
 
 import httpx
 
@@ -72,6 +74,20 @@ def test_bad_uploads_leave_nothing(ada, server: Server):
         "invalid-request",
     )
     assert not [path.name for path in server.home.iterdir() if path.name.startswith((".upload", "tmp"))]
+
+
+def test_an_upload_that_breaks_off_is_no_fault_of_the_server(ada, server: Server):
+    head = "\r\n".join(
+        ["POST /v1/artifacts?name=x HTTP/1.1", "Host: x", "Content-Length: 9", "Content-Type: application/octet-stream",
+         f"Authorization: {ada.headers['Authorization']}", f"Content-Digest: sha-256=:{'A' * 43}=:", "", "half"]
+    )  # fmt: skip
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(head.encode())
+    answers = 'husai_http_requests_total{method="POST",route="/v1/artifacts",status="%d"}'
+    while answers % 400 not in (told := ada.get("/metrics").text):
+        time.sleep(0.02)
+    assert answers % 500 not in told
 
 
 def test_unknown_artifacts(ada):

@@ -91,6 +91,8 @@ def test_inputs_are_checked_at_submission(ada, submit, server: Server):
     assert slug(post(activations=DIGEST)) == (422, "unknown-artifact")
     assert slug(post(activations="not a digest")) == (422, "invalid-request")
     assert slug(post(activations=[{"job": UNKNOWN, "output": "activations"}])) == (404, "unknown-job")
+    for output, problem in (("saes", "unknown-output"), ("transformer", "wrong-artifact-type")):
+        assert slug(post(activations={"job": submit()["id"], "output": output})) == (422, problem)
     eve = server.client(server.make_key("eve", ["read", "submit"]))
     hers = submit(eve)["id"]
     assert slug(post(activations={"job": hers, "output": "activations"})) == (404, "unknown-job")
@@ -98,7 +100,8 @@ def test_inputs_are_checked_at_submission(ada, submit, server: Server):
         unfit = ada.post("/v1/jobs", json={"kind": "train.activations", "spec": spec})
         assert slug(unfit) == (422, "unfit-input")
         assert "needs" in unfit.json()["detail"]
-    job = submit(kind="train.sae", spec={}, inputs={"activations": {"job": submit()["id"], "output": "activations"}})
+    source = {"job": submit()["id"], "output": "transformer"}
+    job = submit(kind="train.activations", spec={}, inputs={"transformer": source})
     assert job["state"] == "waiting"
     assert job["digest"] is None
 
@@ -225,6 +228,9 @@ def test_a_finished_job_shows_outputs_and_result_and_is_reused(ada, submit, serv
     again = ada.post("/v1/jobs", json={"kind": job["kind"], "spec": job["spec"]})
     assert again.status_code == 200
     assert (again.json()["reused_from"], again.json()["result"]) == (job["id"], {"steps": 3})
+    eve = server.client(server.make_key("eve", ["read", "submit"]))
+    hers = [eve.post("/v1/jobs", json={"kind": job["kind"], "spec": job["spec"]}).json() for _ in range(2)]
+    assert [one["reused_from"] for one in hers] == [f"execution:{claim.execution_id}", hers[0]["id"]]
     graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
     assert [job["id"], model.sha256, "transformer"] in graph["edges"]
     assert {node["id"]: node["label"] for node in graph["nodes"]}[model.sha256] == "transformer"

@@ -31,7 +31,7 @@ class Lifecycle(RuleBasedStateMachine):
     """Two workers and one owner; jobs are activations (no input) or SAEs (of a digest, or of a job's output)."""
 
     fresh: ClassVar[Callable[[], Settings]]
-    made = Bundle("made")
+    made, rows = Bundle("made"), Bundle("rows")
     held = Bundle("held")
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.database.close()
         shutil.rmtree(self.folder)
 
-    @rule(target=made, seed=st.integers(0, 2), reuse=st.booleans())
+    @rule(targets=(made, rows), seed=st.integers(0, 2), reuse=st.booleans())
     def submit(self, seed: int, reuse: bool) -> str:
         return self._submit(Submission("train.activations", {"source": "synthetic", "seed": seed}, reuse=reuse))
 
-    @rule(target=made, source=made, seed=st.integers(0, 1), reuse=st.booleans())
+    @rule(target=made, source=rows, seed=st.integers(0, 1), reuse=st.booleans())
     def submit_consumer(self, source: str, seed: int, reuse: bool) -> str:
         inputs: dict[str, list[Any]] = {"activations": [{"job": source, "output": "activations", "index": None}]}
         return self._submit(Submission("train.sae", {"seeds": [seed]}, inputs, reuse=reuse))

@@ -34,6 +34,7 @@ class Crowd:
     def __init__(self, settings: Settings, database: Database, principal: Principal) -> None:
         self.settings, self.database, self.principal = settings, database, principal
         self.made: list[str] = []
+        self.rows: list[str] = []
         self.claims: list[tuple[str, int]] = []
         self.ends: list[str] = []
         self.seen: dict[str, list[int]] = {}
@@ -58,22 +59,21 @@ class Crowd:
 
     def submit(self, chance: random.Random) -> None:
         spec = {"source": "synthetic", "seed": chance.randrange(4)}
-        self._submit(Submission("train.activations", spec, reuse=chance.random() < 0.8))
+        self.rows.append(self._submit(Submission("train.activations", spec, reuse=chance.random() < 0.8)))
 
     def submit_consumer(self, chance: random.Random) -> None:
-        if self.made:
-            source = {"job": chance.choice(self.made), "output": "activations", "index": None}
+        if self.rows:
+            source = {"job": chance.choice(self.rows), "output": "activations", "index": None}
             self._submit(Submission("train.sae", {"seeds": [chance.randrange(2)]}, {"activations": [source]}))
 
-    def _submit(self, submission: Submission) -> None:
-        for _ in range(2):  # as the service does: once more when another made the same row first
-            try:
-                with self.database.write() as session:
-                    job, _ = jobs.submit(session, self.settings, self.principal.owner_id, submission)
-                self.made.append(job.id)
-                return
-            except IntegrityError:
-                continue
+    def _submit(self, submission: Submission) -> str:
+        try:
+            with self.database.write() as session:
+                job, _ = jobs.submit(session, self.settings, self.principal.owner_id, submission)
+        except IntegrityError:  # another made the same row first
+            return self._submit(submission)
+        self.made.append(job.id)
+        return job.id
 
     def claim(self, held: list[Claim], chance: random.Random) -> None:
         lease = chance.choice([0.0, 60.0])
