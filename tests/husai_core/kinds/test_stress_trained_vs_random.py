@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from husai_core.activations import store
+from husai_core.activations.rows import Rows
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Artifact, Evidence, KindError
 from husai_core.kinds.stress.trained_vs_random import Result
@@ -105,6 +109,50 @@ def test_two_seeds_leave_the_interval_unknown(good: Control, tmp_path: Path) -> 
     excess = stress(KIND, tmp_path, saes=good[1][:2], activations=[good[0]]).statistics["pwmcc_excess"]
     assert excess.value is not None
     assert (excess.low, excess.high) == (None, None)
+
+
+CONVERGED = [
+    (3, 12, 1, {"shuffled": True, "covariance": True}),
+    (3, 512, 1, {"shuffled": False, "covariance": True}),
+    (1, 24, 4, {"shuffled": True, "covariance": False}),
+]
+"""Features, row width and latents, and which controls come to rest below where they start.
+
+One latent finds next to nothing in 512 dimensions that are shuffled apart; four describe rows of one dimension, or of
+their covariance, better to the end.
+"""
+
+
+@pytest.mark.parametrize(("n_features", "d_model", "d_sae", "expected"), CONVERGED)
+def test_has_converged_only_if_every_control_has(
+    n_features: int, d_model: int, d_sae: int, expected: dict[str, bool], tmp_path: Path
+) -> None:
+    world = {"rows": 300, "n_features": n_features, "d_model": d_model, "active": 1.0}
+    (activations,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1]
+    recipe = {"d_sae": d_sae, "k": 1, "tokens": 5_000, "batch_size": 100, "lr": 1e-2, "decay_fraction": 1}
+    made = siblings(tmp_path / "saes", activations, [0, 1], **recipe)
+    saes = [forged(sae, tmp_path / f"converged{i}", converged=True) for i, sae in enumerate(made)]
+    found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert isinstance(found, Result)
+    controls = {name: {member.converged for member in control.members} for name, control in found.controls.items()}
+    assert controls == {name: {converged} for name, converged in expected.items()}
+    assert found.converged == all(expected.values())
+
+
+def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every_split(tmp_path: Path) -> None:
+    """The test rows of this artifact lie apart: in dimensions in which its training rows do not vary."""
+    spec = {"source": "synthetic", "world": {"rows": 600, "n_features": 3, "d_model": 4, "active": 1.0}}
+    made = store.load(run("train.activations", tmp_path / "rows", spec)[1][0].path)
+    wide, test = torch.cat([made.rows[:], torch.zeros(600, 4)], dim=1), made.mask("test")
+    wide[test] = wide[test].roll(4, dims=1)
+    (tmp_path / "apart").mkdir()
+    store.save(tmp_path / "apart", replace(made, rows=Rows([wide])))
+    activations = artifact(tmp_path / "apart", "activations")
+    saes = siblings(tmp_path / "saes", activations, [0, 1], d_sae=8, tokens=5_000, batch_size=100, lr=1e-2)
+    found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert isinstance(found, Result)
+    assert all(member.explained_variance < 0.3 for member in found.members)
+    assert all(member.explained_variance > 0.7 for member in found.controls["covariance"].members)
 
 
 def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> None:

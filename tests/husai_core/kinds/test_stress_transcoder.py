@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from husai_core.kinds.base import Artifact, KindError
 from husai_core.kinds.stress.transcoder import Result
-from tests.husai_core.kinds.stress_job import network, run, siblings, stress
+from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
 
 KIND = "stress.transcoder"
 Pair = tuple[Artifact, list[Artifact]]
@@ -54,6 +57,39 @@ def test_transcoders_predict_the_mlp_output(evidence: Result) -> None:
     assert all(member.explained_variance > 0.3 for member in evidence.transcoder.members)
     assert all(member.explained_variance < 0.3 for member in evidence.transcoder.control_members)
     assert evidence.transcoder.pairs != evidence.sae.pairs
+
+
+def retrained(home: Path, transformer: Artifact, seeds: list[int], **recipe: int) -> Result:
+    """Evidence about two SAEs that were trained for 100 steps on all rows at once."""
+    steps = {"tokens": 11_800, "batch_size": 118, "lr": 0.03, "decay_fraction": 1}
+    (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
+    saes = siblings(home / "saes", activations, seeds, **steps, **recipe)
+    assert all(json.loads((sae.path / "cfg.json").read_bytes())["husai"]["converged"] for sae in saes)
+    found = stress(KIND, home / "stress", saes=saes, transformer=[transformer])
+    assert isinstance(found, Result)
+    return found
+
+
+def test_has_not_converged_where_only_transcoders_of_shuffled_rows_have_not(given: Pair, tmp_path: Path) -> None:
+    found = retrained(tmp_path, given[0], [2, 3], d_sae=4, k=1)
+    others = found.sae.members + found.sae.control_members + found.transcoder.members
+    assert all(member.converged for member in others)
+    assert not any(member.converged for member in found.transcoder.control_members)
+    assert not found.converged
+
+
+def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(given: Pair, tmp_path: Path) -> None:
+    """Of an MLP that gives back its input, x = relu(x) - relu(-x)."""
+    home, one = tmp_path / "network", torch.eye(32)
+    home.mkdir()
+    weights = load_file(given[0].path / "model.safetensors")
+    mlp = {"W_in": torch.cat([one, -one], 1), "b_in": torch.zeros(64), "W_out": torch.cat([one, -one])}
+    save_file(weights | {f"blocks.0.mlp.{name}": value for name, value in mlp.items()}, home / "model.safetensors")
+    (home / "cfg.json").write_bytes((given[0].path / "cfg.json").read_bytes())
+    found = retrained(tmp_path, artifact(home, "transformer"), [0, 1], d_sae=16, k=4)
+    assert all(member.explained_variance > 0.9 for member in found.transcoder.members)
+    assert all(member.explained_variance < 0 for member in found.transcoder.control_members)
+    assert value(found, "transcoder_pwmcc_shuffled_null") < 0.75  # decoders of rows in few directions would agree
 
 
 def test_repeats_bit_for_bit_with_one_progress(given: Pair, evidence: Result, tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_bootstrap_from_eight_seeds_is_the_same_every_time() -> None:
     assert pair_mean(m[:7, :7]).estimate().method.startswith("leave-one-seed-out jackknife")
 
 
+def test_bootstrap_of_a_skewed_mean_agrees_with_scipy() -> None:
+    values, n = np.random.default_rng(0).exponential(size=30) ** 2, 30
+    widened = 2 * stats.norm.cdf((n / (n - 1)) ** 0.5 * stats.t.ppf(0.975, n - 1)) - 1
+    rng = np.random.default_rng(1)
+    found = stats.bootstrap((values,), np.mean, method="BCa", confidence_level=widened, n_resamples=20_000, rng=rng)
+    low, high = found.confidence_interval
+    estimate = seed_mean(values.tolist()).estimate()
+    near = 0.04 * (high - low)
+    assert (estimate.low, estimate.high) == (pytest.approx(low, abs=near), pytest.approx(high, abs=near))
+
+
 def test_equal_seeds_give_a_point() -> None:
     for n in (5, 9):
         estimate = seed_mean([0.25] * n).estimate()

@@ -50,6 +50,15 @@ def test_covariance_matched_rows_keep_mean_and_covariance(width: int) -> None:
     torch.testing.assert_close(torch.cov(drawn.T), torch.cov(rows.T), rtol=0.1, atol=0.1)
 
 
+def test_covariance_matched_rows_are_like_others_and_as_many_as_their_own() -> None:
+    source = torch.Generator().manual_seed(0)
+    like = torch.randn(20_000, 4, generator=source) @ torch.randn(4, 4, generator=source) + 3
+    drawn = covariance_matched(torch.randn(10_000, 4, generator=source), like, 0, "test")
+    assert drawn.shape == (10_000, 4)
+    torch.testing.assert_close(drawn.mean(0), like.mean(0), rtol=0, atol=0.1)
+    torch.testing.assert_close(torch.cov(drawn.T), torch.cov(like.T), rtol=0.1, atol=0.1)
+
+
 def test_random_saes_have_the_shape_and_sparsity_of_the_recipe() -> None:
     rows = torch.randn(100, 8, generator=torch.Generator().manual_seed(0)) + 5
     first, second = random_saes(SAERecipe(d_sae=32, k=4), rows, [0, 1])
