@@ -231,7 +231,8 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     """
     job = get(session, principal, job_id)
     if job.state.final:
-        raise conflict("already-final", "Already final", f"Job {job.id} has {job.state}.", state=job.state)
+        detail = f"Job {job.id} has ended already: {job.state}."
+        raise conflict("already-final", "Already final", detail, state=job.state)
     flow.drop(session, [job], "cancelled.user")
     session.flush()
     failpoint("cancel.before_commit")

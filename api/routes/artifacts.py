@@ -26,6 +26,7 @@ from api.http import (
     content,
     unless_matched,
 )
+from husai_core.kinds.base import ArtifactType
 from services import artifacts, tables
 from services.accounts import Principal
 from services.problems import Problem, invalid, not_found
@@ -118,7 +119,7 @@ def listing(
     response: Response,
     context: Ctx,
     principal: Reader,
-    type: Annotated[schemas.Name | None, Query()] = None,
+    type: ArtifactType | None = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Artifacts:

@@ -81,6 +81,8 @@ def listing(
 ) -> schemas.Jobs:
     """Your jobs, newest first; the children of a study in the order of their making. An admin sees everyone's."""
     after = paging.decode(cursor, str)[0] if cursor is not None else None
+    if kind is not None:
+        jobs.find_kind(kind)
     with context.database.read() as session:
         rows, last = jobs.listing(
             session, principal, state=state, kind=kind, label=label, parent=parent, cursor=after, limit=limit

@@ -100,7 +100,7 @@ def _judge_item(policy: Policy, rule: Rule, candidate: str, item: Item, at: floa
 def read_evidence(result: dict[str, Any]) -> Evidence | None:
     """The part of a result that every kind of evidence has, or None when it is not there."""
     try:
-        return Evidence.model_validate({name: result.get(name) for name in Evidence.model_fields})
+        return Evidence.model_validate({name: result[name] for name in Evidence.model_fields if name in result})
     except ValidationError:
         return None
 
@@ -117,7 +117,9 @@ def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
         return Judged(-3, "inconclusive", f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
     if rule.requires_converged and not read.converged:
         settle = "train for more tokens, then repeat the measurement"
-        return Judged(-2, "inconclusive", "a training run behind the figure had not converged", settle, estimate)
+        young = f"training had not converged: {', '.join(read.unconverged)}"
+        earlier = "a training run behind the figure had not converged"
+        return Judged(-2, "inconclusive", young if read.unconverged else earlier, settle, estimate)
     return _unknown(policy, rule, estimate) or _compare(rule, estimate)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from husai_core.kinds.base import KindError
 from husai_core.saes.codes import recall
 from husai_core.saes.dense import Gated, JumpReLU, ReLU
 from husai_core.saes.group import Group
@@ -93,7 +94,11 @@ class Bank:
         return found.to(self.device, torch.float32, non_blocking=True).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
-        """Append the validation error of each member to the curve, and check how they choose latents."""
+        """Append the validation error of each member to the curve, and check how they choose latents.
+
+        Raises:
+            KindError: every value that should be found is zero.
+        """
         size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.groups[0].seeds) * self.recipe.d_sae)))
         errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
         for start in range(0, rows.shape[0], size):
@@ -103,6 +108,8 @@ class Bank:
             x, y = self.input(x)[None], self.target(y)[None]
             for error, group in zip(errors, self.groups, strict=True):
                 error += (group.predict(x) - y).square().sum((1, 2))
+        if not squares:
+            raise KindError("every validation row, or target, is zero; no error can be measured against that")
         self.recall = self._recall(x)
         scale = self.target.scale**2 / squares
         self.curve.append([float(self.tokens), *(torch.cat(errors) * scale).tolist()])

@@ -28,11 +28,6 @@ class Siblings:
     hook_name: str
     position: str
 
-    @property
-    def converged(self) -> bool:
-        """True when every training had converged."""
-        return all(sae.provenance["converged"] for sae in self.saes)
-
     def drift(self) -> list[float]:
         """Per member, mean |cosine| between final and initial decoder rows."""
         return [float(sae.provenance["drift_from_init"]) for sae in self.saes]

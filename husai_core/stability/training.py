@@ -9,19 +9,23 @@ from torch import Tensor
 from husai_core.kinds.base import Job, KindError
 from husai_core.saes import checkpoint
 from husai_core.saes.evaluate import evaluate
-from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 from husai_core.saes.trainer import TrainedSAE, train
 from husai_core.stability.panels import Member
+from husai_core.stability.siblings import Siblings
 
 FIGURES = ("normalised_mse", "dead_fraction")
 
 
 class Trainings:
-    """A known number of trainings with one recipe and the same seeds, reported as one progress."""
+    """A known number of trainings with the recipe and the seeds of some SAEs, reported as one progress.
 
-    def __init__(self, job: Job, recipe: SAERecipe, seeds: Sequence[int], count: int) -> None:
-        self.job, self.recipe, self.seeds, self.count, self.finished = job, recipe, seeds, count, 0
+    `unconverged` names every training, those of the given SAEs included, that had not converged.
+    """
+
+    def __init__(self, job: Job, given: Siblings, count: int) -> None:
+        self.job, self.recipe, self.seeds, self.count, self.finished = job, given.recipe, given.seeds, count, 0
+        self.unconverged = _unconverged("SAEs", given.seeds, [sae.provenance["converged"] for sae in given.saes])
 
     def run(
         self,
@@ -56,7 +60,13 @@ class Trainings:
         for sae in trained:
             _check(sae, label)
         self.finished += 1
+        self.unconverged += _unconverged(label, self.seeds, [sae.converged for sae in trained])
         return trained
+
+
+def _unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool]) -> list[str]:
+    young = [str(seed) for seed, rested in zip(seeds, converged, strict=True) if not rested]
+    return [f"{label} (seed{'s'[: len(young) > 1]} {', '.join(young)})"] if young else []
 
 
 def member(sae: SAE, seed: int, drift: float, converged: bool, rows: Tensor, targets: Tensor | None = None) -> Member:

@@ -201,6 +201,8 @@ def test_bad_queries_are_refused(ada):
         assert slug(ada.get(f"/v1/{path}?cursor=W10")) == (400, "bad-cursor")
     assert slug(ada.get("/v1/jobs?limit=0")) == (422, "invalid-request")
     assert slug(ada.get("/v1/jobs?state=lost")) == (422, "invalid-request")
+    assert slug(ada.get("/v1/jobs?kind=train.nothing")) == (422, "unknown-kind")
+    assert slug(ada.get("/v1/artifacts?type=saes")) == (422, "invalid-request")
     unknown = ada.get("/v1/jobs?limt=3")
     assert slug(unknown) == (422, "invalid-request")
     assert unknown.json()["detail"] == "limt: unknown query parameter"

@@ -83,15 +83,15 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given.check(inputs.one("transformer"))
     data, rows, right = _read(inputs, given, job.device)
     parts = _parts(spec, data)
-    saes = Trainings(job, given.recipe, given.seeds, 1).run(
-        "lower half", rows[parts["train"]], rows[parts["validation"]]
-    )
+    training = Trainings(job, given, 1)
+    saes = training.run("lower half", rows[parts["train"]], rows[parts["validation"]])
     explained = [_explained(sae(rows), rows, parts) for sae in saes]
     probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
     raw = _probe(rows, data, parts)
     return Result(
         subject=given.digests,
-        converged=given.converged and all(sae.converged for sae in saes),
+        converged=not training.unconverged,
+        unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(explained, probes, raw) | _candidates(given, rows[parts["ood"]]),
         seeds=given.seeds,

@@ -73,7 +73,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     rows = load(inputs.one("activations").path)
     test = rows.part("test")[:]
     noise = {name: _noise(name, rows, spec.control_seed) for name in ("shuffled", "covariance")}
-    training = Trainings(job, given.recipe, given.seeds, len(noise))
+    training = Trainings(job, given, len(noise))
     saes = {name: training.run(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
 
     trained = Group(given.saes, test)
@@ -86,7 +86,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in MEANS}
     return Result(
         subject=given.digests,
-        converged=given.converged and all(sae.converged for group in saes.values() for sae in group),
+        converged=not training.unconverged,
+        unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("activations")),
         statistics=means | _overlaps(trained, random, controls),
         seeds=given.seeds,

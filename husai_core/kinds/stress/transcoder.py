@@ -72,12 +72,13 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     given = siblings.read(inputs.many("saes"))
     given.check(inputs.one("transformer"))
     hooks, (source, target) = _rows(spec, inputs, given.hook_name, given.position, job.device)
-    training = Trainings(job, given.recipe, given.seeds, 4)
+    training = Trainings(job, given, 4)
     sae = _Arm("sae", training, source, None, spec.seed)
     transcoder = _Arm("transcoder", training, source, target, spec.seed)
     return Result(
         subject=given.digests,
-        converged=given.converged and sae.converged and transcoder.converged,
+        converged=not training.unconverged,
+        unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(sae, transcoder),
         seeds=given.seeds,
@@ -129,7 +130,6 @@ class _Arm:
             groups.append(Group(trained, rows[2]))
             tables.append(members(trained, rows[2], targets[2]))
         self.group, self.control = groups
-        self.converged = all(member.converged for table in tables for member in table)
         pairs, control_pairs = (group.matrices["pwmcc"] for group in groups)
         self.compared = Compared(pairs=pairs, control_pairs=control_pairs, members=tables[0], control_members=tables[1])
 

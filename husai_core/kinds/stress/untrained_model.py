@@ -65,12 +65,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
     untrained_rows = modular.activations(network, rows.tokens, [given.hook_name], given.position)[given.hook_name]
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
-    saes = Trainings(job, given.recipe, given.seeds, 1).run("untrained", train, validation)
+    training = Trainings(job, given, 1)
+    saes = training.run("untrained", train, validation)
 
     trained, untrained = Group(given.saes, rows.part("test")[:]), Group(saes, test)
     return Result(
         subject=given.digests,
-        converged=given.converged and all(sae.converged for sae in saes),
+        converged=not training.unconverged,
+        unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("activations")) or given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(trained, untrained),
         seeds=given.seeds,

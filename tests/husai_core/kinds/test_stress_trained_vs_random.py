@@ -137,6 +137,7 @@ def test_has_converged_only_if_every_control_has(
     controls = {name: {member.converged for member in control.members} for name, control in found.controls.items()}
     assert controls == {name: {converged} for name, converged in expected.items()}
     assert found.converged == all(expected.values())
+    assert found.unconverged == [f"{name} (seeds 0, 1)" for name, converged in expected.items() if not converged]
 
 
 def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every_split(tmp_path: Path) -> None:

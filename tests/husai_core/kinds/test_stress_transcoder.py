@@ -76,6 +76,7 @@ def test_has_not_converged_where_only_transcoders_of_shuffled_rows_have_not(give
     assert all(member.converged for member in others)
     assert not any(member.converged for member in found.transcoder.control_members)
     assert not found.converged
+    assert found.unconverged == ["transcoder shuffled (seeds 2, 3)"]
 
 
 def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(given: Pair, tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def test_poor_reconstruction_of_noise_does_not_stand_in_for_the_self_test() -> N
 def test_unconverged_training_is_inconclusive() -> None:
     outcome = stability(measured(0.4, converged=False))
     assert (outcome.verdict, outcome.low) == ("inconclusive", pytest.approx(0.39))
-    assert "converged" in outcome.reason
+    assert outcome.reason == "a training run behind the figure had not converged"
+    young = measured(0.4, converged=False)
+    young.document["result"]["unconverged"] = ["SAEs (seeds 1, 2)", "shuffled (seed 0)"]
+    assert stability(young).reason == "training had not converged: SAEs (seeds 1, 2), shuffled (seed 0)"
 
 
 def test_an_unknown_interval_is_inconclusive_however_good_the_value() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from husai_core.kinds.base import KindError
 from husai_core.saes import bank, trainer
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.trainer import train
@@ -205,3 +206,9 @@ def test_training_recovers_a_known_dictionary() -> None:
     found = (truth @ sae.decoder.T).max(1).values
     assert (found > 0.9).float().mean() > 0.8
     assert sae.drift_from_init < 0.7
+
+
+def test_nothing_but_zeros_to_find_is_refused() -> None:
+    x = rows(200)
+    with pytest.raises(KindError, match="is zero"):
+        train(TOPK, x, [0], validation=x, targets=x, validation_targets=0 * x)
