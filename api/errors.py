@@ -111,7 +111,7 @@ async def _unfit(request: Request, error: KindError) -> Response:
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
-    """The caller hung up in the middle of a body. Nobody reads this answer; the log counts the request as refused."""
+    """The caller hung up in the middle of a body. Nobody reads this answer, but `/metrics` counts it as a refusal."""
     return respond(Problem(400, "incomplete-body", "Incomplete body", "The connection ended before the body did."))
 
 

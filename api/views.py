@@ -98,12 +98,13 @@ def owner_names(session: Session, ids: Iterable[str]) -> dict[str, str]:
 
 
 def jobs_of(session: Session, execution_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
-    """(job id, owner id) of every job attached to each execution, oldest first."""
+    """(job id, owner id) of every job of each execution: oldest first, then those that were cancelled."""
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     if not execution_ids:
         return found
     row = tables.Job
-    query = select(row.execution_id, row.id, row.owner_id).where(row.execution_id.in_(execution_ids)).order_by(row.id)
+    query = select(row.execution_id, row.id, row.owner_id).where(row.execution_id.in_(execution_ids))
+    query = query.order_by(row.state == State.CANCELLED, row.id)
     for execution_id, job_id, owner_id in session.execute(query):
         found[execution_id or ""].append((job_id, owner_id))
     return found

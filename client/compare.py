@@ -77,11 +77,12 @@ class Comparer:
                 yield self._row(path, label, one, other)
 
     def _children(self, first: Job, second: Job, path: str) -> Iterator[Row]:
+        """The rows of the children. None where the first job shows none, as when it follows somebody else's study."""
         ones, others = (
             {child.name or child.id: child for child in side.children(job)}
             for side, job in zip(self._sides, (first, second), strict=True)
         )
-        for name in [*ones, *(name for name in others if name not in ones)]:
+        for name in [*ones, *(name for name in others if name not in ones)] if ones else ():
             place = f"{path}/{name}"
             if name in ones and name in others:
                 yield from self.jobs(ones[name], others[name], place)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from husai_core.identity import canonical, sha256
@@ -22,7 +23,7 @@ from husai_core.kinds.base import ArtifactType
 from services.db import now
 from services.failpoints import failpoint
 from services.problems import not_found
-from services.tables import ArtifactRow
+from services.tables import ArtifactRow, Execution, Output
 from services.trees import file_sha256
 
 ABANDONED_SECONDS = 86_400
@@ -197,3 +198,16 @@ def register(session: Session, stored: Stored, owner_id: str, execution_id: str 
         session.add(row)
         session.flush()
     return row
+
+
+def productions(session: Session, artifact: ArtifactRow, owner_id: str | None) -> list[float]:
+    """When jobs, of one owner or of any, made an artifact, in order; when it became known if none did."""
+    made = (
+        select(Execution.finished_at)
+        .join(Output, Output.execution_id == Execution.id)
+        .where(Output.sha256 == artifact.sha256, Execution.finished_at.is_not(None))
+        .order_by(Execution.finished_at)
+    )
+    if owner_id is not None:
+        made = made.where(Execution.owner_id == owner_id)
+    return [at for at in session.scalars(made) if at is not None] or [artifact.created_at]

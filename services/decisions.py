@@ -11,9 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from husai_core.release import bundle as bundles
+from husai_core.release.decide import instant
 from services.accounts import private_file
 from services.artifacts import Store, read_json
-from services.db import now
+from services.db import clock, now
 from services.ids import new_id
 from services.problems import not_found
 from services.settings import Settings
@@ -62,6 +63,7 @@ def record(session: Session, signer: Signer | None, execution: Execution, files:
             policy_digest=sealed.policy.digest, candidate=sealed.candidate, verdict=sealed.decision["verdict"],
             envelope=sealed.envelope.model_dump(mode="json"), public_key=sealed.public_key,
             previous=previous, chain=bundles.chain_hash(sealed), created_at=now(),
+            judged_at=min(instant(sealed.as_of), clock(session)),
         )
     )  # fmt: skip
 

@@ -148,7 +148,7 @@ def attach(session: Session, job: Job, execution: Execution) -> None:
     job.execution_id = execution.id
     execution.priority = min(execution.priority, job.priority)
     if execution.state == State.SUCCEEDED:
-        others = select(Job.id).where(Job.execution_id == execution.id, Job.id != job.id)
+        others = select(Job.id).where(Job.execution_id == execution.id, Job.state == State.SUCCEEDED, Job.id != job.id)
         job.reused_from = session.scalar(others.order_by(Job.owner_id != job.owner_id, Job.id).limit(1))
     if execution.state != job.state:
         move_job(session, job, execution.state, execution.reason, execution.detail)

@@ -1,6 +1,7 @@
 """What a caller can do with jobs: submit, look up, list, cancel, retry, run again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,6 @@ from husai_core.identity import digest
 from husai_core.kinds.base import Kind, KindError, Spec
 from services import events, flow
 from services.accounts import Principal
-from services.artifacts import Store, read_json
 from services.db import clock, now
 from services.failpoints import failpoint
 from services.ids import new_id
@@ -252,8 +252,8 @@ def retry(session: Session, settings: Settings, principal: Principal, job_id: st
     return _again(session, settings, job, reuse=job.reuse, environment=job.environment, retry_of=job.id)
 
 
-def rerun(session: Session, settings: Settings, principal: Principal, store: Store, job_id: str) -> Job:
-    """Execute a succeeded job again, never reusing its result, in the environment that its manifest names.
+def manifest(session: Session, principal: Principal, job_id: str) -> str:
+    """The digest of the manifest of a succeeded job, which can be rerun.
 
     Raises:
         Problem: `unknown-job`, or `not-rerunnable`.
@@ -265,10 +265,19 @@ def rerun(session: Session, settings: Settings, principal: Principal, store: Sto
             "Not rerunnable",
             f"Job {job.id} is in state {job.state}; only one that succeeded can be rerun.",
         )
-    (manifest,) = flow.outputs(session, job)["manifest"]
-    capability = read_json(store, manifest, "manifest.json")["capability"]
+    return flow.outputs(session, job)["manifest"][0]
+
+
+def rerun(
+    session: Session, settings: Settings, principal: Principal, job_id: str, capability: Mapping[str, Any]
+) -> Job:
+    """Execute a succeeded job again, never reusing its result, in the environment that its manifest names.
+
+    Raises:
+        Problem: `unknown-job`.
+    """
     environment = {"threads": capability["threads"], "cpu_capability": capability["cpu"]["capability"]}
-    return _again(session, settings, job, reuse=False, environment=environment)
+    return _again(session, settings, get(session, principal, job_id), reuse=False, environment=environment)
 
 
 def _again(

@@ -233,6 +233,7 @@ class Decision(Base):
     public_key: Mapped[str]
     previous: Mapped[str]
     chain: Mapped[str]
+    judged_at: Mapped[float]
     created_at: Mapped[float]
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import select
 
 from husai_core import kinds
 from services import flow, leases
-from services.artifacts import Store, Stored, materialise, store_tree
+from services.artifacts import Store, Stored, materialise, productions, store_tree
 from services.db import Database, away
 from services.decisions import Signer
 from services.failpoints import failpoint
@@ -111,6 +112,7 @@ class Supervisor:
     def _supervise(self) -> dict[str, Any] | None:
         """Start the child and serve it until it has ended; its last word, or None if it drained."""
         task = self._task()
+        self.started = self.worked = time.monotonic()
         failpoint("supervisor.before_start")
         context = nursery.context()
         pipe, theirs = context.Pipe()
@@ -170,6 +172,7 @@ class Supervisor:
         holding = self._write(leases.checkpointed, stored)
         failpoint("checkpoint.committed")
         self._check(holding)
+        self.worked = time.monotonic()
 
     def _watch(self, pipe: Connection) -> None:
         """Everything that time decides: renewal, reports, cancellation, limits, drain."""
@@ -264,11 +267,15 @@ class Supervisor:
                 port: [session.get_one(ArtifactRow, digest) for digest in digests]
                 for port, digests in claim.inputs.items()
             }
+            made = {
+                row.sha256: productions(session, row, None if self.settings.share_results else claim.owner_id)
+                for row in chain.from_iterable(rows.values())
+            }
             children = session.scalars(select(Job).where(Job.parent_id == claim.execution_id))
             done = {str(job.name): flow.outcome(session, job) for job in children}
         inputs = {
             port: [
-                {"digest": row.sha256, "type": row.type, "produced_at": row.created_at,
+                {"digest": row.sha256, "type": row.type, "produced_at": made[row.sha256],
                  "path": self._lay_out(f"inputs/{port}/{position}", row.sha256)}
                 for position, row in enumerate(found)
             ]

@@ -180,9 +180,10 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
 def _latest(
     context: Context, session: Session, principal: Principal, policy: str, candidate: str
 ) -> tables.Decision | None:
-    """The newest decision of a policy about a candidate that the caller may see."""
+    """The decision of a policy about a candidate that was judged last, of those that the caller may see."""
     row = tables.Decision
-    query = select(row).where(row.policy == policy, row.candidate == candidate).order_by(row.seq.desc()).limit(1)
+    query = select(row).where(row.policy == policy, row.candidate == candidate)
+    query = query.order_by(row.judged_at.desc(), row.seq.desc()).limit(1)
     return session.scalar(query.where(visible.executions(context, principal, row.execution_id)))
 
 
@@ -199,7 +200,7 @@ async def latest(
     wait: Annotated[float, Query(ge=0, le=30, description="seconds to wait for a decision")] = 0,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """The newest decision about a candidate; 404 while there is none."""
+    """The decision about a candidate that was judged last; 404 while there is none."""
     load_policy(policy)
 
     def load() -> schemas.Decision | None:

@@ -10,6 +10,7 @@ from api.deps import Context, Ctx, Reader, Submitter
 from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
 from services import jobs
 from services.accounts import Principal
+from services.artifacts import read_json
 from services.states import State
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 @router.post("/jobs/{job_id}:rerun", status_code=202, response_model=schemas.Job)
 def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """Execute a succeeded job again in its recorded environment, without reuse."""
-    with context.write() as session:
+    with context.database.read() as session:
         planning.check_scope(principal, jobs.get(session, principal, job_id).kind)
-        job = jobs.rerun(session, context.settings, principal, context.store, job_id)
+        manifest = jobs.manifest(session, principal, job_id)
+    capability = read_json(context.store, manifest, "manifest.json")["capability"]
+    with context.write() as session:
+        job = jobs.rerun(session, context.settings, principal, job_id, capability)
         return accepted(views.job(session, job))

@@ -11,7 +11,7 @@ from client.connect import connect
 from client.errors import Exit
 from client.terminal import Terminal
 
-app = typer.Typer(help="API keys (needs the scope admin).", no_args_is_help=False)
+app = typer.Typer(help="API keys (making one needs the scope admin).", no_args_is_help=False)
 
 
 @app.command("list")

@@ -116,7 +116,7 @@ def make(books: list[Book], home: Path, spec: Mapping[str, Any], target: Path) -
     _write(assets.HELD_OUT, held_out)
     _write(home / "text", shown)
     job, checked = FolderJob(home), transformer.Spec.model_validate(spec)
-    inputs = Inputs({"text": [Artifact("", "upload", home / "text", 0.0)]})
+    inputs = Inputs({"text": [Artifact("", "upload", home / "text", [0.0])]})
     result = transformer.run(checked, inputs, job)
     assert result.text is not None
     shutil.copytree(home / "transformer", _empty(target), dirs_exist_ok=True)

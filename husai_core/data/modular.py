@@ -52,11 +52,20 @@ def split(n: int, validation_fraction: float, test_fraction: float, seed: int, w
     parts = torch.zeros(n, dtype=torch.uint8)
     parts[order[:test]] = 2
     parts[order[test : test + validation]] = 1
+    check_parts(parts, what)
+    return parts
+
+
+def check_parts(parts: Tensor, what: str) -> None:
+    """Refuse a split in which a part has fewer than two of its rows, or `what` they are.
+
+    Raises:
+        KindError: it has.
+    """
     causes = ("what validation and test leave for training is", "validation_fraction leaves", "test_fraction leaves")
     for cause, size in zip(causes, parts.bincount(minlength=3).tolist(), strict=True):
         if size < 2:
-            raise KindError(f"{cause} only {size} of {n} {what}")
-    return parts
+            raise KindError(f"{cause} only {size} of {len(parts)} {what}")
 
 
 def distinct(tokens: Tensor) -> Tensor:

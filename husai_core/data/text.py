@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from husai_core.data.modular import split
+from husai_core.data.modular import check_parts
 from husai_core.kinds.base import KindError
+from husai_core.seeding import generator
 
 SUFFIXES = (".txt", ".md")
 
@@ -85,22 +87,39 @@ def divided(
 ) -> tuple[list[str], Tensor]:
     """Stretches of the documents and the split of each: uint8 [m], see `husai_core.data.modular.SPLITS`.
 
-    Passages of at most `size` characters are split at random, equal ones alike, so that no test passage is trained on;
-    neighbours that come to lie in one split are joined.
+    Passages of at most `size` characters are split at random, equal ones alike, each part with its share of the
+    characters as nearly as whole passages come; neighbours that come to lie in one split are joined. A copy that is
+    cut at other places is not seen to be one.
 
     Raises:
         KindError: a part would have fewer than two different passages.
     """
     pieces = [passages(document.text, size, whole) for document in documents]
-    distinct = list(dict.fromkeys(piece for own in pieces for piece in own))
-    parts = split(len(distinct), validation_fraction, test_fraction, seed, "different passages").tolist()
-    part_of = dict(zip(distinct, parts, strict=True))
+    sizes = Counter[str]()
+    for piece in chain.from_iterable(pieces):
+        sizes[piece] += len(piece)
+    parts = _parts(list(sizes.values()), validation_fraction, test_fraction, seed)
+    part_of = dict(zip(sizes, parts, strict=True))
     found = [
         (part, "".join(piece for _, piece in run))
         for own in pieces
         for part, run in groupby([(part_of[piece], piece) for piece in own], itemgetter(0))
     ]
     return [stretch for _, stretch in found], torch.tensor([part for part, _ in found])
+
+
+def _parts(sizes: Sequence[int], validation_fraction: float, test_fraction: float, seed: int) -> list[int]:
+    """The part of each passage: test or validation while there is room for it, give or take half a usual passage."""
+    total, half = sum(sizes), sum(sizes) / max(1, len(sizes)) / 2
+    room = {2: test_fraction * total, 1: validation_fraction * total}
+    parts = torch.zeros(len(sizes), dtype=torch.uint8)
+    for at in torch.randperm(len(sizes), generator=generator(seed, "split")).tolist():
+        part = next((part for part in room if sizes[at] <= room[part] + half), 0)
+        parts[at] = part
+        if part:
+            room[part] -= sizes[at]
+    check_parts(parts, "different passages")
+    return [int(part) for part in parts]
 
 
 def windows(

@@ -88,13 +88,14 @@ EVERY_JOB = {"result": Port("result", "its figures"), "manifest": Port("manifest
 class Artifact:
     """Immutable files under one digest, as a running job sees them.
 
-    `path` is a read-only directory that holds the files; `produced_at` is Unix time in seconds.
+    `path` is a read-only directory that holds the files; `produced_at` are the instants at which jobs made it, or its
+    upload's, in Unix time and ascending.
     """
 
     digest: str
     type: ArtifactType
     path: Path
-    produced_at: float
+    produced_at: Sequence[float]
 
 
 @dataclass(frozen=True)

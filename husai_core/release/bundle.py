@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from husai_core import identity
 from husai_core.release import dsse
-from husai_core.release.decide import ENGINE, decide
+from husai_core.release.decide import COMPATIBLE, ENGINE, decide
 from husai_core.release.evidence import Controls, Item, result_digest
 from husai_core.release.policy import Policy
 
@@ -156,13 +156,14 @@ def _evidence(bundle: Bundle) -> str | None:
 
 
 def _decision(bundle: Bundle) -> str | None:
-    if bundle.decision.get("engine") != ENGINE:
-        return f"it was made by engine {bundle.decision.get('engine')}; this is engine {ENGINE}"
+    engine = bundle.decision.get("engine")
+    if engine not in COMPATIBLE:
+        return f"it was made by engine {engine}; this is engine {ENGINE}"
     try:
         again = decide(bundle.policy, bundle.candidate, bundle.evidence, bundle.controls, bundle.as_of)
     except ValueError as error:
         return f"it cannot be recomputed: {_first_line(error)}"
-    same = identity.canonical(again.model_dump(mode="json")) == identity.canonical(bundle.decision)
+    same = identity.canonical(again.model_dump(mode="json") | {"engine": engine}) == identity.canonical(bundle.decision)
     return None if same else f"recomputing gives another one (verdict {again.verdict})"
 
 

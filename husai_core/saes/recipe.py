@@ -101,7 +101,7 @@ class SAERecipe(BaseModel):
         return self
 
     def unread(self, architectures: Collection[str]) -> list[str]:
-        """Fields that differ from their default although none of these architectures reads them."""
+        """Fields that have not their usual value although none of these architectures reads them."""
         own = [name for name, readers in OWN.items() if not readers & set(architectures)]
         changed = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         read = {SPARSITY[architecture] for architecture in architectures}

@@ -1,4 +1,4 @@
-"""Everybody who uploaded an artifact."""
+"""Who else uploaded an artifact."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,8 +15,8 @@ def upgrade() -> None:
         "uploads",
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("owner_id", sa.String(length=24), nullable=False),
-        sa.ForeignKeyConstraint(["owner_id"], ["owners.id"], name=op.f("fk_uploads_owner_id_owners")),
-        sa.ForeignKeyConstraint(["sha256"], ["artifacts.sha256"], name=op.f("fk_uploads_sha256_artifacts")),
+        sa.ForeignKeyConstraint(["owner_id"], ["owners.id"], name=op.f("fk_uploads_owner_id")),
+        sa.ForeignKeyConstraint(["sha256"], ["artifacts.sha256"], name=op.f("fk_uploads_sha256")),
         sa.PrimaryKeyConstraint("sha256", "owner_id", name=op.f("pk_uploads")),
     )
     op.create_index(op.f("ix_uploads_owner_id"), "uploads", ["owner_id"], unique=False)

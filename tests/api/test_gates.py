@@ -120,6 +120,12 @@ def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: 
     assert ada.get("/v1/decisions", params={"job": children[0]["id"]}).json()["items"] == []
     eve = server.client(server.make_key("eve", ["read"]))
     assert eve.get(f"/v1/decisions/{document['id']}").json() == document | {"job": None}
+    early = {"kind": "release.gate", "spec": {"as_of": "2026-01-01T00:00:00Z"}, "inputs": {"candidate": candidate}}
+    (tmp_path / "early").mkdir()
+    claim, decision, stored = judge(server, ada, ada.post("/v1/jobs", json=early).json(), tmp_path / "early")
+    server.finish(claim, decision, {"decision": [stored]})
+    assert ada.get("/v1/decisions?limit=1").json()["items"][0]["as_of"] == early["spec"]["as_of"]
+    assert ada.get(path).json() == document
     badge = ada.get(f"/v1/gates/strict/badge.svg?subject={candidate}")
     assert "inconclusive" in badge.text
     assert (

@@ -191,6 +191,7 @@ def test_pages_follow_each_other_without_gap_or_repeat(server: Server, submit):
     assert seen == made[::-1]
     labelled = bob.get("/v1/jobs", params={"label": "l1", "kind": "train.transformer", "state": "queued"}).json()
     assert [job["id"] for job in labelled["items"]] == made[1::2][::-1]
+    assert bob.get("/v1/jobs?label=L1").json()["items"] == []
     assert bob.get("/v1/jobs?state=succeeded").json()["items"] == []
 
 

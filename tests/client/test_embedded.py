@@ -190,7 +190,7 @@ def test_a_stop_keeps_the_work_of_what_runs(
         recipe = RECIPE | {"tokens": 10**9}
         inputs = {"activations": {"job": rows.id, "output": "activations"}}
         job = husai.submit("train.sae", {"recipe": recipe, "seeds": [0]}, inputs=inputs)
-        assert eventually(lambda: any(event.type == "metrics" for event in husai.recent(job.id)), 60)
+        assert eventually(lambda: any(event.type == "progress" for event in husai.recent(job.id)), 120)
         if number:  # as a service manager does, to all of its processes at once
             for pid in set(family(os.getpid())) - others:
                 with suppress(ProcessLookupError):

@@ -161,9 +161,14 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
 
 
 def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str]) -> None:
-    done = husai("submit", "train.sae", "--input", f"activations=job:{trained['sae']}:saes")
+    done = husai("submit", "train.sae", "--input", f"activations=job:{trained['activations']}:activations:7")
     assert done.code == Exit.FAIL
-    assert "takes activations, but" in done.out
+    assert "has no output 'activations'[7]" in done.out
+    wrong = husai("submit", "train.sae", "--input", f"activations=job:{trained['sae']}:saes")
+    assert (wrong.code, wrong.err) == (
+        Exit.USAGE,
+        "husai: Input 'activations' takes activations; saes of train.sae is sae.\n",
+    )
 
 
 def test_a_finished_job_shows_its_members_and_whole_digests(husai: Husai, trained: dict[str, str]) -> None:

@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 
 from services import accounts, jobs, leases
 from services.accounts import Principal
-from services.artifacts import Stored, register
+from services.artifacts import Stored, productions, register
 from services.db import Database
 from services.jobs import Submission
-from services.leases import Failure
+from services.leases import Failure, Success
 from services.problems import Problem
 from services.settings import Settings
 from services.states import State
-from services.tables import Execution, Job
+from services.tables import ArtifactRow, Execution, Job
 
 ROWS = {"source": "synthetic"}
 
@@ -166,6 +166,32 @@ def test_a_job_joins_no_execution_that_is_being_stopped(database: Database, sett
         assert leases.finish(session, held.execution_id, held.attempt, None, end)
         assert equal.state == State.QUEUED
         assert claim(session).job_id == equal.id
+
+
+def test_a_stored_result_comes_from_a_job_that_has_it(
+    database: Database, settings: Settings, ada: Principal, bob: Principal
+) -> None:
+    with database.write() as session:
+        first, second = (submit(session, settings, one, "train.activations", ROWS) for one in (ada, bob))
+        jobs.cancel(session, ada, first.id)
+        held = claim(session)
+        assert leases.finish(session, held.execution_id, held.attempt, None, Success({}, {}))
+        assert submit(session, settings, ada, "train.activations", ROWS).reused_from == second.id
+
+
+def test_an_artifact_was_made_whenever_a_job_made_it(
+    database: Database, settings: Settings, ada: Principal, bob: Principal
+) -> None:
+    made = Stored("a" * 64, "activations", 1)
+    with database.write() as session:
+        for _ in range(2):
+            submit(session, settings, ada, "train.activations", ROWS, reuse=False)
+            held = claim(session)
+            assert leases.finish(session, held.execution_id, held.attempt, None, Success({}, {"activations": [made]}))
+        row = session.get_one(ArtifactRow, made.sha256)
+        ends = session.scalars(select(Execution.finished_at).order_by(Execution.finished_at)).all()
+        assert productions(session, row, None) == productions(session, row, ada.owner_id) == ends
+        assert productions(session, row, bob.owner_id) == [row.created_at]
 
 
 def test_cancelling_a_study_cancels_all_its_children(database: Database, settings: Settings, ada: Principal) -> None:

@@ -17,6 +17,7 @@ from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.release import bundle
 from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, Item, read, result_digest
+from husai_core.release.judge import AHEAD_DAYS, DAY
 from husai_core.release.policy import load
 
 Result = Decision
@@ -78,7 +79,8 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     if spec.as_of is None:
         raise KindError("as_of is not set")
     policy, candidate = load(spec.policy), inputs.one("candidate").digest
-    evidence = [_item(artifact) for artifact in inputs.many("evidence")]
+    at = instant(spec.as_of)
+    evidence = [_item(artifact, at) for artifact in inputs.many("evidence")]
     controls = Controls(good=_control("good", done), bad=_control("bad", done))
     decision = decide(policy, candidate, evidence, controls, spec.as_of)
     directory = job.output("decision", "decision")
@@ -102,9 +104,11 @@ def _measurement(name: str) -> list[Child]:
     ]
 
 
-def _item(artifact: Artifact) -> Item:
+def _item(artifact: Artifact, at: float) -> Item:
+    """One piece of evidence, as made last before `at` or soon after, so that measuring again makes it fresh."""
+    soon = [produced_at for produced_at in artifact.produced_at if produced_at <= at + AHEAD_DAYS * DAY]
     try:
-        item = read(artifact.path, artifact.digest, artifact.produced_at)
+        item = read(artifact.path, artifact.digest, (soon or artifact.produced_at[:1])[-1])
     except (OSError, ValueError) as error:
         raise KindError(f"evidence {artifact.digest[:12]} is not a result document") from error
     if result_digest(item.document) != artifact.digest:

@@ -39,6 +39,10 @@ def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
     twice, parts = text.divided([*documents, *documents], 40, "<e>", 0.1, 0.2, 0)
     by_part = [{s for s, p in zip(twice, parts, strict=True) if p == part} for part in range(3)]
     assert not (by_part[0] & by_part[1] | by_part[0] & by_part[2] | by_part[1] & by_part[2])
+    repeated = text.Document("d", "all the same in every line now " * 1000 + " ".join(map(str, range(20_000))))
+    stretches, parts = text.divided([repeated], 31, "<e>", 0.1, 0.2, 0)
+    sizes = [sum(len(one) for one, part in zip(stretches, parts, strict=True) if part == i) for i in range(3)]
+    assert [size / sum(sizes) for size in sizes] == pytest.approx([0.7, 0.1, 0.2], abs=0.001)
     with pytest.raises(KindError, match="of 2 different passages"):
         text.divided([text.Document("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
 

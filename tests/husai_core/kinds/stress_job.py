@@ -51,7 +51,7 @@ def artifact(path: Path, type: ArtifactType) -> Artifact:
     """The artifact that a directory holds."""
     data = {file.name: file.read_bytes() for file in sorted(path.iterdir())}
     files = {name: {"sha256": identity.sha256(content), "size": len(content)} for name, content in data.items()}
-    return Artifact(identity.digest({"type": type, "files": files}), type, path, 0.0)
+    return Artifact(identity.digest({"type": type, "files": files}), type, path, [0.0])
 
 
 def run(

@@ -62,7 +62,7 @@ class Executor:
             for file in path.iterdir()
         }
         digest = identity.digest({"type": type, "files": files})
-        self.artifacts.setdefault(digest, Artifact(digest, type, path, 1_769_860_000.0))
+        self.artifacts.setdefault(digest, Artifact(digest, type, path, [1_769_860_000.0]))
         return digest
 
     def run(self, kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> Done:

@@ -29,8 +29,8 @@ def given(tmp_path: Path) -> Inputs:
         folder = tmp_path / f"evidence-{number}"
         folder.mkdir()
         (folder / "result.json").write_bytes(identity.canonical(item.document))
-        evidence.append(Artifact(item.digest, "result", folder, item.produced_at))
-    return Inputs({"candidate": [Artifact(CANDIDATE, "sae", tmp_path, AT)], "evidence": evidence})
+        evidence.append(Artifact(item.digest, "result", folder, [item.produced_at]))
+    return Inputs({"candidate": [Artifact(CANDIDATE, "sae", tmp_path, [AT])], "evidence": evidence})
 
 
 def decide(given: Inputs, done: Mapping[str, Done], folder: Path, **spec: Any) -> tuple[gate.Result, Path]:
@@ -120,10 +120,23 @@ def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
 
 
 def test_stale_evidence_is_judged_by_the_artifacts_age(given: Inputs, tmp_path: Path) -> None:
-    old = [replace(artifact, produced_at=0.0) for artifact in given.many("evidence")]
+    old = [replace(artifact, produced_at=[0.0]) for artifact in given.many("evidence")]
     decision, _ = decide(Inputs({**given.ports, "evidence": old}), pretended(), tmp_path / "job")
     assert {rule.verdict for rule in decision.rules} == {"inconclusive"}
     assert "days old" in decision.rules[0].reason
+
+
+def test_evidence_that_was_measured_again_is_fresh_and_what_came_later_changes_nothing(
+    given: Inputs, tmp_path: Path
+) -> None:
+    month = 30 * 86_400.0
+    again = [replace(artifact, produced_at=[0.0, AT - 9, AT + month]) for artifact in given.many("evidence")]
+    decision, _ = decide(Inputs({**given.ports, "evidence": again}), pretended(), tmp_path / "job")
+    assert decision.verdict == "pass"
+    assert {item.produced_at for item in decision.evidence} == {AT - 9}
+    later = [replace(artifact, produced_at=[AT + month, AT + 2 * month]) for artifact in given.many("evidence")]
+    decision, _ = decide(Inputs({**given.ports, "evidence": later}), pretended(), tmp_path / "later")
+    assert "produced after as_of" in decision.rules[0].reason
 
 
 def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:

@@ -56,7 +56,7 @@ def test_test_rows_influence_no_weight_and_no_curve(activations: Artifact, tmp_p
     changed = replace(rows, rows=Rows([tripled]))
     (tmp_path / "changed").mkdir()
     store.save(tmp_path / "changed", changed)
-    other = Artifact(activations.digest, "activations", tmp_path / "changed", 0.0)
+    other = Artifact(activations.digest, "activations", tmp_path / "changed", [0.0])
     first, saes, _ = run("train.sae", tmp_path / "a", SPEC, activations=[activations])
     second, others, _ = run("train.sae", tmp_path / "b", SPEC, activations=[other])
     assert [a.digest for a in saes] == [b.digest for b in others]

@@ -112,6 +112,14 @@ def test_each_mismatch_is_named(document: dict[str, Any], path: tuple[Any, ...],
     assert (report.verdict, report.trusted) == (None, False)
 
 
+def test_a_decision_of_the_engine_before_verifies(tmp_path: Path) -> None:
+    sealed(tmp_path)
+    made = json.loads((tmp_path / "decision.json").read_bytes())
+    (tmp_path / "decision.json").write_bytes(identity.canonical(made | {"engine": 2}))
+    earlier = bundle.seal(tmp_path, KEY, bundle.Chain(seq=1)).model_dump(mode="json")
+    assert bundle.verify(earlier).ok
+
+
 def test_a_forger_with_another_key_is_refused(tmp_path: Path) -> None:
     forged = sealed(tmp_path, key=Ed25519PrivateKey.from_private_bytes(b"f" * 32)).model_dump(mode="json")
     assert bundle.verify(forged).ok

@@ -21,7 +21,7 @@ def inputs(tmp_path: Path) -> Inputs:
     path.mkdir()
     facts = {"dataset": {"p": 13, "seed": 0, "position": "answer"}, "leaks_label": False}
     modular.save(path, modular.build(CFG, 7), CFG | facts)
-    return Inputs({"transformer": [Artifact("d" * 64, "transformer", path, 0.0)]})
+    return Inputs({"transformer": [Artifact("d" * 64, "transformer", path, [0.0])]})
 
 
 def test_rows_are_those_of_the_network(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
@@ -53,7 +53,7 @@ def test_an_untrained_network_has_other_weights(tmp_path: Path, inputs: Inputs, 
 def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: Any) -> None:
     cfg = modular.config(p=23, n_layers=1, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
     modular.save(tmp_path, modular.build(cfg, 7), cfg | {"dataset": {"p": 23}, "leaks_label": False})
-    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, 0.0)]})
+    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, [0.0])]})
     result = activations.run(Spec(position="first_operand"), inputs, local_job(tmp_path / "rows"))
     found = store.load(tmp_path / "rows" / "activations")
     assert found.tokens.tolist() == [[23, a] for a in range(23)]
@@ -122,6 +122,6 @@ def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inp
 
 def test_a_language_model_is_no_network_for_addition(tmp_path: Path, local_job: Any) -> None:
     (tmp_path / "cfg.json").write_text('{"architecture": "GPTNeoXForCausalLM", "leaks_label": false}')
-    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, 0.0)]})
+    inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, [0.0])]})
     with pytest.raises(KindError, match="is a language model"):
         activations.run(Spec(), inputs, local_job(tmp_path))

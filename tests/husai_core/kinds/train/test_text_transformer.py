@@ -144,12 +144,12 @@ def test_the_test_part_shapes_neither_tokeniser_nor_weights(tmp_path: Path, word
     assert found[0][0].model_dump()["test_loss"] != found[1][0].model_dump()["test_loss"]
 
 
-@pytest.mark.parametrize(("word", "part"), [("", "train"), ("the dog. " * 3, "validation")])
+@pytest.mark.parametrize(("word", "part"), [("", "train"), ("the dog. " * 100, "validation")])
 def test_a_part_without_a_token_to_predict_is_told(tmp_path: Path, word: str, part: str) -> None:
     for number in range(1, 79):
         (tmp_path / f"{number}.txt").write_text(END * number)
     (tmp_path / "a.txt").write_text(word)
-    spec = SPEC | {"text": TEXT | {"n_ctx": 256}}
+    spec = SPEC | {"text": TEXT | {"n_ctx": 256, "validation_fraction": 0.1, "test_fraction": 0.1}}
     with pytest.raises(KindError, match=f"the {part} part of the text has no token to predict"):
         run("train.transformer", tmp_path / "job", spec, text=[artifact(tmp_path, "upload")])
 

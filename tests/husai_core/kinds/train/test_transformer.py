@@ -85,7 +85,7 @@ def test_divergence_is_told(tmp_path: Path, local_job: Any) -> None:
 
 
 def test_text_for_addition_is_refused(tmp_path: Path, local_job: Any) -> None:
-    inputs = Inputs({"text": [Artifact("d" * 64, "upload", tmp_path, 0.0)]})
+    inputs = Inputs({"text": [Artifact("d" * 64, "upload", tmp_path, [0.0])]})
     with pytest.raises(KindError, match="text is only for dataset text"):
         transformer.run(Spec(**SMALL), inputs, local_job(tmp_path / "job"))
 
