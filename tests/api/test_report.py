@@ -263,7 +263,7 @@ def test_a_report_is_read_from_database_and_store(database: Database, tmp_path: 
         session.add(
             Decision(
                 seq=12, id="dec1", execution_id="x_gate", policy="strict", policy_digest="0" * 64, candidate="0" * 64,
-                verdict="fail", envelope={}, public_key="", previous="", chain="", created_at=0.0,
+                verdict="fail", envelope={}, public_key="", previous="", chain="", judged_at=0.0, created_at=0.0,
             )
         )  # fmt: skip
         session.flush()
