@@ -269,7 +269,7 @@ class Policies(Page):
 
 
 class DecisionRequest(Strict):
-    """Asks a policy about a candidate; without `evidence`, every known result about it is used."""
+    """Asks a policy about a candidate. Every known result about it is used, and what is given as `evidence` besides."""
 
     candidate: Digest
     evidence: list[Digest] | None = Field(default=None, max_length=1000)

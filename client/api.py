@@ -284,7 +284,7 @@ class Husai:
     def decide(
         self, candidate: str, *, policy: str = "strict", evidence: Sequence[str] = (), key: str | None = None
     ) -> Job:
-        """Ask for a decision; the job that makes it is returned. Without `evidence`, all that is known is used.
+        """Ask for a decision by all evidence that is known, and some more; the job that makes it is returned.
 
         With one idempotency `key`, asking again gives the same job; without, each call is new.
         """

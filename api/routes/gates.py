@@ -127,11 +127,11 @@ def decide(
     rules = load_policy(policy)
     with context.database.read() as session:
         _known(context, session, principal, body.candidate)
-        evidence = body.evidence
-        if evidence is None:
-            evidence = _asked_before(session, principal, idempotency_key)
-        if evidence is None:
-            evidence = known_evidence(context, session, principal, rules, body.candidate)
+        given = body.evidence or []
+        evidence = _asked_before(session, principal, idempotency_key)
+        if evidence is None or not set(given) <= set(evidence):
+            known = known_evidence(context, session, principal, rules, body.candidate)
+            evidence = list(dict.fromkeys([*known, *given]))
     inputs: dict[str, list[str | dict[str, Any]]] = {"candidate": [body.candidate], "evidence": [*evidence]}
     submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
     return submit_for(context, principal, submission, idempotency_key)

@@ -105,7 +105,13 @@ def _collect(files: list[Path]) -> dict[str, Path]:
 
 
 def _below(place: Path) -> Iterator[Path]:
-    """The visible files in a folder and its folders, but for those that are links."""
+    """The visible files in a folder and its folders, but for those that are links.
+
+    Raises:
+        Usage: it is a home folder of the service, which holds its keys.
+    """
+    if (place / "signing.key").exists():
+        raise Usage(f"{place} is a home folder of HUSAI, which holds its keys")
     for path in place.iterdir():
         if path.is_file() and not path.name.startswith("."):
             yield path

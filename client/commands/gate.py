@@ -32,7 +32,7 @@ def decide(
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="SHA-256 of an SAE.", show_default=False)],
     policy: Policy = "strict",
     evidence: Annotated[
-        list[str] | None, typer.Option(help="SHA-256 of a result; may be repeated. [default: all that is known]")
+        list[str] | None, typer.Option(help="SHA-256 of a result to judge besides all that is known; may be repeated.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same job.")] = None,
     json: Json = False,

@@ -46,6 +46,8 @@ def show(terminal: Terminal, job: Job) -> None:
     for name, value in result.items():
         if isinstance(value, str | int | float | bool):
             terminal.line(f"  {name} = {number(value)}")
+    if young := result.get("unconverged"):
+        terminal.line(f"  unconverged = {', '.join(young)}")
     for name in TABLES & result.keys():
         _show_rows(terminal, name, result[name])
     if figures := result.get("statistics"):

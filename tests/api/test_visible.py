@@ -115,5 +115,14 @@ def test_evidence_of_others_is_not_used(private: Server, tmp_path):
         folder.rename(tmp_path / f"{owner}-done")
     assert found["ada"][0] == found["eve"][0]
     for owner, client in {"ada": ada, "eve": eve}.items():
-        job = client.post("/v1/gates/strict/decisions", json={"candidate": found[owner][0]}).json()
-        assert job["inputs"]["evidence"] == [found[owner][1]]
+        candidate, known = found[owner]
+        job = client.post("/v1/gates/strict/decisions", json={"candidate": candidate}).json()
+        assert job["inputs"]["evidence"] == [known]
+        body = {"kind": "train.activations", "spec": {"source": "synthetic"}, "reuse": "never"}
+        claim = private.claim(client.post("/v1/jobs", json=body).json()["id"])
+        other = private.stored("result", {"result.json": b"other"}, tmp_path / owner)
+        private.finish(claim, {}, {"result": [other]})
+        ask, key = {"candidate": candidate, "evidence": [other.sha256]}, {"Idempotency-Key": "more"}
+        asked = [client.post("/v1/gates/strict/decisions", json=ask, headers=key).json() for _ in range(2)]
+        assert asked[0]["inputs"]["evidence"] == [known, other.sha256]
+        assert asked[0]["id"] == asked[1]["id"]

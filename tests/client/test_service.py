@@ -143,6 +143,13 @@ def test_export_writes_plain_files_that_have_their_digests(
     assert husai("export", trained["sae"], tmp_path / "out").code == Exit.USAGE
 
 
+def test_a_home_folder_is_not_sent(husai: Husai, server: Server) -> None:
+    for folder in (server.home, server.home.parent):
+        refused = husai("upload", folder)
+        assert refused.code == Exit.USAGE
+        assert "holds its keys" in refused.err
+
+
 def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, trained: dict[str, str]) -> None:
     husai("export", trained["sae"], tmp_path / "out")
     done = husai("import", tmp_path / "out" / "saes" / "0", "--json")
