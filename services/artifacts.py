@@ -205,7 +205,7 @@ def productions(session: Session, artifact: ArtifactRow, owner_id: str | None) -
     made = (
         select(Execution.finished_at)
         .join(Output, Output.execution_id == Execution.id)
-        .where(Output.sha256 == artifact.sha256, Execution.finished_at.is_not(None))
+        .where(Output.sha256 == artifact.sha256)
         .order_by(Execution.finished_at)
     )
     if owner_id is not None:

@@ -157,9 +157,8 @@ def _check_reference(session: Session, kind: Kind, name: str, reference: Referen
             raise invalid("unknown-artifact", "Unknown artifact", detail)
         label, type = reference[:12], artifact.type
     if type != wanted:
-        raise invalid(
-            "wrong-artifact-type", "Wrong artifact type", f"Input {name!r} takes {wanted}; {label} is {type}."
-        )
+        detail = f"Input {name!r} takes {wanted}; {label} is {type}."
+        raise invalid("wrong-artifact-type", "Wrong artifact type", detail)
 
 
 def _output(session: Session, name: str, reference: dict[str, Any]) -> tuple[str, str]:

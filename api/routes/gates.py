@@ -45,13 +45,8 @@ def load_policy(name: str) -> policies.Policy:
     """
     if name not in policies.names():
         known = policies.names()
-        raise Problem(
-            404,
-            "unknown-policy",
-            "Unknown policy",
-            f"There is no policy {name!r}, only {', '.join(known)}.",
-            known=known,
-        )
+        detail = f"There is no policy {name!r}, only {', '.join(known)}."
+        raise Problem(404, "unknown-policy", "Unknown policy", detail, known=known)
     return policies.load(name)
 
 
