@@ -346,7 +346,7 @@ def _member(m: Json) -> list[str]:
         number(real(m.get("l0")), 1),
         "–" if share is None else f"{100 * share:.1f} %",
         number(real(m.get("drift_from_init"))),
-        "yes" if m.get("converged") else "no",
+        "unknown" if m.get("converged") is None else "yes" if m["converged"] else "no",
     ]
 
 

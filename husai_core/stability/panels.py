@@ -18,5 +18,7 @@ class Member(Result):
     normalised_mse: float = Field(description="sum of squared errors / sum of squares")
     l0: float = Field(description="non-zero latents per row")
     dead_fraction: float = Field(description="share of latents that are zero on all held-out rows")
-    drift_from_init: float = Field(description="mean |cosine| between final and initial decoder rows; 1 is no change")
-    converged: bool
+    drift_from_init: float | None = Field(
+        description="mean |cosine| between final and initial decoder rows; 1 is no change; unknown if imported"
+    )
+    converged: bool | None = Field(description="unknown if imported")

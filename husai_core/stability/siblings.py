@@ -1,25 +1,39 @@
-"""The SAEs that a stress is about: checkpoints that differ in their seed alone."""
+"""The SAEs that a stress is about: checkpoints that differ in their seed alone.
+
+An imported SAE does not say reliably how it was trained. Its user may say so: then its recipe is retrained like any
+other, its place among the SAEs stands for its seed, and its convergence stays unknown.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 
+from husai_core.data.modular import POSITIONS
 from husai_core.kinds.base import Artifact, KindError
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 
 ORIGIN = ("recipe", "hook_name", "position", "model_digest", "activations_digest")
+SHAPE = ("architecture", "d_in", "d_sae", "k", "relu_after_topk")
+PLACE = ("hook_name", "position")
+UNKNOWN = "unknown"
+THRESHOLDED = ("batchtopk", "matryoshka")
+"""Architectures whose checkpoints are JumpReLU SAEs."""
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """Loaded checkpoints in the order given, and what they have in common."""
+    """Loaded checkpoints in the order given, and what they have in common.
+
+    `seeds` of imported SAEs are their places, counted from 0; their `drift` and `converged` are unknown.
+    """
 
     digests: list[str]
     saes: list[SAE]
@@ -27,10 +41,17 @@ class Siblings:
     seeds: list[int]
     hook_name: str
     position: str
+    imported: bool
 
-    def drift(self) -> list[float]:
+    @property
+    def drift(self) -> list[float | None]:
         """Per member, mean |cosine| between final and initial decoder rows."""
-        return [float(sae.provenance["drift_from_init"]) for sae in self.saes]
+        return [sae.provenance.get("drift_from_init") for sae in self.saes]
+
+    @property
+    def converged(self) -> list[bool | None]:
+        """Per member, whether its training came to rest."""
+        return [sae.provenance["converged"] for sae in self.saes]
 
     def leaks_label(self, artifact: Artifact) -> bool:
         """True when the input shows the answer: at the SAEs' position, or as this artifact they come from says."""
@@ -38,42 +59,87 @@ class Siblings:
         return self.position == "answer_token" or bool(cfg["leaks_label"])
 
     def check(self, artifact: Artifact) -> None:
-        """Raise KindError unless the SAEs were trained on this activations artifact, or on this transformer."""
+        """Raise KindError unless the SAEs were trained on this activations artifact, or on this transformer.
+
+        Of imported SAEs that is unknown; they must be able to read it.
+        """
         name = "model_digest" if artifact.type == "transformer" else "activations_digest"
-        if self.saes[0].provenance[name] != artifact.digest:
+        if self.imported:
+            self._fits(artifact)
+        elif self.saes[0].provenance[name] != artifact.digest:
             raise KindError(f"the SAEs were not trained on this {artifact.type} artifact ({artifact.digest[:12]})")
 
+    def _fits(self, artifact: Artifact) -> None:
+        cfg, width = json.loads((artifact.path / "cfg.json").read_bytes()), self.saes[0].d_in
+        if cfg["d_model"] != width:
+            raise KindError(
+                f"the SAEs read rows of width {width}, but the {artifact.type} has d_model {cfg['d_model']}"
+            )
+        for name in PLACE:
+            own = getattr(self, name)
+            if artifact.type == "transformer" and (own == UNKNOWN or (name == "position" and own not in POSITIONS)):
+                raise KindError(f"the imported SAEs do not say at which {name} they read; import them with it")
+            other = cfg[name] if artifact.type == "activations" else own
+            if UNKNOWN not in (own, other) and own != other:
+                raise KindError(f"the SAEs read {name} {own!r}, but the activations are of {other!r}")
 
-def read(artifacts: Sequence[Artifact]) -> Siblings:
-    """Load checkpoints and make sure that they are siblings.
+
+def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Siblings:
+    """Load checkpoints and make sure that they are siblings; `recipe` is what the user says of imported ones.
 
     Raises:
-        KindError: a checkpoint does not say how it was trained, was imported, is a transcoder, or is no sibling of
-            the first or a copy of another.
+        KindError: a checkpoint does not say how it was trained, is a transcoder, or is no sibling of the first or a
+            copy of another; some SAEs were imported and others not, or the recipe is missing, given without need, or
+            not theirs.
     """
     saes = [checkpoint.load(artifact.path) for artifact in artifacts]
-    for artifact, sae in zip(artifacts, saes, strict=True):
-        _check(artifact.digest[:12], sae)
-    first = saes[0].provenance
-    for name in ORIGIN:
-        if any(sae.provenance[name] != first[name] for sae in saes):
-            raise KindError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")
+    names = [artifact.digest[:12] for artifact in artifacts]
+    for name, sae in zip(names, saes, strict=True):
+        if sae.transcoder:
+            raise KindError(f"SAE {name} is a transcoder; stresses start from SAEs")
+    imported = [bool(sae.provenance.get("imported")) for sae in saes]
+    if any(imported) and not all(imported):
+        raise KindError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
+    common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
+    if any(torch.equal(one.W_dec, other.W_dec) for one, other in combinations(saes, 2)):
+        raise KindError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
+    known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
+    return Siblings([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
+
+
+def _trained(names: Sequence[str], saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
+    """Recipe and seeds of SAEs that say how they were trained."""
+    if recipe:
+        raise KindError("recipe is for imported SAEs; these say how they were trained")
+    needed = ("seed", "converged", "drift_from_init", *ORIGIN)
+    for name, sae in zip(names, saes, strict=True):
+        if missing := [entry for entry in needed if entry not in sae.provenance]:
+            raise KindError(
+                f"SAE {name} cannot be compared with its retrained controls: its cfg.json lacks {', '.join(missing)}"
+            )
+    _equal([sae.provenance for sae in saes], ORIGIN)
     seeds = [int(sae.provenance["seed"]) for sae in saes]
     if len(set(seeds)) < len(seeds):
         raise KindError(f"two of the SAEs have the same seed: {sorted(seeds)}")
-    if any(torch.equal(one.W_dec, other.W_dec) for one, other in combinations(saes, 2)):
-        raise KindError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
-    digests = [artifact.digest for artifact in artifacts]
-    return Siblings(digests, saes, checkpoint.recipe(saes[0]), seeds, first["hook_name"], first["position"])
+    return checkpoint.recipe(saes[0]), seeds
 
 
-def _check(name: str, sae: SAE) -> None:
-    if sae.provenance.get("imported"):
-        raise KindError(f"SAE {name} was imported: such a checkpoint does not say reliably how it was trained")
-    needed = ("seed", "converged", "drift_from_init", *ORIGIN)
-    if missing := [entry for entry in needed if entry not in sae.provenance]:
-        raise KindError(
-            f"SAE {name} cannot be compared with its retrained controls: its cfg.json lacks {', '.join(missing)}"
-        )
-    if sae.transcoder:
-        raise KindError(f"SAE {name} is a transcoder; stresses start from SAEs")
+def _imported(saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
+    """The recipe that is said to have made SAEs of this shape, and their places."""
+    if recipe is None:
+        raise KindError("imported SAEs do not say reliably how they were trained; set recipe to what is known of it")
+    shapes = [{name: getattr(sae, name) for name in SHAPE} for sae in saes]
+    _equal(shapes, SHAPE)
+    _equal([sae.provenance for sae in saes], PLACE)
+    saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
+    made = {"architecture": saved, "d_sae": recipe.d_sae} | ({"k": recipe.k} if saved in checkpoint.SELECTING else {})
+    for name, value in made.items():
+        if shapes[0][name] != value:
+            raise KindError(f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shapes[0][name]}")
+    return recipe, list(range(len(saes)))
+
+
+def _equal(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        if any(fact[name] != facts[0][name] for fact in facts):
+            raise KindError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")

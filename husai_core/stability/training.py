@@ -15,6 +15,7 @@ from husai_core.stability.panels import Member
 from husai_core.stability.siblings import Siblings
 
 FIGURES = ("normalised_mse", "dead_fraction")
+IMPORTED = "SAEs (imported: not known)"
 
 
 class Trainings:
@@ -25,7 +26,7 @@ class Trainings:
 
     def __init__(self, job: Job, given: Siblings, count: int) -> None:
         self.job, self.recipe, self.seeds, self.count, self.finished = job, given.recipe, given.seeds, count, 0
-        self.unconverged = _unconverged("SAEs", given.seeds, [sae.provenance["converged"] for sae in given.saes])
+        self.unconverged = [IMPORTED] if given.imported else _unconverged("SAEs", given.seeds, given.converged)
 
     def run(
         self,
@@ -64,12 +65,14 @@ class Trainings:
         return trained
 
 
-def _unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool]) -> list[str]:
+def _unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool | None]) -> list[str]:
     young = [str(seed) for seed, rested in zip(seeds, converged, strict=True) if not rested]
     return [f"{label} (seed{'s'[: len(young) > 1]} {', '.join(young)})"] if young else []
 
 
-def member(sae: SAE, seed: int, drift: float, converged: bool, rows: Tensor, targets: Tensor | None = None) -> Member:
+def member(
+    sae: SAE, seed: int, drift: float | None, converged: bool | None, rows: Tensor, targets: Tensor | None = None
+) -> Member:
     """The table row of one SAE on held-out rows [n, d_in] (of a transcoder, also targets [n, d_out])."""
     figures = evaluate(sae, rows, targets)
     return Member(

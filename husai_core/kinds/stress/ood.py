@@ -17,8 +17,8 @@ from pydantic import Field
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
-from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Member
+from husai_core.stability.retraining import Spec as Retraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ INPUTS = {
 OUTPUTS: dict[str, Port] = {}
 
 
-class Spec(BaseSpec):
+class Spec(Retraining):
     """How the lower half is split."""
 
     validation_fraction: float = Field(
@@ -79,7 +79,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.stability.training import Trainings, members
 
     seed_everything(spec.seed)
-    given = siblings.read(inputs.many("saes"))
+    given = siblings.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("transformer"))
     data, rows, right = _read(inputs, given, job.device)
     parts = _parts(spec, data)

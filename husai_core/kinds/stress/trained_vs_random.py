@@ -16,8 +16,8 @@ from pydantic import Field
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence, Inputs, Job, Port
 from husai_core.kinds.base import Result as BaseResult
-from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Matrix, Member
+from husai_core.stability.retraining import Spec as Retraining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ OUTPUTS: dict[str, Port] = {}
 MEANS = ("explained_variance", "drift_from_init")
 
 
-class Spec(BaseSpec):
+class Spec(Retraining):
     """How the controls are made."""
 
     control_seed: int = Field(0, ge=0, lt=2**53, description="seed of the shuffling and of the Gaussian rows")
@@ -68,7 +68,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.stability.training import Trainings, member, members
 
     seed_everything(spec.control_seed)
-    given = siblings.read(inputs.many("saes"))
+    given = siblings.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("activations"))
     rows = load(inputs.one("activations").path)
     test = rows.part("test")[:]
@@ -80,10 +80,11 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     controls = {name: Group(saes[name], parts["test"]) for name, parts in noise.items()}
     random = Group(nulls.random_saes(given.recipe, rows.part("train")[:], given.seeds), test)
     table = [
-        member(sae, seed, moved, sae.provenance["converged"], test)
-        for sae, seed, moved in zip(given.saes, given.seeds, given.drift(), strict=True)
+        member(sae, seed, moved, rested, test)
+        for sae, seed, moved, rested in zip(given.saes, given.seeds, given.drift, given.converged, strict=True)
     ]
-    means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in MEANS}
+    known = MEANS[:1] if given.imported else MEANS
+    means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in known}
     return Result(
         subject=given.digests,
         converged=not training.unconverged,

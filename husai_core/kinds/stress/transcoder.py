@@ -18,8 +18,8 @@ from pydantic import Field
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
 from husai_core.kinds.base import Result as BaseResult
-from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Matrix, Member
+from husai_core.stability.retraining import Spec as Retraining
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ OUTPUTS: dict[str, Port] = {}
 PARTS = ("train", "validation", "test")
 
 
-class Spec(BaseSpec):
+class Spec(Retraining):
     """How the rows are split."""
 
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of the rows for convergence")
@@ -69,7 +69,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.stability.training import Trainings
 
     seed_everything(spec.seed)
-    given = siblings.read(inputs.many("saes"))
+    given = siblings.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("transformer"))
     hooks, (source, target) = _rows(spec, inputs, given.hook_name, given.position, job.device)
     training = Trainings(job, given, 4)

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
-from husai_core.kinds.base import Spec as BaseSpec
 from husai_core.stability.panels import Matrix, Member
+from husai_core.stability.retraining import Spec as Retraining
 
 if TYPE_CHECKING:
     from husai_core.stability.battery import Group
@@ -28,7 +28,7 @@ OUTPUTS: dict[str, Port] = {}
 METRICS = ("pwmcc", "pwmcc_alive", "pw_mcc", "activation_mcc")
 
 
-class Spec(BaseSpec):
+class Spec(Retraining):
     """Which random weights."""
 
     network_seed: int = Field(1000, ge=0, lt=2**53, description="seed of the weights of the untrained network")
@@ -56,12 +56,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.stability.training import Trainings, members
 
     seed_everything(spec.network_seed)
-    given = siblings.read(inputs.many("saes"))
+    given = siblings.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("activations"))
     given.check(inputs.one("transformer"))
     rows = load(inputs.one("activations").path)
     if rows.source != "model":
         raise KindError(f"this stress is about networks for addition (source 'model'), not source {rows.source!r}")
+    if rows.model_digest != inputs.one("transformer").digest:
+        raise KindError("the activations are not of this transformer")
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
     untrained_rows = modular.activations(network, rows.tokens, [given.hook_name], given.position)[given.hook_name]
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))

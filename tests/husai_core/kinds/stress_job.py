@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,3 +85,12 @@ def siblings(home: Path, activations: Artifact, seeds: Sequence[int] = (0, 1, 2)
     """Small SAEs on these activations."""
     spec = {"recipe": RECIPE | recipe, "seeds": list(seeds)}
     return run("train.sae", home, spec, activations=[activations])[1]
+
+
+def forged(sae: Artifact, folder: Path, **provenance: object) -> Artifact:
+    """The same weights under another provenance."""
+    cfg = json.loads((sae.path / "cfg.json").read_bytes())
+    folder.mkdir()
+    (folder / "sae_weights.safetensors").write_bytes((sae.path / "sae_weights.safetensors").read_bytes())
+    (folder / "cfg.json").write_text(json.dumps({**cfg, "husai": {**cfg["husai"], **provenance}}))
+    return artifact(folder, "sae")

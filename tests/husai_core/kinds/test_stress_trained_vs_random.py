@@ -12,7 +12,7 @@ from husai_core.activations.rows import Rows
 from husai_core.estimate import Estimate
 from husai_core.kinds.base import Artifact, Evidence, KindError
 from husai_core.kinds.stress.trained_vs_random import Result
-from tests.husai_core.kinds.stress_job import artifact, run, siblings, stress
+from tests.husai_core.kinds.stress_job import artifact, forged, run, siblings, stress
 
 KIND = "stress.trained_vs_random"
 WORLD = {"rows": 6000, "n_features": 48, "d_model": 24, "active": 3.0}
@@ -168,28 +168,14 @@ def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> 
         stress(KIND, tmp_path, saes=saes, activations=[elsewhere])
 
 
-def test_refuses_one_training_under_two_seeds_and_imported_checkpoints(good: Control, tmp_path: Path) -> None:
+def test_refuses_one_training_under_two_seeds(good: Control, tmp_path: Path) -> None:
     activations, saes = good
-    copy, imported = (forged(saes[0], tmp_path / name, **cfg) for name, cfg in FORGED.items())
+    copy = forged(saes[0], tmp_path / "copy", seed=9)
     with pytest.raises(KindError, match="same decoder weights"):
         stress(KIND, tmp_path, saes=[saes[0], copy], activations=[activations])
-    with pytest.raises(KindError, match="was imported"):
-        stress(KIND, tmp_path, saes=[imported, saes[1]], activations=[activations])
 
 
-FORGED: dict[str, dict[str, object]] = {"copy": {"seed": 9}, "imported": {"imported": True}}
-
-
-def forged(sae: Artifact, folder: Path, **provenance: object) -> Artifact:
-    """The same weights under another provenance."""
-    cfg = json.loads((sae.path / "cfg.json").read_bytes())
-    folder.mkdir()
-    (folder / "sae_weights.safetensors").write_bytes((sae.path / "sae_weights.safetensors").read_bytes())
-    (folder / "cfg.json").write_text(json.dumps({**cfg, "husai": {**cfg["husai"], **provenance}}))
-    return artifact(folder, "sae")
-
-
-def test_an_imported_checkpoint_names_what_is_missing(good: Control, tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_recipe_names_what_is_missing(good: Control, tmp_path: Path) -> None:
     activations, saes = good
     cfg = json.loads((saes[0].path / "cfg.json").read_bytes())
     del cfg["husai"]["recipe"]

@@ -1,0 +1,16 @@
+"""What the specs of the stresses have in common: all train the recipe of the given SAEs anew. Light: no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from husai_core.kinds import base
+from husai_core.saes.recipe import SAERecipe
+
+
+class Spec(base.Spec):
+    """Base of a stress's spec."""
+
+    recipe: SAERecipe | None = Field(
+        None, description="how imported SAEs were trained, as far as is known; only for these, which do not say so"
+    )

@@ -1,0 +1,118 @@
+"""Stresses of SAEs that were trained elsewhere: their recipe is what their user says it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from husai_core.kinds.base import Artifact, Evidence, KindError
+from husai_core.release.judge import judge_result, read_evidence
+from husai_core.release.policy import load as load_policy
+from tests.husai_core.kinds.stress_job import RECIPE, forged, network, run, siblings, stress
+
+SHORT = RECIPE | {"tokens": 5_000}
+NEEDS = {
+    "stress.trained_vs_random": ("activations",),
+    "stress.transcoder": ("transformer",),
+    "stress.ood": ("transformer",),
+    "stress.untrained_model": ("activations", "transformer"),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A network, rows at its answer position, SAEs on them, and the same SAEs as they come back from files."""
+
+    inputs: dict[str, list[Artifact]]
+    trained: list[Artifact]
+    imported: list[Artifact]
+
+    def stress(self, kind: str, home: Path, saes: list[Artifact], **spec: Any) -> Evidence:
+        return stress(kind, home, spec, saes=saes, **{name: self.inputs[name] for name in NEEDS[kind]})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    home = tmp_path_factory.mktemp("world")
+    model = network(home / "network")
+    rows = run("train.activations", home / "rows", {}, transformer=[model])[1][0]
+    trained = siblings(home / "saes", rows, tokens=SHORT["tokens"])
+    uploads = [Artifact(sae.digest, "upload", sae.path, [0.0]) for sae in trained]
+    imported = [run("train.imported", home / f"in{i}", {}, file=[sae])[1][0] for i, sae in enumerate(uploads)]
+    return World({"transformer": [model], "activations": [rows]}, trained, imported)
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+def test_the_right_recipe_finds_what_it_finds_of_saes_trained_here(world: World, kind: str, tmp_path: Path) -> None:
+    own = world.stress(kind, tmp_path / "own", world.trained)
+    found = world.stress(kind, tmp_path / "found", world.imported, recipe=SHORT)
+    assert own.statistics.keys() - found.statistics.keys() <= {"drift_from_init"}
+    assert found.statistics == {name: own.statistics[name] for name in found.statistics}
+    assert found.subject == [sae.digest for sae in world.imported]
+    assert (found.converged, found.unconverged[0]) == (False, "SAEs (imported: not known)")
+
+
+def test_a_gate_that_needs_converged_training_stays_undecided(world: World, tmp_path: Path) -> None:
+    found = world.stress("stress.trained_vs_random", tmp_path / "found", world.imported, recipe=SHORT)
+    policy = load_policy("strict")
+    read = read_evidence(json.loads(found.model_dump_json()))
+    judged = [judge_result(policy, rule, read) for rule in policy.rules if rule.evidence == "stress.trained_vs_random"]
+    assert len(judged) == 2
+    assert all(one.verdict == "inconclusive" and "SAEs (imported: not known)" in one.reason for one in judged)
+
+
+WRONG: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "none": (None, "set recipe to what is known of it"),
+    "other width": (SHORT | {"d_sae": 64}, "d_sae 64 does not make the SAEs, whose d_sae is 48"),
+    "other k": (SHORT | {"k": 5}, "k 5 does not make"),
+    "other architecture": (SHORT | {"architecture": "batchtopk"}, "architecture jumprelu does not make"),
+}
+
+
+@pytest.mark.parametrize(("recipe", "message"), WRONG.values(), ids=WRONG)
+def test_a_recipe_that_cannot_have_made_them_is_refused(
+    world: World, recipe: dict[str, Any] | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KindError, match=message):
+        world.stress("stress.ood", tmp_path, world.imported, recipe=recipe)
+
+
+def test_saes_trained_here_take_no_recipe_and_no_imported_siblings(world: World, tmp_path: Path) -> None:
+    with pytest.raises(KindError, match="these say how they were trained"):
+        world.stress("stress.ood", tmp_path, world.trained, recipe=SHORT)
+    with pytest.raises(KindError, match="was imported, others were trained here"):
+        world.stress("stress.ood", tmp_path, [*world.trained[:2], world.imported[2]], recipe=SHORT)
+    with pytest.raises(KindError, match="same decoder weights"):
+        world.stress("stress.ood", tmp_path, [world.imported[0]] * 2, recipe=SHORT)
+
+
+def moved(saes: list[Artifact], home: Path, **provenance: object) -> list[Artifact]:
+    return [forged(sae, Path(f"{home}-{i}"), **provenance) for i, sae in enumerate(saes)]
+
+
+def test_they_must_be_able_to_read_what_they_are_tested_on(world: World, tmp_path: Path) -> None:
+    overlap, shift = "stress.trained_vs_random", "stress.ood"
+    elsewhere = moved(world.imported, tmp_path / "elsewhere", position="bos")
+    with pytest.raises(KindError, match="read position 'bos', but the activations are of 'answer'"):
+        world.stress(overlap, tmp_path / "a", elsewhere, recipe=SHORT)
+    unknown = moved(world.imported, tmp_path / "unknown", position=None)
+    with pytest.raises(KindError, match="do not say at which position they read"):
+        world.stress(shift, tmp_path / "b", unknown, recipe=SHORT)
+    strange = moved(world.imported, tmp_path / "strange", position="somewhere")
+    with pytest.raises(KindError, match="do not say at which position they read"):
+        world.stress(shift, tmp_path / "c", strange, recipe=SHORT)
+    world.stress(overlap, tmp_path / "d", unknown, recipe=SHORT)
+
+
+def test_another_network_or_width_is_refused(world: World, tmp_path: Path) -> None:
+    spec = {"source": "synthetic", "world": {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}}
+    (narrow,) = run("train.activations", tmp_path / "narrow", spec)[1]
+    with pytest.raises(KindError, match="read rows of width 32, but the activations has d_model 12"):
+        stress("stress.trained_vs_random", tmp_path, {"recipe": SHORT}, saes=world.imported, activations=[narrow])
+    inputs = world.inputs | {"transformer": [network(tmp_path / "other", seed=1)]}
+    with pytest.raises(KindError, match="not of this transformer"):
+        stress("stress.untrained_model", tmp_path, {"recipe": SHORT}, saes=world.imported, **inputs)
