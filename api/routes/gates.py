@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import Text, cast, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import paging, schemas, views, visible
+from api import evidence, paging, schemas, views, visible
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
@@ -28,7 +28,7 @@ from api.waiting import DECISIONS
 from husai_core.release import policy as policies
 from services import decisions, jobs, tables
 from services.accounts import Principal
-from services.jobs import Submission
+from services.jobs import Reference, Submission
 from services.problems import Problem, not_found
 
 router = APIRouter(tags=["gates"])
@@ -119,41 +119,13 @@ def decide(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask a policy about a candidate: a `release.gate` job, whose decision is signed and kept."""
-    rules = load_policy(policy)
+    load_policy(policy)
+    inputs: dict[str, list[Reference]] = {"candidate": [body.candidate], "evidence": [*(body.evidence or [])]}
+    submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
     with context.database.read() as session:
         _known(context, session, principal, body.candidate)
-        given = body.evidence or []
-        evidence = _asked_before(session, principal, idempotency_key)
-        if evidence is None or not set(given) <= set(evidence):
-            known = known_evidence(context, session, principal, rules, body.candidate)
-            evidence = list(dict.fromkeys([*known, *given]))
-    inputs: dict[str, list[str | dict[str, Any]]] = {"candidate": [body.candidate], "evidence": [*evidence]}
-    submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
+        evidence.add_known(context, session, principal, submission, idempotency_key)
     return submit_for(context, principal, submission, idempotency_key)
-
-
-def _asked_before(session: Session, principal: Principal, key: str | None) -> list[str] | None:
-    """The evidence that was chosen when this key was first used, so that a repeated request stays the same."""
-    earlier = session.get(tables.Idempotency, (principal.owner_id, key)) if key else None
-    return session.get_one(tables.Job, earlier.job_id).inputs.get("evidence") if earlier else None
-
-
-def known_evidence(
-    context: Context, session: Session, principal: Principal, policy: policies.Policy, candidate: str
-) -> list[str]:
-    """Digests of every result that the caller may see, that a rule of the policy reads and that names the candidate."""
-    output, result, execution = tables.Output, tables.Result, tables.Execution
-    query = (
-        select(output.sha256, result.result)
-        .join(execution, execution.id == output.execution_id)
-        .join(result, result.execution_id == execution.id)
-        .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
-        .where(cast(result.result, Text).contains(candidate))
-        .where(visible.artifacts(context, principal, output.sha256))
-        .order_by(execution.id)
-    )
-    rows = session.execute(query)
-    return list(dict.fromkeys(sha256 for sha256, found in rows if candidate in found.get("subject", [])))
 
 
 def _decision(context: Context, session: Session, principal: Principal, row: tables.Decision) -> schemas.Decision:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api import kinds, paging, planning, schemas, views
+from api import evidence, kinds, paging, planning, schemas, views
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
 from services import jobs
@@ -49,6 +49,9 @@ def submit(
     """Submit a job, or see what it would do."""
     planning.check_scope(principal, body.kind)
     submission = planning.submission(body)
+    if body.kind == planning.DECIDING:
+        with context.database.read() as session:
+            evidence.add_known(context, session, principal, submission, idempotency_key)
     if dry_run:
         with context.database.read() as session:
             planning.check_visible(context, session, principal, submission)

@@ -126,3 +126,10 @@ def test_evidence_of_others_is_not_used(private: Server, tmp_path):
         asked = [client.post("/v1/gates/strict/decisions", json=ask, headers=key).json() for _ in range(2)]
         assert asked[0]["inputs"]["evidence"] == [known, other.sha256]
         assert asked[0]["id"] == asked[1]["id"]
+        training = client.get("/v1/jobs?kind=train.sae&state=succeeded").json()["items"][0]["id"]
+        made = {"job": training, "output": "saes"}
+        for key, named in {"digest": candidate, "output": made, "one": made | {"index": 0}}.items():
+            ask = {"kind": "release.gate", "inputs": {"candidate": named, "evidence": other.sha256}}
+            asked = [client.post("/v1/jobs", json=ask, headers={"Idempotency-Key": key}) for _ in range(2)]
+            assert [answer.status_code for answer in asked] == [202, 200]
+            assert asked[0].json()["inputs"]["evidence"] == [known, other.sha256]

@@ -80,7 +80,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         raise KindError("as_of is not set")
     policy, candidate = load(spec.policy), inputs.one("candidate").digest
     at = instant(spec.as_of)
-    evidence = [_item(artifact, at) for artifact in inputs.many("evidence")]
+    evidence = [_item(artifact, at) for artifact in {one.digest: one for one in inputs.many("evidence")}.values()]
     controls = Controls(good=_control("good", done), bad=_control("bad", done))
     decision = decide(policy, candidate, evidence, controls, spec.as_of)
     directory = job.output("decision", "decision")

@@ -1,0 +1,55 @@
+"""The evidence that a gate judges: all that is known, so that nobody can choose among results."""
+
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import Session
+
+from api import visible
+from api.deps import Context
+from husai_core.release import policy as policies
+from services import flow, jobs, tables
+from services.accounts import Principal
+from services.jobs import Submission
+
+
+def add_known(context: Context, session: Session, principal: Principal, gate: Submission, key: str | None) -> None:
+    """Add to the evidence of a `release.gate` job every result about its candidate, if there is a candidate yet.
+
+    A repeated request with an Idempotency-Key keeps what was chosen when the key was first used.
+    """
+    given = gate.inputs.get("evidence", [])
+    earlier = session.get(tables.Idempotency, (principal.owner_id, key)) if key else None
+    before = session.get_one(tables.Job, earlier.job_id).inputs.get("evidence", []) if earlier else None
+    if before is not None and all(one in before for one in given):
+        gate.inputs["evidence"] = before
+    elif candidate := _candidate(session, principal, gate):
+        found = known(context, session, principal, policies.load(gate.spec.get("policy", "strict")), candidate)
+        gate.inputs["evidence"] = [*found, *(one for one in given if one not in found)]
+
+
+def _candidate(session: Session, principal: Principal, gate: Submission) -> str | None:
+    """The digest of the one candidate that a gate names, unless the job that makes it has still to succeed."""
+    match gate.inputs.get("candidate"):
+        case [str(digest)]:
+            return digest
+        case [{"job": str(job), "output": output, "index": int() | None as index}]:
+            made = flow.outputs(session, jobs.get(session, principal, job)).get(output, [])
+            return next(iter(made[index or 0 :]), None)
+    return None
+
+
+def known(
+    context: Context, session: Session, principal: Principal, policy: policies.Policy, candidate: str
+) -> list[str]:
+    """Digests of every result that the caller may see, that a rule of the policy reads and that names the candidate."""
+    output, result, execution = tables.Output, tables.Result, tables.Execution
+    query = (
+        select(output.sha256, result.result)
+        .join(execution, execution.id == output.execution_id)
+        .join(result, result.execution_id == execution.id)
+        .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
+        .where(cast(result.result, Text).contains(candidate))
+        .where(visible.artifacts(context, principal, output.sha256))
+        .order_by(execution.id)
+    )
+    rows = session.execute(query)
+    return list(dict.fromkeys(sha256 for sha256, found in rows if candidate in found.get("subject", [])))
