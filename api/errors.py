@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
+from api.schemas import SHAPES
 from husai_core.kinds.base import KindError
 from services.db import away
 from services.problems import Problem
@@ -91,6 +92,8 @@ def _message(error: Any) -> str:
         return "unknown field"
     if error["type"] == "union_tag_not_found":
         return "kind: Field required"
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in SHAPES:
+        return SHAPES[error["ctx"]["pattern"]]
     return str(error["msg"]).splitlines()[0].removeprefix("Value error, ")
 
 

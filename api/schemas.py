@@ -7,13 +7,21 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from services.states import State
 
-SHA256 = r"^[0-9a-f]{64}$"
+SHA256, JOB_ID = r"^[0-9a-f]{64}$", r"^[0-9a-f]{24}$"
+LABEL, NAME = r"^[\w.:/=@-]{1,64}$", r"^[\w.@-]{1,64}$"
+SHAPES = {
+    SHA256: "a SHA-256 is 64 hexadecimal digits in lower case",
+    JOB_ID: "a job's id is 24 hexadecimal digits in lower case",
+    LABEL: "a label is 1 to 64 letters, digits and . : / = @ _ -",
+    NAME: "a name is 1 to 64 letters, digits and . @ _ -",
+}
+"""The patterns in words."""
 Digest = Annotated[str, Field(pattern=SHA256, description="SHA-256, hexadecimal")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$")]
-Label = Annotated[str, Field(pattern=r"^[\w.:/=@-]{1,64}$")]
-Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
-JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
+Label = Annotated[str, Field(pattern=LABEL)]
+Name = Annotated[str, Field(pattern=NAME)]
+JobId = Annotated[str, Field(pattern=JOB_ID)]
 Priority = Literal["gate", "interactive", "batch", "backfill"]
 Device = Literal["auto", "cpu", "cuda"]
 Scope = Literal["read", "submit", "gate", "admin"]

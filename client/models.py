@@ -161,6 +161,7 @@ class Key(Document):
     id: str
     prefix: str
     name: str = ""
+    owner: str = ""
     scopes: list[str] = field(default_factory=list)
     token: str | None = field(default=None, repr=False)
     created_at: str | None = None

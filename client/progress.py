@@ -114,7 +114,7 @@ class Figures:
 
 
 class Lines:
-    """Plain lines: every change of state, and now and then, progress."""
+    """Plain lines: every change of state, and now and then, progress. Why the job itself ended, the caller says."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -133,7 +133,8 @@ class Lines:
             if self._states.get(row.job.id) != row.job.state:
                 self._states[row.job.id] = row.job.state
                 self._said[row.job.id] = (time.monotonic(), 0.0)
-                self._terminal.note(f"{row.name}: {row.job.why}" + (" (stored result)" if row.job.reused_from else ""))
+                told = row.job.why if row.depth else row.job.state
+                self._terminal.note(f"{row.name}: {told}" + (" (stored result)" if row.job.reused_from else ""))
             elif row.job.state == "running":
                 self._progress(row)
 

@@ -173,7 +173,8 @@ def problem(response: httpx.Response) -> Refused:
     status, phrase = response.status_code, response.reason_phrase or "error"
     extra = {k: v for k, v in document.items() if k not in {"type", "title", "detail", "status"}}
     slug = str(document.get("type", "")).removeprefix("urn:husai:problem:") or f"http-{status}"
-    detail = str(document.get("detail") or f"{response.request.method} {response.request.url}: {status} {phrase}")
+    strange = f"{response.request.method} {response.request.url}: {status} {phrase}, not from a HUSAI service"
+    detail = str(document.get("detail") or strange)
     return Refused(slug, str(document.get("title", phrase)), detail, status, **extra)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client import describe
-from client.commands.options import JobId, Json, Limit, Timeout, outcome, show
+from client.commands.options import Json, Limit, Timeout, outcome, show
 from client.connect import connect
 from client.errors import Exit, Usage
 from client.models import Artifact, Job
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 MOST_FILES, MOST_DEPTH = 1000, 8
 """What the service takes as one artifact."""
+SHA256_DIGITS = 64
 LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlier."
 
 
@@ -48,6 +49,7 @@ def import_files(
     given = {"format": format, "what": what, "hook_name": hook_name}
     spec = assign({name: value for name, value in given.items() if value is not None}, set_ or [])
     with connect() as husai:
+        husai.plan("train.imported", spec)
         stored = _send(husai, paths, terminal)
         job = husai.submit("train.imported", spec, inputs={"file": [stored.sha256]})
         job = follow(husai, job.id, terminal, timeout=timeout)
@@ -58,6 +60,8 @@ def import_files(
         terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
         return outcome(job)
     show(terminal, job)
+    for note in dict.fromkeys(note for item in (job.result or {}).get("items", []) for note in item["notes"]):
+        terminal.line(f"  note: {note}")
     terminal.line(f"candidates of the gate: {len(known)}")
     return outcome(job)
 
@@ -121,18 +125,23 @@ def _below(place: Path) -> Iterator[Path]:
 
 @app.command()
 def export(
-    job: JobId,
+    what: Annotated[
+        str, typer.Argument(metavar="JOB|SHA256", help="Id of the job, or one artifact's digest.", show_default=False)
+    ],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
     json: Json = False,
 ) -> int:
-    """Write a job's outputs as plain files with its manifest.json; a study gets one folder per child."""
+    """Write a job's outputs as plain files with its manifest.json (a study: a folder per child), or one artifact."""
     terminal = Terminal(json)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Usage(f"{directory} is not an empty folder")
     with connect() as husai:
-        written = _export(husai, husai.job(job), directory, terminal)
+        if len(what) == SHA256_DIGITS:
+            written = husai.fetch(what, directory)
+        else:
+            written = _export(husai, husai.job(what), directory, terminal)
     if not written:
-        raise Usage(f"job {job} has no outputs")
+        raise Usage(f"job {what} has no outputs")
     if json:
         terminal.document(
             {"directory": str(directory), "files": [str(path.relative_to(directory)) for path in written]}
@@ -220,7 +229,7 @@ def log(limit: Limit = 50, json: Json = False) -> int:
         terminal.document({"items": items})
     for job, command in rows:
         place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
-        terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.state}{place}\n  $ {command}")
+        terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.why}{place}\n  $ {command}")
         for name, digests in job.outputs.items():
             terminal.line(f"    {name}: {' '.join(digests)}")
     return Exit.OK

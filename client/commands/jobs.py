@@ -76,7 +76,7 @@ def _show_plan(terminal: Terminal, plan: Plan) -> None:
     if terminal.json:
         terminal.document({"cells": plan.cells, "estimate": plan.estimate, "missing": plan.missing})
         return
-    rows = [(cell.get("name"), cell["kind"], _compact(cell.get("spec"))) for cell in plan.cells]
+    rows = [(cell.get("name"), cell["kind"], _compact(cell.get("spec")) or "defaults") for cell in plan.cells]
     terminal.table(["name", "kind", "spec"], rows)
     if plan.estimate:
         terminal.line("estimate: " + _compact(plan.estimate))

@@ -22,8 +22,8 @@ def list_keys(json: Json = False) -> int:
         keys = husai.keys()
     if json:
         terminal.document({"items": [dict(key.raw) for key in keys]})
-    rows = ((k.id, k.name, k.prefix, " ".join(k.scopes), k.expires_at, k.revoked_at) for k in keys)
-    terminal.table(["id", "name", "prefix", "scopes", "expires", "revoked"], rows)
+    rows = ((k.id, k.name, k.owner, k.prefix, " ".join(k.scopes), k.expires_at, k.revoked_at) for k in keys)
+    terminal.table(["id", "name", "owner", "prefix", "scopes", "expires", "revoked"], rows)
     return Exit.OK
 
 

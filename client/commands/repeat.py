@@ -11,7 +11,7 @@ import typer
 from client.commands.options import JobId, Json, Timeout, outcome, show
 from client.compare import Comparison, compare
 from client.connect import connect
-from client.errors import Exit
+from client.errors import Exit, Usage
 from client.progress import follow
 from client.terminal import Terminal, short
 
@@ -46,6 +46,8 @@ def rerun(
 ) -> int:
     """Compute a job once more, whatever is stored; --check compares (exit 1 different, 4 on other hardware)."""
     terminal = Terminal(json)
+    if timeout is not None and not check:
+        raise Usage("--timeout bounds the wait of --check")
     with connect() as husai:
         first = husai.job(job)
         second = husai.rerun(job)

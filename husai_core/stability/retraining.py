@@ -12,5 +12,5 @@ class Spec(base.Spec):
     """Base of a stress's spec."""
 
     recipe: SAERecipe | None = Field(
-        None, description="how imported SAEs were trained, as far as is known; only for these, which do not say so"
+        None, description="how imported SAEs were trained, with the fields of train.sae's recipe; only for these"
     )

@@ -85,6 +85,12 @@ def test_refusals_are_usage_errors_with_their_slug(husai: Husai, words: list[str
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("words", [["gate", "decide", "zz"], ["jobs", "--parent", "zz"], ["jobs", "--label", "ä b"]])
+def test_what_an_id_looks_like_is_said_in_words(husai: Husai, words: list[str]) -> None:
+    done = husai(*words)
+    assert (done.code, " is " in done.err, "^" in done.err) == (Exit.USAGE, True, False)
+
+
 def test_a_wrong_key_is_refused(husai: Husai, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUSAI_URL", server.url)
     monkeypatch.setenv("HUSAI_KEY", "husai_wrong")
@@ -141,6 +147,10 @@ def test_export_writes_plain_files_that_have_their_digests(
     for name, entry in index.items():
         assert hashlib.sha256((tmp_path / "out" / "saes" / "0" / name).read_bytes()).hexdigest() == entry["sha256"]
     assert husai("export", trained["sae"], tmp_path / "out").code == Exit.USAGE
+    one = husai("export", manifest["outputs"]["saes"][0], tmp_path / "one", "--json").json["files"]
+    assert {name: (tmp_path / "one" / name).read_bytes() for name in one} == {
+        name: (tmp_path / "out" / "saes" / "0" / name).read_bytes() for name in index
+    }
 
 
 def test_a_home_folder_is_not_sent(husai: Husai, server: Server) -> None:
@@ -161,10 +171,14 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
         f"saes/{place}/sae_weights.safetensors" for place in (0, 1)
     ]
     assert both["outputs"]["saes"][0] == done.json["candidates"][0]["sha256"]
+    assert "what the file says of them is a claim" in husai("import", tmp_path / "out" / "saes" / "0").out
     (tmp_path / "junk.bin").write_bytes(b"junk")
     junk = husai("import", tmp_path / "junk.bin")
     assert junk.code == Exit.FAIL
-    assert "Traceback" not in junk.err + junk.out
+    assert (junk.err + junk.out).count("is of no known layout") == 1
+    assert "is of no known layout" in husai("log", "--limit", "1").out
+    refused = husai("import", tmp_path / "junk.bin", "--format", "none")
+    assert (refused.code, "sending" in refused.err) == (Exit.USAGE, False)
 
 
 def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str]) -> None:

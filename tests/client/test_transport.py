@@ -127,8 +127,9 @@ def test_nobody_there_is_unavailable() -> None:
         husai.job("a")
 
 
-def test_an_error_page_that_is_no_problem_document_still_becomes_one_line() -> None:
-    with service(reply(500, body=b"<html>\noops")) as (url, _), Husai(url, "k") as husai:
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_error_page_that_is_no_problem_document_is_one_line_about_the_service(status: int) -> None:
+    with service(reply(status, body=b"<html>\noops")) as (url, _), Husai(url, "k") as husai:
         with pytest.raises(Refused) as error:
             husai.job("a")
         assert error.value.exit_code == Exit.SERVICE
