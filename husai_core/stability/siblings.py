@@ -61,7 +61,7 @@ class Siblings:
     def check(self, artifact: Artifact) -> None:
         """Raise KindError unless the SAEs were trained on this activations artifact, or on this transformer.
 
-        Of imported SAEs that is unknown; they must be able to read it.
+        Of imported SAEs that is unknown; they must fit it.
         """
         name = "model_digest" if artifact.type == "transformer" else "activations_digest"
         if self.imported:
@@ -69,17 +69,22 @@ class Siblings:
         elif self.saes[0].provenance[name] != artifact.digest:
             raise KindError(f"the SAEs were not trained on this {artifact.type} artifact ({artifact.digest[:12]})")
 
+    def check_width(self, width: int) -> None:
+        """Raise KindError unless the SAEs can read rows of this width."""
+        if self.saes[0].d_in != width:
+            raise KindError(f"the SAEs read rows of width {self.saes[0].d_in}, but these have width {width}")
+
     def _fits(self, artifact: Artifact) -> None:
-        cfg, width = json.loads((artifact.path / "cfg.json").read_bytes()), self.saes[0].d_in
-        if cfg["d_model"] != width:
-            raise KindError(
-                f"the SAEs read rows of width {width}, but the {artifact.type} has d_model {cfg['d_model']}"
-            )
+        if artifact.type == "transformer":
+            if self.hook_name == UNKNOWN or self.position not in POSITIONS:
+                raise KindError(
+                    "the imported SAEs do not say at which hook_name and position they read; import them so"
+                )
+            return
+        cfg = json.loads((artifact.path / "cfg.json").read_bytes())
+        self.check_width(cfg["d_model"])
         for name in PLACE:
-            own = getattr(self, name)
-            if artifact.type == "transformer" and (own == UNKNOWN or (name == "position" and own not in POSITIONS)):
-                raise KindError(f"the imported SAEs do not say at which {name} they read; import them with it")
-            other = cfg[name] if artifact.type == "activations" else own
+            own, other = getattr(self, name), cfg[name]
             if UNKNOWN not in (own, other) and own != other:
                 raise KindError(f"the SAEs read {name} {own!r}, but the activations are of {other!r}")
 

@@ -119,6 +119,7 @@ def _read(inputs: Inputs, given: Siblings, device: str) -> tuple[Pairs, Tensor, 
     dataset, network = modular.read_config(path)["dataset"], modular.load(path, device)
     data = pairs(dataset["p"])
     rows = modular.activations(network, data.tokens, [given.hook_name], given.position)[given.hook_name]
+    given.check_width(rows.shape[1])
     return data, rows, modular.logits(network, data.tokens, dataset["position"]).argmax(1) == data.label
 
 

@@ -100,18 +100,21 @@ def test_they_must_be_able_to_read_what_they_are_tested_on(world: World, tmp_pat
     with pytest.raises(KindError, match="read position 'bos', but the activations are of 'answer'"):
         world.stress(overlap, tmp_path / "a", elsewhere, recipe=SHORT)
     unknown = moved(world.imported, tmp_path / "unknown", position=None)
-    with pytest.raises(KindError, match="do not say at which position they read"):
+    with pytest.raises(KindError, match="do not say at which hook_name and position"):
         world.stress(shift, tmp_path / "b", unknown, recipe=SHORT)
     strange = moved(world.imported, tmp_path / "strange", position="somewhere")
-    with pytest.raises(KindError, match="do not say at which position they read"):
+    with pytest.raises(KindError, match="do not say at which hook_name and position"):
         world.stress(shift, tmp_path / "c", strange, recipe=SHORT)
-    world.stress(overlap, tmp_path / "d", unknown, recipe=SHORT)
+    wide = moved(world.imported, tmp_path / "wide", hook_name="blocks.0.mlp.hook_post")
+    with pytest.raises(KindError, match="read rows of width 32, but these have width 64"):
+        world.stress(shift, tmp_path / "d", wide, recipe=SHORT)
+    world.stress(overlap, tmp_path / "e", unknown, recipe=SHORT)
 
 
 def test_another_network_or_width_is_refused(world: World, tmp_path: Path) -> None:
     spec = {"source": "synthetic", "world": {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}}
     (narrow,) = run("train.activations", tmp_path / "narrow", spec)[1]
-    with pytest.raises(KindError, match="read rows of width 32, but the activations has d_model 12"):
+    with pytest.raises(KindError, match="read rows of width 32, but these have width 12"):
         stress("stress.trained_vs_random", tmp_path, {"recipe": SHORT}, saes=world.imported, activations=[narrow])
     inputs = world.inputs | {"transformer": [network(tmp_path / "other", seed=1)]}
     with pytest.raises(KindError, match="not of this transformer"):
