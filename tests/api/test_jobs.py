@@ -1,10 +1,16 @@
 """Submitting, reading, listing and cancelling over HTTP."""
 
+import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from sqlalchemy import func, select
 
+from api.app import create_app
+from api.routes import jobs
+from services.accounts import Principal
+from services.artifacts import Store
 from services.tables import Execution, Job
 from tests.api.serving import Server, slug
 
@@ -166,6 +172,36 @@ def test_cancel_retry_and_rerun_respect_the_state(ada, submit):
     assert again.json()["retry_of"] == job["id"]
     assert again.headers["location"] == f"/v1/jobs/{again.json()['id']}"
     assert ada.get(path).json()["state"] == "cancelled"
+
+
+class Slow(Store):
+    """Opens nothing before it may."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def open(self, digest):
+        self.asked.set()
+        assert self.may.wait(10), "nobody could write while the store was slow"
+        return super().open(digest)
+
+
+def test_others_write_while_a_rerun_waits_for_its_manifest(submit, server: Server, tmp_path):
+    job, other = submit(), submit()
+    claim, capability = server.claim(job["id"]), {"threads": 1, "cpu": {"capability": "DEFAULT"}}
+    manifest = server.stored("manifest", {"manifest.json": json.dumps({"capability": capability}).encode()}, tmp_path)
+    server.finish(claim, {"steps": 3}, {"manifest": [manifest]})
+    context = create_app(server.settings).state.context
+    context.store = store = Slow(server.settings.artifacts)
+    principal = Principal(claim.owner_id, "ada", "researcher", frozenset({"submit"}), "key")
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(jobs.rerun, job["id"], context, principal)
+        assert store.asked.wait(60)
+        assert jobs.cancel(other["id"], context, principal).status_code == 202
+        store.may.set()
+        assert again.result().status_code == 202
+    context.database.close()
 
 
 def test_jobs_of_others_do_not_exist(admin: httpx.Client, submit, server: Server):
