@@ -74,9 +74,9 @@ def stress(kind: str, home: Path, spec: Mapping[str, Any] | None = None, **input
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 40_000, "batch_size": 256, "lr": 5e-3, "dead_after_tokens": 5_000}
 
 
-def network(home: Path, seed: int = 0) -> Artifact:
-    """A network for addition modulo 13, hardly trained."""
-    spec = {"p": 13, "d_model": 32, "n_heads": 2, "d_mlp": 64, "steps": 60, "batch_size": 128, "seed": seed}
+def network(home: Path, seed: int = 0, p: int = 13) -> Artifact:
+    """A network for addition modulo `p`, hardly trained."""
+    spec = {"p": p, "d_model": 32, "n_heads": 2, "d_mlp": 64, "steps": 60, "batch_size": 128, "seed": seed}
     (made,) = run("train.transformer", home, spec)[1]
     return made
 
