@@ -28,7 +28,8 @@ ROUTING = {
     413: ("body-too-large", "Body too large"),
 }
 SOURCE = "is neither a SHA-256, nor an object with job and output (and index), nor a list of these"
-PATHS = {"job_id": "job", "sha256": "artifact", "kind": "kind", "policy": "policy", "decision_id": "decision"}
+PATHS = {"job_id": "job", "sha256": "artifact", "decision_id": "decision", "key_id": "key"}
+"""What the names in paths stand for, where they are not that themselves."""
 
 
 def install(app: FastAPI) -> None:
@@ -70,7 +71,7 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     """The problem that a failed validation is."""
     for error in errors:
         if error["loc"][0] == "path":
-            what = PATHS.get(str(error["loc"][1]), "resource")
+            what = PATHS.get(name := str(error["loc"][1]), name)
             return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} of this name.")
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]

@@ -337,9 +337,8 @@ class Husai:
         return _object(self._transport.request(method, path, **options))
 
     def _items(self, path: str) -> list[dict[str, Any]]:
-        """A short list that comes bare or as `items`."""
-        document = self._transport.request("GET", path).json()
-        return list(document["items"] if isinstance(document, dict) else document)
+        """A short list."""
+        return list(self._json("GET", path)["items"])
 
     def _pages(self, path: str, model: type[D], **filters: str | None) -> Iterator[D]:
         cursor: str | None = None

@@ -20,6 +20,9 @@ class Exit(IntEnum):
     PIPE = 141
 
 
+FOREIGN = "foreign-answer"
+
+
 class HusaiError(Exception):
     """Base of all expected errors; its text is one line for a person."""
 
@@ -35,13 +38,13 @@ class HusaiError(Exception):
 class Refused(HusaiError):
     """The service answered with a problem. `extra` holds the members that only some problems have.
 
-    A slug `http-404` or alike says that the answer was no problem document, so that something else answered.
+    The slug `foreign-answer` says that it was something else that answered.
     """
 
     def __init__(self, slug: str, title: str, detail: str, status: int, **extra: Any) -> None:
         super().__init__(" ".join(detail.split()) or title)
         self.slug, self.title, self.detail, self.status, self.extra = slug, title, detail, status, extra
-        self.exit_code = Exit.SERVICE if status >= 500 or slug.startswith("http-") else Exit.USAGE
+        self.exit_code = Exit.SERVICE if status >= 500 or slug == FOREIGN else Exit.USAGE
 
     def document(self) -> dict[str, Any]:
         """The problem object as the service sent it."""

@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from client.errors import Refused, TimedOut, Unavailable, Usage
+from client.errors import FOREIGN, Refused, TimedOut, Unavailable, Usage
 
 SILENCE = 30.0
 """Seconds without a byte after which a connection counts as broken."""
+OURS = "urn:husai:problem:"
 RESTARTING = frozenset({502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 UNSENDABLE = (UnicodeError, httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
@@ -163,7 +164,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def problem(response: httpx.Response) -> Refused:
-    """The refusal in a response; one that is not problem+json is described by its status."""
+    """The refusal in a response; one that no HUSAI service sent is described by its status."""
     try:
         document = response.json()
     except ValueError:
@@ -171,11 +172,12 @@ def problem(response: httpx.Response) -> Refused:
     if not isinstance(document, dict):
         document = {}
     status, phrase = response.status_code, response.reason_phrase or "error"
+    sent = f"{response.request.method} {response.request.url}: {status} {phrase}"
+    if not str(document.get("type")).startswith(OURS):
+        return Refused(FOREIGN, phrase, f"{sent}, not from a HUSAI service", status)
     extra = {k: v for k, v in document.items() if k not in {"type", "title", "detail", "status"}}
-    slug = str(document.get("type", "")).removeprefix("urn:husai:problem:") or f"http-{status}"
-    strange = f"{response.request.method} {response.request.url}: {status} {phrase}, not from a HUSAI service"
-    detail = str(document.get("detail") or strange)
-    return Refused(slug, str(document.get("title", phrase)), detail, status, **extra)
+    slug = document["type"].removeprefix(OURS)
+    return Refused(slug, str(document.get("title", phrase)), str(document.get("detail") or sent), status, **extra)
 
 
 def _may_repeat(response: httpx.Response, safe: bool) -> bool:

@@ -51,6 +51,7 @@ def import_files(
     with connect() as husai:
         husai.plan("train.imported", spec)
         stored = _send(husai, paths, terminal)
+        terminal.note(f"sent as {stored.sha256}; what is made of it gets digests of its own")
         job = husai.submit("train.imported", spec, inputs={"file": [stored.sha256]})
         job = follow(husai, job.id, terminal, timeout=timeout)
         made = {name: digests for name, digests in job.outputs.items() if name not in {"result", "manifest"}}
@@ -60,8 +61,6 @@ def import_files(
         terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
         return outcome(job)
     show(terminal, job)
-    for note in dict.fromkeys(note for item in (job.result or {}).get("items", []) for note in item["notes"]):
-        terminal.line(f"  note: {note}")
     terminal.line(f"candidates of the gate: {len(known)}")
     return outcome(job)
 

@@ -10,7 +10,7 @@ import typer
 
 from client.commands.options import JobId, Json, Limit, Timeout, outcome, show
 from client.connect import connect
-from client.errors import Exit
+from client.errors import Exit, Usage
 from client.models import Job, Plan
 from client.progress import follow
 from client.terminal import Terminal
@@ -48,6 +48,8 @@ def submit(
     from client import values
 
     terminal = Terminal(json)
+    if timeout is not None and not wait:
+        raise Usage("--timeout bounds the wait of --wait")
     spec = values.assign(values.spec_file(file) if file else {}, set_ or [])
     inputs = values.bindings(input_ or [])
     with connect() as husai:

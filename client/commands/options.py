@@ -21,7 +21,7 @@ Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at m
 Home = Annotated[
     Path | None, typer.Option("--home", help="Home folder of the server. [default: $HUSAI_HOME or ~/.husai]")
 ]
-TABLES = {"members", "hooks", "items"}
+TABLES = {"members", "hooks"}
 """Lists in results whose entries are alike."""
 Limit = Annotated[int, typer.Option(min=1, help="How many to list at most.")]
 
@@ -58,9 +58,24 @@ def show(terminal: Terminal, job: Job) -> None:
 
 def outputs(terminal: Terminal, job: Job) -> None:
     """Print a job's artifacts, where there are several under the index by which an input names each."""
+    imported = _imported(job.result["items"]) if job.result and job.kind == "train.imported" else {}
     for name, digests in job.outputs.items():
         for position, digest in enumerate(digests):
             terminal.line(f"  {name}{f':{position}' if len(digests) > 1 else ''}: {digest}")
+            for line in imported.get((name, position), []):
+                terminal.line(f"    {line}")
+
+
+def _imported(items: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[str]]:
+    """What each imported thing is, where it came from, and the notes on it, by the output and index that hold it."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for item in items:
+        output = "saes" if item["what"] == "sae" else item["what"]
+        told = {"what", "source", "notes"}
+        facts = ", ".join(f"{name} {_cell(value)}" for name, value in item.items() if name not in told and value)
+        lines = [f"{item['what']} from {item['source']}: {facts}", *item["notes"]]
+        found[output, sum(output == name for name, _ in found)] = lines
+    return found
 
 
 def _show_rows(terminal: Terminal, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

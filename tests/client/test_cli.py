@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["import", "absent.pt"], Exit.USAGE, "there is no file"),
         (["verify", "absent.json"], Exit.USAGE, "cannot read"),
         (["rerun", "a", "--timeout", "5"], Exit.USAGE, "--check"),
+        (["submit", "train.sae", "--timeout", "5"], Exit.USAGE, "--wait"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_code(run: Husai, words: list[str], code: Exit, error: str) -> None:

@@ -171,7 +171,10 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
         f"saes/{place}/sae_weights.safetensors" for place in (0, 1)
     ]
     assert both["outputs"]["saes"][0] == done.json["candidates"][0]["sha256"]
-    assert "what the file says of them is a claim" in husai("import", tmp_path / "out" / "saes" / "0").out
+    told = husai("import", tmp_path / "out" / "saes" / "1").out.splitlines()
+    at = next(i for i, line in enumerate(told) if line.startswith("  saes: "))
+    assert told[at + 1].startswith("    sae from sae_weights.safetensors: format husai, architecture topk, ")
+    assert "what the file says of them is a claim" in told[at + 2]
     (tmp_path / "junk.bin").write_bytes(b"junk")
     junk = husai("import", tmp_path / "junk.bin")
     assert junk.code == Exit.FAIL

@@ -127,11 +127,13 @@ def test_nobody_there_is_unavailable() -> None:
         husai.job("a")
 
 
-@pytest.mark.parametrize("status", [404, 500])
-def test_an_error_page_that_is_no_problem_document_is_one_line_about_the_service(status: int) -> None:
-    with service(reply(status, body=b"<html>\noops")) as (url, _), Husai(url, "k") as husai:
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b"[]"), (404, b"<html>\noops"), (404, b'{"detail": "no"}'), (500, b"")]
+)
+def test_an_answer_from_something_else_is_one_line_about_the_service(status: int, body: bytes) -> None:
+    with service(reply(status, body=body)) as (url, _), Husai(url, "k") as husai:
         with pytest.raises(Refused) as error:
-            husai.job("a")
+            husai.kinds()
         assert error.value.exit_code == Exit.SERVICE
         assert "\n" not in str(error.value)
 
