@@ -1,4 +1,4 @@
-"""The evidence that a gate judges: all that is known, so that nobody can choose among results."""
+"""The evidence that a gate judges: all that is known when it is asked, so that nobody chooses among results."""
 
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
@@ -18,12 +18,13 @@ def add_known(context: Context, session: Session, principal: Principal, gate: Su
     """
     given = gate.inputs.get("evidence", [])
     earlier = session.get(tables.Idempotency, (principal.owner_id, key)) if key else None
-    before = session.get_one(tables.Job, earlier.job_id).inputs.get("evidence", []) if earlier else None
-    if before is not None and all(one in before for one in given):
-        gate.inputs["evidence"] = before
+    before = session.get_one(tables.Job, earlier.job_id).inputs if earlier else None
+    if before is not None and all(one in before.get("evidence", []) for one in given):
+        if "evidence" in before:
+            gate.inputs["evidence"] = before["evidence"]
     elif candidate := _candidate(session, principal, gate):
         found = known(context, session, principal, policies.load(gate.spec.get("policy", "strict")), candidate)
-        gate.inputs["evidence"] = [*found, *(one for one in given if one not in found)]
+        gate.inputs["evidence"] = [*found, *(one for i, one in enumerate(given) if one not in [*found, *given[:i]])]
 
 
 def _candidate(session: Session, principal: Principal, gate: Submission) -> str | None:

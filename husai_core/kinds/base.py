@@ -61,6 +61,7 @@ class Evidence(Result):
 
     subject: list[str] = Field(description="digests of the SAE checkpoints that the figures are about")
     converged: bool = Field(description="every training run behind the figures had converged")
+    imported: bool = Field(default=False, description="how the SAEs were trained is known from their user only")
     unconverged: list[str] = Field(default=[], description="the training runs that had not, by group and seed")
     leaks_label: bool = Field(description="the input of the model, where it was read or trained, shows the answer")
     statistics: dict[str, Estimate] = Field(description="the figures that rules may name")

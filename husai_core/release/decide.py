@@ -14,9 +14,10 @@ from husai_core.release.evidence import Control, Controls, Item
 from husai_core.release.judge import SEVERITY, Judged, RuleOutcome, Verdict, judge_result, judge_rule, read_evidence
 from husai_core.release.policy import Policy, Rule
 
-ENGINE = 3
-COMPATIBLE = (2, 3)
-"""The versions whose decisions this one repeats. From 3 on a reason names the trainings that had not converged."""
+ENGINE = 4
+COMPATIBLE = (2, 3, 4)
+"""The versions whose decisions this one repeats. From 3 on a reason names the trainings that had not converged; from
+4 on imported SAEs pass no rule."""
 CONTROL_KIND = "stress.trained_vs_random"
 CONTROL_STATISTICS = "_excess"
 """How the statistics end that the controls test: noise is no features even where it is reconstructed well."""

@@ -115,6 +115,9 @@ def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
     estimate = read.statistics.get(rule.statistic)
     if estimate is None or estimate.value is None:
         return Judged(-3, "inconclusive", f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
+    if read.imported:
+        reason = "the SAEs were imported, so nothing shows how they were trained"
+        return Judged(-2, "inconclusive", reason, "train them here with train.sae", estimate)
     if rule.requires_converged and not read.converged:
         settle = "train for more tokens, then repeat the measurement"
         young = f"training had not converged: {', '.join(read.unconverged)}"

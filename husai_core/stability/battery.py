@@ -73,23 +73,30 @@ class Group:
 
 
 def against_nulls(
-    metric: str, observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]
+    metric: str, observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
 ) -> dict[str, Estimate]:
     """A figure, its Gaussian null, its trained controls by name, and its excess over the largest of them all.
 
-    Controls share their seeds with what was observed, so a difference is one figure about these seeds.
+    Where controls share their seeds with what was observed, they are `paired`: a difference is one figure about these
+    seeds.
     """
+    above = excesses(observed, chance, controls, paired)
     return {
         metric: observed.estimate(),
         f"{metric}_gaussian_null": chance.estimate(),
         **{f"{metric}_{name}_null": control.estimate() for name, control in controls.items()},
-        f"{metric}_excess": smallest([excess.estimate() for excess in excesses(observed, chance, controls).values()]),
+        f"{metric}_excess": smallest([excess.estimate() for excess in above.values()]),
     }
 
 
-def excesses(observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic]) -> dict[str, Statistic]:
+def excesses(
+    observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
+) -> dict[str, Statistic]:
     """What is left of a figure above each of its nulls, by the null's name."""
-    own = {name: observed - control for name, control in controls.items()}
+    own = {
+        name: observed - control if paired else observed.minus(control.independent)
+        for name, control in controls.items()
+    }
     return {"gaussian": observed.minus(chance.independent), **own}
 
 

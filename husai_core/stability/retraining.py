@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from husai_core.kinds import base
 from husai_core.saes.recipe import SAERecipe
@@ -14,3 +16,9 @@ class Spec(base.Spec):
     recipe: SAERecipe | None = Field(
         None, description="how imported SAEs were trained, with the fields of train.sae's recipe; only for these"
     )
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.recipe and (ignored := self.recipe.unread([self.recipe.architecture])):
+            raise ValueError(f"recipe.{', recipe.'.join(ignored)}: not read by a {self.recipe.architecture} SAE")
+        return self

@@ -19,13 +19,15 @@ from husai_core.kinds.base import Artifact, KindError
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
+from husai_core.stability.overlap import pwmcc
 
 ORIGIN = ("recipe", "hook_name", "position", "model_digest", "activations_digest")
-SHAPE = ("architecture", "d_in", "d_sae", "k", "relu_after_topk")
 PLACE = ("hook_name", "position")
 UNKNOWN = "unknown"
 THRESHOLDED = ("batchtopk", "matryoshka")
 """Architectures whose checkpoints are JumpReLU SAEs."""
+COPIED = 0.9999
+"""PWMCC from which two imported SAEs are one in other units, order or precision."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Siblings:
     def leaks_label(self, artifact: Artifact) -> bool:
         """True when the input shows the answer: at the SAEs' position, or as this artifact they come from says."""
         cfg = json.loads((artifact.path / "cfg.json").read_bytes())
-        return self.position == "answer_token" or bool(cfg["leaks_label"])
+        claimed = [sae.provenance.get("claimed", {}).get("position") for sae in self.saes]
+        return "answer_token" in (self.position, *claimed) or bool(cfg["leaks_label"])
 
     def check(self, artifact: Artifact) -> None:
         """Raise KindError unless the SAEs were trained on this activations artifact, or on this transformer.
@@ -106,7 +109,8 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Sibl
     if any(imported) and not all(imported):
         raise KindError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
     common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
-    if any(torch.equal(one.W_dec, other.W_dec) for one, other in combinations(saes, 2)):
+    copied = _alike if all(imported) else _equal_weights
+    if any(copied(one, other) for one, other in combinations(saes, 2)):
         raise KindError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
     known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
     return Siblings([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
@@ -133,15 +137,33 @@ def _imported(saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe,
     """The recipe that is said to have made SAEs of this shape, and their places."""
     if recipe is None:
         raise KindError("imported SAEs do not say reliably how they were trained; set recipe to what is known of it")
-    shapes = [{name: getattr(sae, name) for name in SHAPE} for sae in saes]
-    _equal(shapes, SHAPE)
+    if not all(sae.relu_after_topk for sae in saes):
+        raise KindError("the SAEs keep negative latents, as no recipe makes them")
+    shapes = [_shape(sae) for sae in saes]
+    _equal(shapes, list(shapes[0]))
     _equal([sae.provenance for sae in saes], PLACE)
     saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
-    made = {"architecture": saved, "d_sae": recipe.d_sae} | ({"k": recipe.k} if saved in checkpoint.SELECTING else {})
+    made: dict[str, Any] = {"architecture": saved, "d_sae": recipe.d_sae}
+    made |= {"k": recipe.k} if saved in checkpoint.SELECTING else {}
+    made |= {"experts": recipe.experts} if saved == "switch" else {}
     for name, value in made.items():
         if shapes[0][name] != value:
             raise KindError(f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shapes[0][name]}")
     return recipe, list(range(len(saes)))
+
+
+def _shape(sae: SAE) -> dict[str, Any]:
+    experts = None if sae.W_router is None else sae.W_router.shape[1]
+    names = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input")
+    return {name: getattr(sae, name) for name in names} | {"experts": experts}
+
+
+def _equal_weights(one: SAE, other: SAE) -> bool:
+    return torch.equal(one.W_dec, other.W_dec)
+
+
+def _alike(one: SAE, other: SAE) -> bool:
+    return pwmcc(one.decoder, other.decoder) > COPIED
 
 
 def _equal(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ from husai_core.stability.panels import Member
 from husai_core.stability.siblings import Siblings
 
 FIGURES = ("normalised_mse", "dead_fraction")
-IMPORTED = "SAEs (imported: not known)"
 
 
 class Trainings:
@@ -26,7 +25,13 @@ class Trainings:
 
     def __init__(self, job: Job, given: Siblings, count: int) -> None:
         self.job, self.recipe, self.seeds, self.count, self.finished = job, given.recipe, given.seeds, count, 0
-        self.unconverged = [IMPORTED] if given.imported else _unconverged("SAEs", given.seeds, given.converged)
+        self.imported = given.imported
+        self.unconverged = [] if given.imported else _unconverged("SAEs", given.seeds, given.converged)
+
+    @property
+    def converged(self) -> bool:
+        """True when all trainings are known to have converged."""
+        return not (self.imported or self.unconverged)
 
     def run(
         self,

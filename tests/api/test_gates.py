@@ -134,3 +134,39 @@ def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: 
         ).status_code
         == 304
     )
+
+
+def test_a_gate_as_a_job_can_be_asked_for_twice_before_its_candidate_exists(ada: httpx.Client, submit, server: Server):
+    rows = submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"]
+    source = {"job": rows, "output": "activations"}
+    training = submit(kind="train.sae", spec={}, inputs={"activations": source})["id"]
+    gate = {"kind": "release.gate", "inputs": {"candidate": {"job": training, "output": "saes", "index": 0}}}
+    asked = [ada.post("/v1/jobs", json=gate, headers={"Idempotency-Key": "soon"}) for _ in range(2)]
+    assert [answer.status_code for answer in asked] == [202, 200]
+    assert asked[0].json()["id"] == asked[1].json()["id"]
+
+
+def test_a_gate_as_a_job_takes_the_evidence_about_its_own_candidate(
+    ada: httpx.Client, submit, server: Server, tmp_path
+):
+    rows = server.claim(submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"])
+    (tmp_path / "rows").mkdir()
+    activations = server.stored("activations", {"cfg.json": b"two"}, tmp_path / "rows")
+    server.finish(rows, {}, {"activations": [activations]})
+    training = submit(kind="train.sae", spec={}, inputs={"activations": activations.sha256})["id"]
+    saes, about = [], {}
+    for i in range(2):
+        (tmp_path / f"sae{i}").mkdir()
+        cfg = f'{{"architecture":"topk","d_sae":64,"husai":{{"two":{i}}}}}'
+        saes.append(server.stored("sae", {"cfg.json": cfg.encode()}, tmp_path / f"sae{i}"))
+    server.finish(server.claim(training), {}, {"saes": saes})
+    for i, sae in enumerate(saes):
+        (tmp_path / f"result{i}").mkdir()
+        inputs = {"saes": [sae.sha256] * 2, "activations": activations.sha256}
+        stress = server.claim(submit(kind="stress.trained_vs_random", spec={}, inputs=inputs)["id"])
+        about[i] = server.stored("result", {"result.json": f"two {i}".encode()}, tmp_path / f"result{i}")
+        server.finish(stress, {"subject": [sae.sha256]}, {"result": [about[i]]})
+    for i, result in about.items():
+        candidate = {"job": training, "output": "saes", "index": i}
+        job = submit(kind="release.gate", spec={}, inputs={"candidate": candidate, "evidence": [result.sha256] * 2})
+        assert job["inputs"]["evidence"] == [result.sha256]

@@ -90,7 +90,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     raw = _probe(rows, data, parts)
     return Result(
         subject=given.digests,
-        converged=not training.unconverged,
+        converged=training.converged,
+        imported=given.imported,
         unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(explained, probes, raw) | _candidates(given, rows[parts["ood"]]),

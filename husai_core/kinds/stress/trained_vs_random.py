@@ -87,10 +87,11 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in known}
     return Result(
         subject=given.digests,
-        converged=not training.unconverged,
+        converged=training.converged,
+        imported=given.imported,
         unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("activations")),
-        statistics=means | _overlaps(trained, random, controls),
+        statistics=means | _overlaps(trained, random, controls, not given.imported),
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],
         matrices=trained.matrices,
@@ -102,7 +103,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _overlaps(trained: Group, random: Group, controls: Mapping[str, Group]) -> dict[str, Estimate]:
+def _overlaps(trained: Group, random: Group, controls: Mapping[str, Group], paired: bool) -> dict[str, Estimate]:
     """Every overlap with its nulls and its excess."""
     from husai_core.stability.battery import ACTIVATION, DECODER, SUFFIXES, against_nulls
 
@@ -110,7 +111,7 @@ def _overlaps(trained: Group, random: Group, controls: Mapping[str, Group]) -> d
     for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
         chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
         compared = {name: group.statistic(metric) for name, group in controls.items()}
-        found |= against_nulls(metric, trained.statistic(metric), chance, compared)
+        found |= against_nulls(metric, trained.statistic(metric), chance, compared, paired)
     return found
 
 

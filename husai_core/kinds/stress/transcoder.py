@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.stability.intervals import Statistic
+    from husai_core.stability.siblings import Siblings
     from husai_core.stability.training import Trainings
 
 INPUTS = {
@@ -71,13 +72,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     seed_everything(spec.seed)
     given = siblings.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("transformer"))
-    hooks, (source, target) = _rows(spec, inputs, given.hook_name, given.position, job.device)
+    hooks, (source, target) = _rows(spec, inputs, given, job.device)
     training = Trainings(job, given, 4)
     sae = _Arm("sae", training, source, None, spec.seed)
     transcoder = _Arm("transcoder", training, source, target, spec.seed)
     return Result(
         subject=given.digests,
-        converged=not training.unconverged,
+        converged=training.converged,
+        imported=given.imported,
         unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("transformer")),
         statistics=_statistics(sae, transcoder),
@@ -89,9 +91,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _rows(
-    spec: Spec, inputs: Inputs, hook_name: str, position: str, device: str
-) -> tuple[list[str], list[dict[str, Tensor]]]:
+def _rows(spec: Spec, inputs: Inputs, given: Siblings, device: str) -> tuple[list[str], list[dict[str, Tensor]]]:
     """The hooks at input and output of the MLP of the SAE's layer, and their rows by split."""
     import re
 
@@ -100,13 +100,14 @@ def _rows(
 
     path = inputs.one("transformer").path
     cfg = modular.read_config(path)
-    layer = re.match(r"blocks\.(\d+)\.", hook_name)
+    layer = re.match(r"blocks\.(\d+)\.", given.hook_name)
     if layer is None:
-        raise KindError(f"the SAEs' hook {hook_name!r} lies in no block, so it has no MLP to compare with")
+        raise KindError(f"the SAEs' hook {given.hook_name!r} lies in no block, so it has no MLP to compare with")
     inside = "hook_resid_mid" if cfg["normalization_type"] is None else "ln2.hook_normalized"
     hooks = [f"blocks.{layer.group(1)}.{name}" for name in (inside, "hook_mlp_out")]
     tokens = data.pairs(cfg["dataset"]["p"]).tokens
-    found = modular.activations(modular.load(path, device), tokens, hooks, position)
+    found = modular.activations(modular.load(path, device), tokens, [*hooks, given.hook_name], given.position)
+    given.check_width(found[given.hook_name].shape[1])
     split = data.split(len(tokens), spec.validation_fraction, spec.test_fraction, spec.seed)
     return hooks, [{part: found[hook][split == i] for i, part in enumerate(PARTS)} for hook in hooks]
 

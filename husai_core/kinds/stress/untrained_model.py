@@ -73,10 +73,11 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     trained, untrained = Group(given.saes, rows.part("test")[:]), Group(saes, test)
     return Result(
         subject=given.digests,
-        converged=not training.unconverged,
+        converged=training.converged,
+        imported=given.imported,
         unconverged=training.unconverged,
         leaks_label=given.leaks_label(inputs.one("activations")) or given.leaks_label(inputs.one("transformer")),
-        statistics=_statistics(trained, untrained),
+        statistics=_statistics(trained, untrained, not given.imported),
         seeds=given.seeds,
         pairs=trained.matrices["pwmcc"],
         untrained_pairs=untrained.matrices["pwmcc"],
@@ -86,14 +87,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _statistics(trained: Group, untrained: Group) -> dict[str, Estimate]:
+def _statistics(trained: Group, untrained: Group, paired: bool) -> dict[str, Estimate]:
     """Per metric both overlaps and their difference; of PWMCC also the Gaussian null and both excesses over it."""
     found = dict[str, Estimate]()
     for metric in METRICS:
         own, other = trained.statistic(metric), untrained.statistic(metric)
         difference = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
         found |= {f"{metric}_trained": own.estimate(), f"{metric}_untrained": other.estimate()}
-        found[difference] = (own - other).estimate()
+        found[difference] = (own - other if paired else own.minus(other.independent)).estimate()
     null = trained.gaussian("pwmcc")
     found["pwmcc_gaussian_null"] = null.estimate()
     found["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()

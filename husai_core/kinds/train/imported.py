@@ -12,9 +12,10 @@ Known layouts:
 one folder per thing, also in zip files. An imported SAE computes what its own library computes. No file is
 unpickled: only tensors and plain values are read.
 
-What a file says about its own making is kept as `claimed` and believed nowhere: an imported SAE has no recipe, so a
-stress asks for one to train its controls with, and imported rows come from no known network. An imported transformer is
-marked as leaking the label if it says so or fails the leak test; rows, if they say so or were read at the answer token.
+What a file says about its own making is kept as `claimed` and believed nowhere. An imported SAE has no recipe, so a
+stress asks for one to train its controls with; it may have seen the rows of any split; and it passes no rule of a gate.
+Imported rows come from no known network. An imported transformer is marked as leaking the label if it says so or fails
+the leak test; rows, if they say so or were read at the answer token.
 
 The earlier position `answer` is the token that already shows the answer. It is imported under its right name,
 `answer_token`, and marked as leaking the label, as are the transformers that were trained there.

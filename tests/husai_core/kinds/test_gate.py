@@ -67,6 +67,12 @@ def test_deciding_twice_writes_the_same_bytes(given: Inputs, tmp_path: Path) -> 
     assert set(one) == {"decision.json", "policy.json", "evidence.json", "controls.json"}
 
 
+def test_evidence_that_is_given_twice_is_considered_once(given: Inputs, tmp_path: Path) -> None:
+    twice = Inputs({**given.ports, "evidence": [*given.many("evidence")] * 2})
+    once, _ = decide(given, pretended(), tmp_path / "once")
+    assert decide(twice, pretended(), tmp_path / "twice")[0] == once
+
+
 def test_without_evidence_every_rule_says_what_to_run(given: Inputs, tmp_path: Path) -> None:
     bare = Inputs({"candidate": given.ports["candidate"]})
     decision, _ = decide(bare, pretended(), tmp_path / "job")
