@@ -100,6 +100,11 @@ class SAERecipe(BaseModel):
             raise ValueError("prefixes must rise, and lie between 0 and d_sae")
         return self
 
+    def check_read(self, architectures: Collection[str]) -> None:
+        """Raise ValueError if a field has not its usual value although none of these architectures reads it."""
+        if ignored := self.unread(architectures):
+            raise ValueError(f"recipe.{', recipe.'.join(ignored)}: not read by a {' or '.join(architectures)} SAE")
+
     def unread(self, architectures: Collection[str]) -> list[str]:
         """Fields that have not their usual value although none of these architectures reads them."""
         own = [name for name, readers in OWN.items() if not readers & set(architectures)]

@@ -93,10 +93,7 @@ def excesses(
     observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
 ) -> dict[str, Statistic]:
     """What is left of a figure above each of its nulls, by the null's name."""
-    own = {
-        name: observed - control if paired else observed.minus(control.independent)
-        for name, control in controls.items()
-    }
+    own = {name: observed.above(control, paired) for name, control in controls.items()}
     return {"gaussian": observed.minus(chance.independent), **own}
 
 

@@ -19,6 +19,6 @@ class Spec(base.Spec):
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        if self.recipe and (ignored := self.recipe.unread([self.recipe.architecture])):
-            raise ValueError(f"recipe.{', recipe.'.join(ignored)}: not read by a {self.recipe.architecture} SAE")
+        if self.recipe:
+            self.recipe.check_read([self.recipe.architecture])
         return self

@@ -94,7 +94,7 @@ def _statistics(trained: Group, untrained: Group, paired: bool) -> dict[str, Est
         own, other = trained.statistic(metric), untrained.statistic(metric)
         difference = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
         found |= {f"{metric}_trained": own.estimate(), f"{metric}_untrained": other.estimate()}
-        found[difference] = (own - other if paired else own.minus(other.independent)).estimate()
+        found[difference] = own.above(other, paired).estimate()
     null = trained.gaussian("pwmcc")
     found["pwmcc_gaussian_null"] = null.estimate()
     found["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()

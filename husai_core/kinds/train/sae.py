@@ -87,8 +87,8 @@ class Spec(BaseSpec):
     def _one_bank(self) -> Self:
         together(self.recipes)
         trained = {recipe.architecture: None for recipe in self.recipes}
-        if self.recipe != DEFAULT and (ignored := self.recipe.unread(trained)):
-            raise ValueError(f"recipe.{', recipe.'.join(ignored)}: not read by a {' or '.join(trained)} SAE")
+        if self.recipe != DEFAULT:
+            self.recipe.check_read(trained)
         return self
 
     @property
