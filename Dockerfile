@@ -34,7 +34,7 @@ COPY husai_core husai_core
 COPY services services
 COPY migrations migrations
 COPY worker worker
-COPY client client
+COPY husai husai
 COPY api api
 RUN chmod -R a+rX . && python -m compileall -q --invalidation-mode unchecked-hash .
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from api import errors, openapi
 from api.deps import Context, known_query
 from api.metrics import Metrics
+from api.middleware import Shell
 from api.routes import artifacts, events, gates, jobs, keys, kinds, system
-from api.shell import Shell
 from api.waiting import Hub
 from services import accounts
 from services.artifacts import Store

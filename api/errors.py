@@ -14,7 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api.schemas import SHAPES
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from services.db import away
 from services.problems import Problem
 
@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
         Problem: _problem,
         RequestValidationError: _invalid,
         HTTPException: _routing,
-        KindError: _unfit,
+        UserError: _unfit,
         DBAPIError: _database,
         ClientDisconnect: _gone,
     }
@@ -109,7 +109,7 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     return respond(from_validation(error.errors()))
 
 
-async def _unfit(request: Request, error: KindError) -> Response:
+async def _unfit(request: Request, error: UserError) -> Response:
     """A study that finds at submission that it cannot be planned."""
     return respond(Problem(422, "invalid-spec", "Invalid spec", str(error)))
 

@@ -3,10 +3,10 @@
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
-from api import visible
+from api import access
 from api.deps import Context
 from husai_core.release import policy as policies
-from services import flow, jobs, tables
+from services import jobs, lifecycle, tables
 from services.accounts import Principal
 from services.jobs import Submission
 
@@ -33,7 +33,7 @@ def _candidate(session: Session, principal: Principal, gate: Submission) -> str 
         case [str(digest)]:
             return digest
         case [{"job": str(job), "output": output, "index": int() | None as index}]:
-            made = flow.outputs(session, jobs.get(session, principal, job)).get(output, [])
+            made = lifecycle.outputs(session, jobs.get(session, principal, job)).get(output, [])
             return next(iter(made[index or 0 :]), None)
     return None
 
@@ -49,7 +49,7 @@ def known(
         .join(result, result.execution_id == execution.id)
         .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
         .where(cast(result.result, Text).contains(candidate))
-        .where(visible.artifacts(context, principal, output.sha256))
+        .where(access.artifacts(context, principal, output.sha256))
         .order_by(execution.id)
     )
     rows = session.execute(query)

@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 
 from api import schemas
 from husai_core import kinds
-from husai_core.kinds.base import Kind, Port
+from husai_core.kinds.kind import Kind, Port
 from services.problems import Problem
 
 
@@ -49,10 +49,10 @@ def document(name: str) -> schemas.Kind:
         ) from None
     return schemas.Kind(
         name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,
-        spec_schema=kind.spec.model_json_schema(), result_schema=kind.module.Result.model_json_schema(),
+        spec_schema=kind.spec.model_json_schema(), result_schema=kind.result.model_json_schema(),
         inputs={port: _port(one) for port, one in kind.inputs.items()},
         outputs={port: _port(one) for port, one in kind.outputs.items()},
-        presets=to_jsonable_python(getattr(kind.module, "PRESETS", {})),
+        presets=to_jsonable_python(dict(kind.presets)),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.views import visible_jobs
+from api.serializers import visible_jobs
 from services.accounts import Principal
 from services.tables import ArtifactRow, Execution, Job, Output
 

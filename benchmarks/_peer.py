@@ -34,9 +34,9 @@ def run() -> None:
 def serve() -> None:
     """The worker's main function; ends on SIGTERM."""
     from services.settings import load
-    from worker.lab import create_app
-    from worker.nursery import CHILD_ENVIRONMENT
+    from worker.celery_worker import create_app
     from worker.pool import PromptPool
+    from worker.process_start import CHILD_ENVIRONMENT
 
     os.environ |= CHILD_ENVIRONMENT
     get_context("forkserver").set_forkserver_preload(["worker.warm", __name__])

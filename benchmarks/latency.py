@@ -29,7 +29,7 @@ from services.settings import Settings  # noqa: E402
 from tests.faults.keeper import Keeper  # noqa: E402
 from tests.faults.lab import Lab  # noqa: E402
 from tests.servers import pairs  # noqa: E402
-from worker.lab import create_app  # noqa: E402
+from worker.celery_worker import create_app  # noqa: E402
 
 JOB = {
     "kind": "train.activations",

@@ -16,7 +16,7 @@ import httpx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from client.embedded import choose_port  # noqa: E402
+from husai.local_server import choose_port  # noqa: E402
 
 PEER = "import fastapi, uvicorn; app = fastapi.FastAPI(); app.get('/readyz')(lambda: 'ok'); uvicorn.run(app, port={})"
 
@@ -51,7 +51,7 @@ def main() -> None:
     for _ in range(parser.parse_args().rounds):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             port, second = choose_port("127.0.0.1", 0), choose_port("127.0.0.1", 0)
-            ours = ready([sys.executable, "-m", "client.cli", "up", "--port", str(port)], port, Path(one))
+            ours = ready([sys.executable, "-m", "husai.cli", "up", "--port", str(port)], port, Path(one))
             peer = ready([sys.executable, "-c", PEER.format(second)], second, Path(other))
         rounds.append((ours, peer, ours / peer))
     for name, figures in zip(("husai up", "bare FastAPI", "ratio"), zip(*rounds, strict=True), strict=True):

@@ -1,13 +1,12 @@
-"""Content identity: canonical JSON, digests, and the digest of the code that a job kind runs.
-
-Two jobs with one digest compute the same thing, so the second may take the first one's result.
-"""
+"""Content identity: canonical JSON, digests, and the digest of the code that some modules run."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,12 @@ import rfc8785
 
 PACKAGE = Path(__file__).parent
 DATA = (".yaml", ".json", ".cpp", ".hpp")
+NOT_FIGURES = {"present", "estimate"}
+"""What a kind declares that decides no figure."""
+PRESENTATION = ("husai_core.panels", "husai_core.render", "husai_core.kinds.kind")
+"""Modules that decide no figure."""
+KERNELS_USED: set[str] = set()
+"""Names of the numerical kernels that this process has used, for the manifest."""
 NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
 
 
@@ -35,49 +40,30 @@ def digest(value: Any) -> str:
     return sha256(canonical(value))
 
 
-def job_digest(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence[str]], device: str) -> str:
-    """The identity of a computation: spec (with its dtype), inputs, device class and code."""
-    return digest(
-        {
-            "kind": kind,
-            "spec": dict(spec),
-            "inputs": {name: list(digests) for name, digests in inputs.items() if digests},
-            "device": device,
-            "code": code_digest(kind),
-        }
-    )
+def code_digest(modules: Sequence[str], libraries: Sequence[str] = ()) -> str:
+    """Digest of the code that decides what some modules compute.
 
-
-@cache
-def code_digest(kind: str) -> str:
-    """Digest of the files that decide what a kind computes, and of the versions of the numerical libraries."""
-    files = {path.relative_to(PACKAGE).as_posix(): _file_digest(path) for path in sources(kind)}
-    return digest({"files": files, "versions": library_versions()})
-
-
-def sources(kind: str) -> set[Path]:
-    """The files that decide what a kind computes.
-
-    These are its module, every `husai_core` module that it imports (lazily and transitively), the data files beside
-    them, and the same of every kind that a study may submit (module constant `CHILDREN`).
+    These are the syntax trees of the modules and of every `husai_core` module that they import (lazily and
+    transitively), the data files beside them, and the versions of the numerical libraries and of `libraries`. Names
+    that only type checkers import, docstrings, comments, help texts and what only shows results (see `NOT_FIGURES`)
+    are left out, so that rewording them recomputes nothing.
     """
-    pending, seen = [f"husai_core.kinds.{name}" for name in (kind, *_children(kind))], set[str]()
-    paths = set[Path]()
+    files = {path.relative_to(PACKAGE).as_posix(): _file_digest(path) for path in sources(modules)}
+    return digest({"files": files, "versions": library_versions(tuple(libraries))})
+
+
+def sources(modules: Sequence[str]) -> set[Path]:
+    """The files of some modules, of every `husai_core` module that they import, and the data files beside them."""
+    pending, seen, paths = list(modules), set[str](), set[Path]()
     while pending:
         module = pending.pop()
         path = _source(module)
-        if module in seen or path is None:
+        if module in seen or path is None or module.startswith(PRESENTATION):
             continue
         seen.add(module)
         paths |= {path, *_data_below(path.parent)}
         pending += _imports(path)
     return paths
-
-
-def _children(kind: str) -> tuple[str, ...]:
-    from husai_core import kinds
-
-    return getattr(kinds.get(kind).module, "CHILDREN", ()) if kind in kinds.names() else ()
 
 
 @cache
@@ -93,14 +79,18 @@ def installed_versions() -> dict[str, str]:
 
 
 @cache
-def library_versions() -> dict[str, str]:
-    """Versions of the numerical libraries, without the name of a build, which the device class tells.
+def library_versions(libraries: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of the numerical libraries and of `libraries`, without a build's name, which the device class tells.
 
     A library that is not installed counts with its version in the lock, so that a service without numerical libraries
     names a computation as its workers do; one that is not there either is left out.
     """
-    found = {name: version for name, version in _locked().items() if name in NUMERICAL} | installed_versions()
-    return {name: version.partition("+")[0] for name, version in found.items()}
+    wanted = {_canonical_name(name) for name in (*NUMERICAL, *libraries)}
+    versions = {name: version for name, version in _locked().items() if name in wanted}
+    for name in wanted:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {name: version.partition("+")[0] for name, version in versions.items()}
 
 
 @cache
@@ -108,7 +98,13 @@ def _locked() -> dict[str, str]:
     """Name to version of each line of the checkout's `requirements.lock`; empty where there is none."""
     lock = PACKAGE.parent / "requirements.lock"
     lines = lock.read_text().splitlines() if lock.is_file() else []
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    pins = (line.split("==", 1) for line in lines if "==" in line)
+    return {_canonical_name(name): version for name, version in pins}
+
+
+def _canonical_name(name: str) -> str:
+    """A distribution's name in the one spelling of PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
@@ -120,7 +116,9 @@ def _source(module: str) -> Path | None:
 
 @cache
 def _file_digest(path: Path) -> str:
-    return sha256(path.read_bytes())
+    """Digest of a file's bytes; of Python, of the syntax tree that decides figures."""
+    data = path.read_bytes()
+    return digest(_shape(_deciding(ast.parse(data)))) if path.suffix == ".py" else sha256(data)
 
 
 @cache
@@ -130,19 +128,63 @@ def _data_below(folder: Path) -> frozenset[Path]:
 
 @cache
 def _imports(path: Path) -> tuple[str, ...]:
-    """`husai_core` modules named by any import statement of a file, at any depth."""
-    found: list[str] = []
-    for node in _statements(ast.parse(path.read_bytes())):
+    """`husai_core` modules named by any import statement of a file that can run, at any depth."""
+    modules: list[str] = []
+    for node in ast.walk(_deciding(ast.parse(path.read_bytes()))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in found if name == "husai_core" or name.startswith("husai_core."))
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in modules if name == "husai_core" or name.startswith("husai_core."))
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements below a node, and what else may hold statements; expressions are passed over."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
-            yield child
-            yield from _statements(child)
+def _deciding(tree: ast.Module) -> ast.Module:
+    """A module without what cannot change a figure."""
+    tree = _WithoutHelp().visit(tree)
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    dropped = NOT_FIGURES & functions.keys()
+    while dropped:
+        kept = [node for node in tree.body if getattr(node, "name", None) not in dropped]
+        used = {name for node in kept for name in _names(node)}
+        only_dropped = {name for gone in dropped for name in _names(functions[gone])} & functions.keys()
+        unused = {name for name in only_dropped if name not in used} - dropped
+        if not unused:
+            tree.body = kept
+            break
+        dropped |= unused
+    return tree
+
+
+def _names(node: ast.AST) -> set[str]:
+    """The names that a node reads."""
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+class _WithoutHelp(ast.NodeTransformer):
+    """Removes docstrings, help texts, imports for type checkers, and what a kind declares only to show its results."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        checking = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if checking else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        called = node.func.id if isinstance(node.func, ast.Name) else ""
+        dropped = {"Field": {"description"}, "Port": {"help"}, "Kind": NOT_FIGURES}.get(called, set())
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in dropped]
+        if called == "Port":
+            node.args = node.args[:1]
+        return self.generic_visit(node)
+
+
+def _shape(node: Any) -> Any:
+    """A syntax tree as JSON, alike in every version of Python: without positions, empty lists and absent parts."""
+    if isinstance(node, ast.AST):
+        fields = {name: _shape(value) for name, value in ast.iter_fields(node) if value not in (None, [])}
+        return [type(node).__name__, fields]
+    if isinstance(node, list):
+        return [_shape(item) for item in node]
+    return repr(node)

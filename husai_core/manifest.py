@@ -32,6 +32,8 @@ def collect(
     spec: Mapping[str, Any],
     inputs: Mapping[str, Sequence[str]],
     outputs: Mapping[str, Sequence[str]],
+    digest: str,
+    code: str,
     device: str,
     threads: int,
     started_at: float,
@@ -45,6 +47,8 @@ def collect(
         spec: the full spec with its defaults.
         inputs: port to artifact digests.
         outputs: output to artifact digests, without the manifest itself.
+        digest: the job's digest.
+        code: the code's digest.
         device: `cpu` or `cuda`.
         threads: CPU threads that the job was given.
         started_at: Unix time in seconds.
@@ -58,8 +62,8 @@ def collect(
         "seeds": seeds(spec),
         "inputs": {name: list(digests) for name, digests in inputs.items()},
         "outputs": {name: list(digests) for name, digests in outputs.items()},
-        "digest": identity.job_digest(kind, spec, inputs, device),
-        "code": identity.code_digest(kind),
+        "digest": digest,
+        "code": code,
         "git": git(),
         "capability": capability(device, threads),
         "determinism": determinism(),
@@ -89,8 +93,6 @@ def seeds(spec: Any, path: str = "") -> dict[str, Any]:
 
 def capability(device: str, threads: int) -> dict[str, Any]:
     """What bit-for-bit repetition depends on besides code, spec and inputs: equal capability, equal bytes."""
-    from husai_core.saes import kernels
-
     return {
         "device": device,
         "threads": threads,
@@ -101,7 +103,7 @@ def capability(device: str, threads: int) -> dict[str, Any]:
         "environment": environment_digest(),
         "lock": lock_digest(),
         "blas": blas(),
-        "kernels": sorted(kernels.used),
+        "kernels": sorted(identity.KERNELS_USED),
         "cpu": cpu(),
         "cuda": cuda() if device == "cuda" else None,
     }

@@ -19,12 +19,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from husai_core.identity import canonical, sha256
-from husai_core.kinds.base import ArtifactType
+from husai_core.job import ArtifactType
+from services.artifact_index import file_sha256
 from services.db import now
 from services.failpoints import failpoint
 from services.problems import not_found
 from services.tables import ArtifactRow, Execution, Output
-from services.trees import file_sha256
 
 ABANDONED_SECONDS = 86_400
 """A file that grew no more for so long is nobody's."""

@@ -11,9 +11,10 @@ from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
+from husai_core.errors import UserError
 from husai_core.identity import digest
-from husai_core.kinds.base import Kind, KindError, Spec
-from services import events, flow
+from husai_core.kinds.kind import BaseSpec, Kind
+from services import events, lifecycle
 from services.accounts import Principal
 from services.db import clock, now
 from services.failpoints import failpoint
@@ -76,7 +77,7 @@ def submit(
     if key is not None:
         session.add(Idempotency(owner_id=owner_id, key=key, body=body, job_id=job.id))
     events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
-    flow.advance(session, job)
+    lifecycle.advance(session, job)
     session.flush()
     failpoint("submit.before_commit")
     return job, True
@@ -95,7 +96,7 @@ def find_kind(name: str) -> Kind:
         raise invalid("unknown-kind", "Unknown kind", f"There is no kind {name!r}.", known=known) from None
 
 
-def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> Spec:
+def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpec:
     """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
 
     Raises:
@@ -118,7 +119,7 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> Spec:
         raise invalid("invalid-spec", "Invalid spec", detail, errors=found) from None
 
 
-def check_inputs(session: Session, kind: Kind, spec: Spec, inputs: dict[str, list[Reference]]) -> None:
+def check_inputs(session: Session, kind: Kind, spec: BaseSpec, inputs: dict[str, list[Reference]]) -> None:
     """Refuse inputs that can be seen to be wrong now.
 
     Raises:
@@ -135,14 +136,14 @@ def check_inputs(session: Session, kind: Kind, spec: Spec, inputs: dict[str, lis
             raise invalid("missing-input", "Missing input", f"{kind.name} needs input {name!r}: {port.help}.")
         if all(isinstance(reference, str) for reference in given):
             try:
-                flow.check_count(kind, name, len(given))
-            except flow.InputFailed as wrong:
+                lifecycle.check_count(kind, name, len(given))
+            except lifecycle.InputFailed as wrong:
                 raise invalid("wrong-input-count", "Wrong number of inputs", f"{wrong}.") from None
         for reference in given:
             _check_reference(session, kind, name, reference)
     try:
         spec.check_ports([name for name, given in inputs.items() if given])
-    except KindError as wrong:
+    except UserError as wrong:
         raise invalid("unfit-input", "Unfit input", f"{kind.name}: {wrong}.") from None
 
 
@@ -166,7 +167,7 @@ def _output(session: Session, name: str, reference: dict[str, Any]) -> tuple[str
     source, output = session.get(Job, reference.get("job")), str(reference.get("output"))
     if source is None:
         raise not_found("job", str(reference.get("job")))
-    made = find_kind(source.kind).produced
+    made = find_kind(source.kind).all_outputs
     if output not in made:
         detail = f"Input {name!r}: {source.kind} has no output {output!r}; it has: {', '.join(made)}."
         raise invalid("unknown-output", "Unknown output", detail)
@@ -232,7 +233,7 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     if job.state.final:
         detail = f"Job {job.id} has ended already: {job.state}."
         raise conflict("already-final", "Already final", detail, state=job.state)
-    flow.drop(session, [job], "cancelled.user")
+    lifecycle.cancel(session, [job], "cancelled.user")
     session.flush()
     failpoint("cancel.before_commit")
     return job
@@ -264,7 +265,7 @@ def manifest(session: Session, principal: Principal, job_id: str) -> str:
             "Not rerunnable",
             f"Job {job.id} is in state {job.state}; only one that succeeded can be rerun.",
         )
-    return flow.outputs(session, job)["manifest"][0]
+    return lifecycle.outputs(session, job)["manifest"][0]
 
 
 def rerun(

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from husai_core import kinds
-from services import decisions, events, flow
+from services import decisions, events, lifecycle
 from services.artifacts import Store, Stored, read_files, read_json, register
 from services.db import clock, now
 from services.failpoints import failpoint
@@ -67,7 +67,7 @@ def claim(
     _rename(session, execution, lead)
     execution.attempt += 1
     execution.worker_id, execution.boot_id = worker_id, boot_id
-    flow.move(session, execution, State.RUNNING)
+    lifecycle.transition(session, execution, State.RUNNING)
     instant = clock(session)
     execution.lease_until = instant + lease
     execution.started_at = execution.started_at or instant
@@ -81,7 +81,7 @@ def claim(
 
 def _rename(session: Session, execution: Execution, lead: Job) -> None:
     """Give an execution the digest of the code that will run it, which may be another version than accepted it."""
-    digest = flow.digest(lead, execution.inputs)
+    digest = lifecycle.digest(lead, execution.inputs)
     if digest == execution.digest:
         return
     twin = select(Execution.id).where(Execution.digest == digest, Execution.shared, Execution.state.in_(LIVE))
@@ -197,13 +197,13 @@ def finish(
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
-    flow.end_attempt(session, execution, outcome)
+    lifecycle.end_attempt(session, execution, outcome)
     if isinstance(end, Failure):
-        flow.move(session, execution, end.state, end.reason, end.detail)
+        lifecycle.transition(session, execution, end.state, end.reason, end.detail)
     else:
         _record(session, execution, end)
         decisions.record(session, signer, execution, end.decision)
-        flow.move(session, execution, State.SUCCEEDED)
+        lifecycle.transition(session, execution, State.SUCCEEDED)
     session.flush()
     failpoint("finish.before_commit")
     return True
@@ -230,12 +230,12 @@ def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
-    flow.end_attempt(session, execution, "drained")
+    lifecycle.end_attempt(session, execution, "drained")
     if execution.cancel_requested:
-        flow.move(session, execution, State.CANCELLED, "cancelled.user")
+        lifecycle.transition(session, execution, State.CANCELLED, "cancelled.user")
     else:
-        flow.move(session, execution, State.QUEUED, "drained")
-        flow.ring(session, execution)
+        lifecycle.transition(session, execution, State.QUEUED, "drained")
+        lifecycle.notify(session, execution)
     session.flush()
     failpoint("hand_back.before_commit")
     return True
@@ -274,15 +274,17 @@ def reap(
 
 def _requeue(session: Session, execution: Execution, max_attempts: int, why: str) -> None:
     """Queue an execution again whose process or worker was lost, unless that has happened too often."""
-    flow.end_attempt(session, execution, "infra.lost")
+    lifecycle.end_attempt(session, execution, "infra.lost")
     execution.lost += 1
     if execution.cancel_requested:
-        flow.move(session, execution, State.CANCELLED, "cancelled.user")
+        lifecycle.transition(session, execution, State.CANCELLED, "cancelled.user")
     elif execution.lost >= max_attempts:
-        flow.move(session, execution, State.FAILED, "infra.lost", f"Lost {execution.lost} times; at last: {why}.")
+        lifecycle.transition(
+            session, execution, State.FAILED, "infra.lost", f"Lost {execution.lost} times; at last: {why}."
+        )
     else:
-        flow.move(session, execution, State.QUEUED, "infra.lost", f"{why.capitalize()}.")
-        flow.ring(session, execution)
+        lifecycle.transition(session, execution, State.QUEUED, "infra.lost", f"{why.capitalize()}.")
+        lifecycle.notify(session, execution)
 
 
 def _held(session: Session, execution_id: str, attempt: int) -> Execution | None:

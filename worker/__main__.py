@@ -8,7 +8,7 @@ import sys
 
 from services.db import Database, await_schema
 from services.settings import load
-from worker import nursery
+from worker import process_start
 
 QUEUES = ("train", "benchmark", "stress", "control")
 
@@ -29,14 +29,14 @@ def main() -> int:
         print(f"husai: a worker already serves {settings.root}", file=sys.stderr)
         return 2
     summing_up = arguments.queues == ["control"] and settings.warm == "full"
-    nursery.open_("light" if summing_up else settings.warm)
+    process_start.open_("light" if summing_up else settings.warm)
     database = Database(settings.database)
     await_schema(database)
     if settings.lab:
-        from worker.lab import LabWorker
+        from worker.celery_worker import LabWorker
 
         return LabWorker(settings, database, arguments.queues or QUEUES[:3]).run()
-    from worker.loop import LocalWorker
+    from worker.local_worker import LocalWorker
 
     worker = LocalWorker(settings, database)
     for number in (signal.SIGTERM, signal.SIGINT):

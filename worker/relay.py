@@ -8,10 +8,10 @@ from sqlalchemy import delete, func, select
 
 from services.db import Database, complain
 from services.failpoints import failpoint
+from services.outbox_listener import Watch
 from services.states import State
 from services.tables import Execution, Outbox
-from services.wake import Watch
-from worker.chores import Chores
+from worker.periodic import Chores
 
 log = logging.getLogger("husai.worker")
 

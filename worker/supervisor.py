@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from husai_core import kinds
-from services import flow, leases
+from services import leases, lifecycle
 from services.artifacts import Store, Stored, materialise, productions, store_tree
 from services.db import Database, away
 from services.decisions import Signer
@@ -28,7 +28,7 @@ from services.problems import Problem
 from services.settings import Settings
 from services.states import State
 from services.tables import ArtifactRow, Job
-from worker import child, nursery
+from worker import attempt_process, process_start
 
 log = logging.getLogger("husai.worker")
 T = TypeVar("T")
@@ -114,9 +114,9 @@ class Supervisor:
         task = self._task()
         self.started = self.worked = time.monotonic()
         failpoint("supervisor.before_start")
-        context = nursery.context()
+        context = process_start.context()
         pipe, theirs = context.Pipe()
-        process: BaseProcess = context.Process(target=child.main, args=(theirs, task), daemon=False)
+        process: BaseProcess = context.Process(target=attempt_process.main, args=(theirs, task), daemon=False)
         process.start()
         theirs.close()
         failpoint("supervisor.started")
@@ -260,7 +260,7 @@ class Supervisor:
 
         return self.database.persist(lambda session: work(session, *fence, *arguments), patient, shared=shared)
 
-    def _task(self) -> child.Task:
+    def _task(self) -> attempt_process.Task:
         claim = self.claim
         with self.database.read() as session:
             rows = {
@@ -272,7 +272,7 @@ class Supervisor:
                 for row in chain.from_iterable(rows.values())
             }
             children = session.scalars(select(Job).where(Job.parent_id == claim.execution_id))
-            done = {str(job.name): flow.outcome(session, job) for job in children}
+            done = {str(job.name): lifecycle.outcome(session, job) for job in children}
         inputs = {
             port: [
                 {"digest": row.sha256, "type": row.type, "produced_at": made[row.sha256],
@@ -283,9 +283,10 @@ class Supervisor:
         }  # fmt: skip
         resume = self._lay_out("resume", claim.resume) if claim.resume else None
         threads = int(claim.environment.get("threads") or self.settings.job_threads)
-        return child.Task(
+        return attempt_process.Task(
             claim.job_id, claim.attempt, claim.kind, claim.spec, claim.device, threads,
-            claim.environment.get("cpu_capability"), str(self.directory), inputs, resume, child.task_done(done),
+            claim.environment.get("cpu_capability"), str(self.directory), inputs, resume,
+            attempt_process.task_done(done),
         )  # fmt: skip
 
     def _lay_out(self, name: str, digest: str) -> str:

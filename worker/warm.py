@@ -12,8 +12,8 @@ import signal
 import numpy  # noqa: F401
 import safetensors.torch  # noqa: F401
 
-from husai_core import identity, kinds, manifest
-from worker import child  # noqa: F401
+from husai_core import kinds, manifest
+from worker import attempt_process  # noqa: F401
 
 LIBRARIES = ("scipy.optimize", "scipy.stats", "torch._dynamo", "transformer_lens")
 """Torch's optimizers import `torch._dynamo`."""
@@ -25,4 +25,4 @@ if os.environ.get("HUSAI_WARM") != "light":
         importlib.import_module(name)
 manifest.environment_digest()
 for name in kinds.names():
-    identity.code_digest(name)
+    kinds.code_digest(name)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from api import paging, schemas, views, visible
+from api import access, paging, schemas, serializers
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import (
     CHUNK,
@@ -26,7 +26,7 @@ from api.http import (
     content,
     unless_matched,
 )
-from husai_core.kinds.base import ArtifactType
+from husai_core.job import ArtifactType
 from services import artifacts, tables
 from services.accounts import Principal
 from services.problems import Problem, invalid, not_found
@@ -125,16 +125,16 @@ def listing(
 ) -> schemas.Artifacts:
     """Artifacts, newest first: everybody's where the lab shares results, otherwise yours."""
     row = tables.ArtifactRow
-    query = select(row).where(visible.artifacts(context, principal, row.sha256))
+    query = select(row).where(access.artifacts(context, principal, row.sha256))
     if type is not None:
         query = query.where(row.type == type)
     with context.database.read() as session:
         rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
-        seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
+        seen = serializers.visible_jobs(session, principal, {one.execution_id for one in rows})
     items = [
         schemas.ArtifactRow(
             sha256=one.sha256, type=one.type, size=one.size, job=seen.get(one.execution_id or ""),
-            created_at=views.rfc3339(one.created_at),
+            created_at=serializers.rfc3339(one.created_at),
         )
         for one in rows
     ]  # fmt: skip
@@ -177,7 +177,7 @@ def read(
 def _open_to(context: Context, principal: Principal, digest: str) -> bool:
     """True when the blob is stored and the caller may see it."""
     with context.database.read() as session:
-        return context.store.exists(digest) and visible.blob(context, session, principal, digest)
+        return context.store.exists(digest) and access.blob(context, session, principal, digest)
 
 
 def _pieces(context: Context, digest: str, start: int, end: int) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api import schemas, views
+from api import schemas, serializers
 from api.deps import Context, Ctx, Reader
 from api.http import IfRange, JobPath, Range, byte_range, bytes_response, content, reply
 from api.lineage import lineage
@@ -63,7 +63,7 @@ def _batch(
         job = jobs.get(session, principal, job_id)
         rows = events.after(session, job, cursor, limit, types)
         keys = {job.id, *filter(None, [job.execution_id])}
-        return [views.event(row) for row in rows], job.state.final and len(rows) < limit, keys
+        return [serializers.event(row) for row in rows], job.state.final and len(rows) < limit, keys
 
 
 async def _stream(

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import evidence, paging, schemas, views, visible
+from api import access, evidence, paging, schemas, serializers
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
@@ -72,7 +72,7 @@ def read_policy(policy: NamePath, principal: Reader) -> schemas.Policy:
 def _candidate(row: tables.Candidate, jobs: dict[str, str]) -> schemas.Candidate:
     return schemas.Candidate(
         sha256=row.sha256, siblings=row.siblings, job=jobs.get(row.execution_id), facts=row.facts,
-        created_at=views.rfc3339(row.created_at),
+        created_at=serializers.rfc3339(row.created_at),
     )  # fmt: skip
 
 
@@ -88,9 +88,9 @@ def list_candidates(
     """SAE checkpoints that a gate may judge, newest first."""
     row = tables.Candidate
     with context.database.read() as session:
-        query = select(row).where(visible.artifacts(context, principal, row.sha256))
+        query = select(row).where(access.artifacts(context, principal, row.sha256))
         rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
-        seen = views.visible_jobs(session, principal, {one.execution_id for one in rows})
+        seen = serializers.visible_jobs(session, principal, {one.execution_id for one in rows})
     items = [_candidate(one, seen) for one in rows]
     return schemas.Candidates(items=items, next=paging.link_next(request, response, following))
 
@@ -100,12 +100,12 @@ def read_candidate(candidate: DigestPath, context: Ctx, principal: Reader) -> sc
     """One candidate."""
     with context.database.read() as session:
         row = _known(context, session, principal, candidate)
-        return _candidate(row, views.visible_jobs(session, principal, {row.execution_id}))
+        return _candidate(row, serializers.visible_jobs(session, principal, {row.execution_id}))
 
 
 def _known(context: Context, session: Session, principal: Principal, candidate: str) -> tables.Candidate:
     row = session.get(tables.Candidate, candidate)
-    if row is None or not visible.blob(context, session, principal, candidate):
+    if row is None or not access.blob(context, session, principal, candidate):
         raise not_found("candidate", candidate)
     return row
 
@@ -133,13 +133,13 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
     name = (row.id, principal.owner_id, principal.admin)
     if name not in context.decisions:
         whole = decisions.document(session, context.store, row)
-        job = views.visible_jobs(session, principal, {row.execution_id}).get(row.execution_id)
+        job = serializers.visible_jobs(session, principal, {row.execution_id}).get(row.execution_id)
         if len(context.decisions) >= CACHED:
             context.decisions.clear()
         context.decisions[name] = schemas.Decision(
             id=row.id, seq=row.seq, policy=row.policy, policy_digest=row.policy_digest, candidate=row.candidate,
             verdict=row.verdict, job=job, as_of=whole["as_of"], rules=whole["rules"], reasons=whole["reasons"],
-            created_at=views.rfc3339(row.created_at),
+            created_at=serializers.rfc3339(row.created_at),
         )  # fmt: skip
     return context.decisions[name]
 
@@ -151,7 +151,7 @@ def _latest(
     row = tables.Decision
     query = select(row).where(row.policy == policy, row.candidate == candidate)
     query = query.order_by(row.judged_at.desc(), row.seq.desc()).limit(1)
-    return session.scalar(query.where(visible.executions(context, principal, row.execution_id)))
+    return session.scalar(query.where(access.executions(context, principal, row.execution_id)))
 
 
 @router.get(
@@ -215,7 +215,7 @@ def list_decisions(
     """Decisions, newest first: everybody's where the lab shares results, otherwise yours."""
     row = tables.Decision
     with context.database.read() as session:
-        query = select(row).where(visible.executions(context, principal, row.execution_id))
+        query = select(row).where(access.executions(context, principal, row.execution_id))
         if job is not None:
             query = query.where(row.execution_id == jobs.get(session, principal, job).execution_id)
         rows, following = paging.newest_first(session, query, [row.seq], cursor, limit)
@@ -230,7 +230,7 @@ def _recorded(context: Context, session: Session, principal: Principal, decision
         Problem: 404 `unknown-decision`.
     """
     row = decisions.get(session, decision_id)
-    seen = visible.executions(context, principal, tables.Decision.execution_id)
+    seen = access.executions(context, principal, tables.Decision.execution_id)
     if session.scalar(select(tables.Decision.id).where(tables.Decision.seq == row.seq, seen)) is None:
         raise not_found("decision", decision_id)
     return row

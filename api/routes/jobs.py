@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api import evidence, kinds, paging, planning, schemas, views
+from api import evidence, kinds, paging, plan, schemas, serializers
+from api import submission as submissions
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
 from services import jobs
@@ -47,15 +48,15 @@ def submit(
     dry_run: Annotated[bool, Query(description="answer with the plan and store nothing")] = False,
 ) -> Response:
     """Submit a job, or see what it would do."""
-    planning.check_scope(principal, body.kind)
-    submission = planning.submission(body)
-    if body.kind == planning.DECIDING:
+    submissions.check_scope(principal, body.kind)
+    submission = submissions.from_body(body)
+    if body.kind == submissions.DECIDING:
         with context.database.read() as session:
             evidence.add_known(context, session, principal, submission, idempotency_key)
     if dry_run:
         with context.database.read() as session:
-            planning.check_visible(context, session, principal, submission)
-            return reply(planning.plan(session, submission))
+            submissions.check_visible(context, session, principal, submission)
+            return reply(plan.plan(session, submission))
     return submit_for(context, principal, submission, idempotency_key)
 
 
@@ -63,9 +64,9 @@ def submit_for(context: Context, principal: Principal, submission: jobs.Submissi
     """Submit on behalf of a caller."""
 
     def work(session: Any) -> tuple[schemas.Job, bool]:
-        planning.check_visible(context, session, principal, submission)
+        submissions.check_visible(context, session, principal, submission)
         job, created = jobs.submit(session, context.settings, principal.owner_id, submission, key=key)
-        return views.job(session, job), created
+        return serializers.job(session, job), created
 
     return accepted(*context.transact(work))
 
@@ -91,7 +92,7 @@ def listing(
         rows, last = jobs.listing(
             session, principal, state=state, kind=kind, label=label, parent=parent, cursor=after, limit=limit
         )
-        items = views.jobs(session, rows)
+        items = serializers.jobs(session, rows)
     following = paging.encode(last) if last else None
     return schemas.Jobs(items=items, next=paging.link_next(request, response, following))
 
@@ -100,7 +101,7 @@ def load(context: Context, principal: Principal, job_id: str) -> tuple[schemas.J
     """A job's document, and the ids whose events tell of its changes."""
     with context.database.read() as session:
         row = jobs.get(session, principal, job_id)
-        return views.job(session, row), {row.id, *filter(None, [row.execution_id])}
+        return serializers.job(session, row), {row.id, *filter(None, [row.execution_id])}
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, responses={304: {"description": "Not modified"}})
@@ -126,25 +127,25 @@ async def read(
 def cancel(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """Cancel a job. An execution that other jobs follow goes on for them."""
     with context.write() as session:
-        return reply(views.job(session, jobs.cancel(session, principal, job_id)), 202)
+        return reply(serializers.job(session, jobs.cancel(session, principal, job_id)), 202)
 
 
 @router.post("/jobs/{job_id}:retry", status_code=202, response_model=schemas.Job, responses=ACCEPTED)
 def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """A new job like one that failed, was cancelled or timed out."""
     with context.write() as session:
-        planning.check_scope(principal, jobs.get(session, principal, job_id).kind)
+        submissions.check_scope(principal, jobs.get(session, principal, job_id).kind)
         job = jobs.retry(session, context.settings, principal, job_id)
-        return accepted(views.job(session, job))
+        return accepted(serializers.job(session, job))
 
 
 @router.post("/jobs/{job_id}:rerun", status_code=202, response_model=schemas.Job)
 def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """Execute a succeeded job again in its recorded environment, without reuse."""
     with context.database.read() as session:
-        planning.check_scope(principal, jobs.get(session, principal, job_id).kind)
+        submissions.check_scope(principal, jobs.get(session, principal, job_id).kind)
         manifest = jobs.manifest(session, principal, job_id)
     capability = read_json(context.store, manifest, "manifest.json")["capability"]
     with context.write() as session:
         job = jobs.rerun(session, context.settings, principal, job_id, capability)
-        return accepted(views.job(session, job))
+        return accepted(serializers.job(session, job))

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import select
 
-from api import paging, schemas, views
+from api import paging, schemas, serializers
 from api.deps import Admin, Ctx, Reader
 from api.http import JobPath
 from services import accounts, tables
@@ -32,8 +32,8 @@ def listing(
     query = select(row) if principal.admin else select(row).where(row.owner_id == principal.owner_id)
     with context.database.read() as session:
         rows, following = paging.newest_first(session, query, [row.id], cursor, limit)
-        owners = views.owner_names(session, {one.owner_id for one in rows})
-    items = [views.key(one, owners[one.owner_id]) for one in rows]
+        owners = serializers.owner_names(session, {one.owner_id for one in rows})
+    items = [serializers.key(one, owners[one.owner_id]) for one in rows]
     return schemas.Keys(items=items, next=paging.link_next(request, response, following))
 
 
@@ -52,7 +52,7 @@ def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.Ne
         days = body.expires_in_days
         expires = None if days is None else clock(session) + days * 86_400
         row, token = accounts.create_key(session, context.mac_key, owner.id, body.name, list(body.scopes), expires)
-        return schemas.NewKey(**views.key(row, owner.name).model_dump(), token=token)
+        return schemas.NewKey(**serializers.key(row, owner.name).model_dump(), token=token)
 
 
 @router.delete("/{key_id}", response_model=schemas.Key)
@@ -61,7 +61,7 @@ def revoke(key_id: JobPath, context: Ctx, principal: Reader) -> schemas.Key:
     with context.write() as session:
         row = accounts.revoke(session, principal, key_id)
         session.flush()
-        owner = views.owner_names(session, {row.owner_id})[row.owner_id]
-        document = views.key(row, owner)
+        owner = serializers.owner_names(session, {row.owner_id})[row.owner_id]
+        document = serializers.key(row, owner)
     context.forget_keys()
     return document

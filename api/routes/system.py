@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from api import schemas, views
+from api import schemas, serializers
 from api.deps import Context, Ctx, Reader
 from api.http import reply
-from husai_core.kinds.base import QUEUES
+from husai_core.kinds.kind import QUEUES
 from services import tables
 from services.db import at_head, now
 from services.states import LIVE, State
@@ -61,7 +61,7 @@ def workers(context: Ctx, principal: Reader) -> schemas.Workers:
         schemas.Worker(
             id=one.id, host=one.host, pid=one.pid, queues=one.queues, device=one.device, slots=one.slots,
             running=running, state="silent" if lost and one.state != "gone" else one.state,
-            started_at=views.rfc3339(one.started_at), seen_at=views.rfc3339(one.seen_at),
+            started_at=serializers.rfc3339(one.started_at), seen_at=serializers.rfc3339(one.seen_at),
         )
         for one, running, lost in rows
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from husai_core.activations.store import Writer
 from husai_core.data.text import Sequences
-from husai_core.kinds.base import Job
+from husai_core.job import Job
 from husai_core.models.language import LanguageModel
 from husai_core.seeding import generator
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from husai_core.activations.moments import Moments
 from husai_core.activations.rows import Rows
 from husai_core.data.modular import SPLITS
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import KindError
 
 SHARD_BYTES = 256 * 2**20
 FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", "model", "context")
@@ -92,12 +92,12 @@ class Writer:
         """Append rows [m, d] with their columns (see `COLUMNS`), all [m, ...].
 
         Raises:
-            KindError: a row is not finite as `dtype`.
+            UserError: a row is not finite as `dtype`.
         """
         kept = rows.to(self.dtype)
         if not kept.isfinite().all():
             name = str(self.dtype).removeprefix("torch.")
-            raise KindError(f"activations at {self.facts['hook_name']} are not finite as {name}; try another dtype")
+            raise UserError(f"activations at {self.facts['hook_name']} are not finite as {name}; try another dtype")
         self.moments.add(kept)
         self.by_split += columns["split"].cpu().bincount(minlength=len(SPLITS))
         self.pending.append({name: value.cpu() for name, value in {"rows": kept, **columns}.items()})
@@ -110,10 +110,10 @@ class Writer:
         """Write the last shard and `cfg.json`; returns what the latter holds.
 
         Raises:
-            KindError: there is no row.
+            UserError: there is no row.
         """
         if not self.moments.n:
-            raise KindError("there are no activations to store")
+            raise UserError("there are no activations to store")
         name = f"activations-{self.shards:05d}.safetensors" if self.shards else "activations.safetensors"
         mean, variance = (value.float().cpu() for value in (self.moments.mean, self.moments.variance))
         self._write(self.waiting, name, {"mean": mean, "variance": variance})

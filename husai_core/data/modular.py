@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.seeding import generator
 
 POSITIONS = {"bos": 0, "first_operand": 1, "second_operand": 3, "answer": 4, "answer_token": 5}
@@ -45,7 +45,7 @@ def split(n: int, validation_fraction: float, test_fraction: float, seed: int, w
     """Assign `n` rows (or `what` they are) at random: uint8 [n], 0 train, 1 validation, 2 test (see `SPLITS`).
 
     Raises:
-        KindError: a part would have fewer than two rows.
+        UserError: a part would have fewer than two rows.
     """
     validation, test = round(n * validation_fraction), round(n * test_fraction)
     order = torch.randperm(n, generator=generator(seed, "split"))
@@ -60,12 +60,12 @@ def check_parts(parts: Tensor, what: str) -> None:
     """Refuse a split in which a part has fewer than two of its rows, or `what` they are.
 
     Raises:
-        KindError: it has.
+        UserError: it has.
     """
     causes = ("what validation and test leave for training is", "validation_fraction leaves", "test_fraction leaves")
     for cause, size in zip(causes, parts.bincount(minlength=3).tolist(), strict=True):
         if size < 2:
-            raise KindError(f"{cause} only {size} of {len(parts)} {what}")
+            raise UserError(f"{cause} only {size} of {len(parts)} {what}")
 
 
 def distinct(tokens: Tensor) -> Tensor:

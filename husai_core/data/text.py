@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from husai_core.data.modular import check_parts
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.seeding import generator
 
 SUFFIXES = (".txt", ".md")
@@ -54,7 +54,7 @@ def read(directories: Sequence[Path]) -> list[Document]:
     """The documents below some directories, in the order of these and of the file names.
 
     Raises:
-        KindError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
+        UserError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
     """
     found = [
         _document(path, path.relative_to(directory).as_posix())
@@ -63,17 +63,17 @@ def read(directories: Sequence[Path]) -> list[Document]:
         if path.is_file()
     ]
     if not any(document.text.strip() for document in found):
-        raise KindError("the text input holds no text")
+        raise UserError("the text input holds no text")
     return found
 
 
 def _document(path: Path, name: str) -> Document:
     if path.suffix.lower() not in SUFFIXES:
-        raise KindError(f"{name} is not a text file (known: {', '.join(SUFFIXES)})")
+        raise UserError(f"{name} is not a text file (known: {', '.join(SUFFIXES)})")
     try:
         return Document(name, path.read_bytes().decode())
     except UnicodeDecodeError as error:
-        raise KindError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def passages(text: str, size: int, whole: str) -> list[str]:
@@ -92,7 +92,7 @@ def divided(
     cut at other places is not seen to be one.
 
     Raises:
-        KindError: a part would have fewer than two different passages.
+        UserError: a part would have fewer than two different passages.
     """
     pieces = [passages(document.text, size, whole) for document in documents]
     sizes = Counter[str]()

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from husai_core import assets
 from husai_core.data import text
+from husai_core.errors import UserError
 from husai_core.identity import digest
-from husai_core.kinds.base import KindError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -48,10 +48,10 @@ class LanguageModel:
         """The documents as windows of `context` tokens.
 
         Raises:
-            KindError: the model cannot read that many tokens.
+            UserError: the model cannot read that many tokens.
         """
         if context > self.n_ctx:
-            raise KindError(f"a context of {context} tokens is more than the {self.n_ctx} that the model can read")
+            raise UserError(f"a context of {context} tokens is more than the {self.n_ctx} that the model can read")
         encode = partial(self.tokenizer.encode, add_special_tokens=False, verbose=False)
         ids = (encode(document.text) for document in documents)
         return text.windows(ids, context, self.tokenizer.bos_token_id, self.tokenizer.all_special_ids)
@@ -63,7 +63,7 @@ class LanguageModel:
         One forward pass serves all hooks and ends at the last of them.
 
         Raises:
-            KindError: the model has no such hook, or does not give one vector per position there.
+            UserError: the model has no such hook, or does not give one vector per position there.
         """
         from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
@@ -76,7 +76,7 @@ class LanguageModel:
 
         for name in hook_names:
             if name not in self.bridge.hook_dict:
-                raise KindError(f"the model has no hook {name!r}")
+                raise UserError(f"the model has no hook {name!r}")
         hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = [
             (name, partial(keep, name=name)) for name in hook_names
         ]
@@ -84,7 +84,7 @@ class LanguageModel:
         for name in hook_names:
             shape = list(found[name].shape) if name in found else "nothing"
             if shape == "nothing" or len(shape) != 3 or shape[:2] != list(tokens.shape):
-                raise KindError(f"hook {name!r} gives {shape}, not one vector per position")
+                raise UserError(f"hook {name!r} gives {shape}, not one vector per position")
         return found
 
 
@@ -94,12 +94,12 @@ def find(name: str) -> Path:
     Nothing is downloaded unless the environment says `HUSAI_ALLOW_DOWNLOAD=1`.
 
     Raises:
-        KindError: there is no such model here; the message says how to get it.
+        UserError: there is no such model here; the message says how to get it.
     """
     from huggingface_hub import snapshot_download
 
     if not HUB_ID.fullmatch(name):
-        raise KindError(f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id")
+        raise UserError(f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id")
     if name in assets.models():
         return assets.HOME / name
     allowed = os.environ.get("HUSAI_ALLOW_DOWNLOAD") == "1"
@@ -109,7 +109,7 @@ def find(name: str) -> Path:
     except (OSError, ValueError) as error:
         how = f"hf download {name}, on the machine that runs the job, or HUSAI_ALLOW_DOWNLOAD=1 in its environment"
         cause = "could not be downloaded" if allowed else "is not in the local Hugging Face cache"
-        raise KindError(f"the model {name} {cause}; get it with: {how}") from error
+        raise UserError(f"the model {name} {cause}; get it with: {how}") from error
     return directory
 
 
@@ -117,7 +117,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
     """The model in a directory in the Hugging Face layout, in fp32.
 
     Raises:
-        KindError: a file is missing or the model cannot be read.
+        UserError: a file is missing or the model cannot be read.
     """
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -125,7 +125,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     if missing := [pattern for pattern in NEEDED if not any(directory.glob(pattern))]:
-        raise KindError(
+        raise UserError(
             f"the model's directory holds no {', '.join(missing)}: it is no language model with safetensors"
         )
     local: dict[str, Any] = {"local_files_only": True}
@@ -137,7 +137,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
         bridge = TransformerBridge.boot_transformers(str(directory), hf_model=model, tokenizer=tokenizer, device=device)
     except Exception as error:  # transformers raises many types for what it cannot read
         reason = " ".join(str(error).split())[:200]
-        raise KindError(f"the language model cannot be read: {reason}") from error
+        raise UserError(f"the language model cannot be read: {reason}") from error
     return LanguageModel(bridge, tokenizer, _digest(directory))
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from husai_core.data.modular import LENGTH, POSITIONS, vocabulary
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import KindError
 from husai_core.seeding import generator
 
 SHAPE = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx", "d_vocab", "act_fn", "normalization_type")
@@ -57,11 +57,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The `cfg.json` of a transformer artifact: network fields, `dataset` and `leaks_label`.
 
     Raises:
-        KindError: the artifact is a language model.
+        UserError: the artifact is a language model.
     """
     found: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
     if found.get("architecture") not in (None, "HookedTransformer"):
-        raise KindError("the transformer is a language model, not a network for modular addition")
+        raise UserError("the transformer is a language model, not a network for modular addition")
     return found
 
 
@@ -69,13 +69,13 @@ def load(directory: Path, device: str = "cpu") -> HookedTransformer:
     """The network of a transformer artifact.
 
     Raises:
-        KindError: the weights do not fit the configuration.
+        UserError: the weights do not fit the configuration.
     """
     model = build(read_config(directory), 0, device)
     weights = load_file(directory / "model.safetensors")
     own = dict(model.named_parameters())
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
-        raise KindError("the transformer's weights do not fit its cfg.json")
+        raise UserError("the transformer's weights do not fit its cfg.json")
     model.load_state_dict(weights, strict=False)
     return model
 
@@ -95,17 +95,17 @@ def activations(
     The forward pass ends at the last hooked layer and reads no token behind `position` (the network is causal).
 
     Raises:
-        KindError: the network has no such hook, or does not give one vector per position there, once.
+        UserError: the network has no such hook, or does not give one vector per position there, once.
     """
     for name in hook_names:
         if name not in model.hook_dict:
-            raise KindError(f"the network has no hook {name!r}")
+            raise UserError(f"the network has no hook {name!r}")
     found: dict[str, list[Tensor]] = {name: [] for name in hook_names}
     at = POSITIONS[position]
 
     def keep(value: Tensor, hook: Any) -> None:
         if value.ndim != 3 or value.shape[1] != at + 1:
-            raise KindError(f"hook {hook.name!r} gives {list(value.shape)}, not one vector per position")
+            raise UserError(f"hook {hook.name!r} gives {list(value.shape)}, not one vector per position")
         found[hook.name].append(value[:, at].float().cpu())
 
     with torch.no_grad():
@@ -114,7 +114,7 @@ def activations(
             model.run_with_hooks(part, return_type=None, fwd_hooks=hooks, stop_at_layer=_last_layer(hook_names))
     for name, parts in found.items():
         if sum(map(len, parts)) != len(tokens):
-            raise KindError(f"hook {name!r} gives {sum(map(len, parts))} vectors for {len(tokens)} sequences")
+            raise UserError(f"hook {name!r} gives {sum(map(len, parts))} vectors for {len(tokens)} sequences")
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from husai_core.data.text import Sequences
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import Job, KindError
+from husai_core.job import Job
 from husai_core.models.bpe import END
 from husai_core.models.text_recipe import TextRecipe
 from husai_core.models.training import Keeper, Run
@@ -132,6 +133,6 @@ def _evaluate(run: Run, data: Sequences, train: Tensor, validation: Tensor, job:
     for name, rows in (("train", train), ("validation", validation)):
         values[f"{name}_loss"], values[f"{name}_accuracy"], _ = figures(run.model, data, rows)
     if not all(map(math.isfinite, values.values())):
-        raise KindError(f"training diverged at step {run.step}: choose a smaller learning rate")
+        raise UserError(f"training diverged at step {run.step}: choose a smaller learning rate")
     run.curve.append({"step": run.step, **values})
     job.metrics(run.step, values)

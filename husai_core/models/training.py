@@ -19,8 +19,9 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from husai_core.data.modular import POSITIONS, Pairs, randomised
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import Job, KindError
+from husai_core.job import Job
 from husai_core.models import fast_forward, modular
 from husai_core.seeding import generator
 
@@ -178,7 +179,7 @@ def _evaluate(run: Run, read: Read, data: Pairs, train: Tensor, validation: Tens
     train_loss, train_accuracy = figures(read, data, train)
     loss, accuracy = figures(read, data, validation)
     if not torch.isfinite(torch.tensor([train_loss, loss])).all():
-        raise KindError(f"training diverged at step {run.step}: choose a smaller learning rate")
+        raise UserError(f"training diverged at step {run.step}: choose a smaller learning rate")
     values = {"train_loss": train_loss, "train_accuracy": train_accuracy}
     values |= {"validation_loss": loss, "validation_accuracy": accuracy}
     run.curve.append({"step": run.step, **values})

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from husai_core import identity
 from husai_core.release import dsse
 from husai_core.release.decide import COMPATIBLE, ENGINE, decide
-from husai_core.release.evidence import Controls, Item, result_digest
+from husai_core.release.evidence import Controls, EvidenceItem, result_digest
 from husai_core.release.policy import Policy
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -40,7 +40,7 @@ class Bundle(BaseModel):
     policy: Policy
     candidate: str
     as_of: str
-    evidence: list[Item]
+    evidence: list[EvidenceItem]
     controls: Controls
     decision: dict[str, Any]
     chain: Chain
@@ -63,7 +63,7 @@ class VerifyReport(BaseModel):
 
 
 def write(
-    directory: Path, policy: Policy, evidence: list[Item], controls: Controls, decision: Mapping[str, Any]
+    directory: Path, policy: Policy, evidence: list[EvidenceItem], controls: Controls, decision: Mapping[str, Any]
 ) -> None:
     """Write the files of a decision artifact."""
     parts = {

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core import identity
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Result
-from husai_core.release.evidence import Control, Controls, Item
+from husai_core.evidence import BaseResult
+from husai_core.release.evidence import Control, Controls, EvidenceItem
 from husai_core.release.judge import SEVERITY, Judged, RuleOutcome, Verdict, judge_result, judge_rule, read_evidence
 from husai_core.release.policy import Policy, Rule
 
@@ -60,7 +60,7 @@ class Considered(BaseModel):
     produced_at: float = Field(description="Unix time in seconds")
 
 
-class Decision(Result):
+class Decision(BaseResult):
     """The verdict on one candidate with everything that led to it."""
 
     verdict: Verdict
@@ -75,7 +75,9 @@ class Decision(Result):
     engine: int = Field(default=ENGINE, description="version of the judging code")
 
 
-def decide(policy: Policy, candidate: str, evidence: Sequence[Item], controls: Controls, as_of: str) -> Decision:
+def decide(
+    policy: Policy, candidate: str, evidence: Sequence[EvidenceItem], controls: Controls, as_of: str
+) -> Decision:
     """Judge a candidate.
 
     A failed self-test makes the verdict `inconclusive` even where a rule failed: a gate that cannot tell its own

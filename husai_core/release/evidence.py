@@ -22,7 +22,7 @@ class Document(BaseModel):
     result: dict[str, Any]
 
 
-class Item(BaseModel):
+class EvidenceItem(BaseModel):
     """One result document with the digest of the artifact that holds it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -70,7 +70,7 @@ def result_digest(document: Mapping[str, Any]) -> str:
     return identity.digest({"type": "result", "files": files})
 
 
-def read(path: Path, digest: str, produced_at: float) -> Item:
+def read(path: Path, digest: str, produced_at: float) -> EvidenceItem:
     """The item of a result artifact whose files lie in `path`."""
     document = json.loads((path / "result.json").read_bytes())
-    return Item(digest=digest, produced_at=produced_at, document=document)
+    return EvidenceItem(digest=digest, produced_at=produced_at, document=document)

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence
-from husai_core.release.evidence import Item
+from husai_core.evidence import Evidence
+from husai_core.release.evidence import EvidenceItem
 from husai_core.release.policy import Policy, Rule
 from husai_core.release.power import units_needed
 
@@ -58,7 +58,7 @@ class Judged(NamedTuple):
     estimate: Estimate | None = None
 
 
-def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[Item], at: float) -> RuleOutcome:
+def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[EvidenceItem], at: float) -> RuleOutcome:
     """One rule's outcome.
 
     Where several usable results answer a rule, the least favourable counts, so that choosing among repetitions
@@ -82,7 +82,7 @@ def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[It
     )
 
 
-def _judge_item(policy: Policy, rule: Rule, candidate: str, item: Item, at: float) -> Judged:
+def _judge_item(policy: Policy, rule: Rule, candidate: str, item: EvidenceItem, at: float) -> Judged:
     """Check that a document speaks about the candidate and is fresh, then judge its result."""
     read = read_evidence(item.document["result"])
     inputs = {digest for port in item.document["inputs"].values() for digest in port}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence
-from husai_core.release.evidence import Item, result_digest
+from husai_core.evidence import Evidence
+from husai_core.release.evidence import EvidenceItem, result_digest
 from husai_core.release.judge import LEAST_UNITS, judge_rule
 from husai_core.release.policy import Rule, load
 
@@ -62,7 +62,7 @@ def _external(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]
     return {f"external.{mode}": both[f"external.{mode}"]}
 
 
-def _item(rule: Rule, figure: float) -> Item:
+def _item(rule: Rule, figure: float) -> EvidenceItem:
     """A published figure as evidence; it stands for both the value and the bound that the rule reads.
 
     The published rules asked neither how many seeds there were nor whether the input shows the answer.
@@ -71,4 +71,4 @@ def _item(rule: Rule, figure: float) -> Item:
     statistics = {rule.statistic: estimate}
     result = Evidence(subject=[CANDIDATE], converged=False, leaks_label=False, statistics=statistics)
     document = {"kind": rule.evidence, "inputs": {"saes": [CANDIDATE]}, "result": result.model_dump(mode="json")}
-    return Item(digest=result_digest(document), produced_at=0, document=document)
+    return EvidenceItem(digest=result_digest(document), produced_at=0, document=document)

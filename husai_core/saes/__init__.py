@@ -1,1 +1,1 @@
-"""Sparse autoencoders: recipe, training, evaluation, checkpoints and foreign formats."""
+"""Sparse autoencoders: recipe, training, evaluation, checkpoints and their numerical kernels."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.saes.codes import recall
 from husai_core.saes.dense import Gated, JumpReLU, ReLU
 from husai_core.saes.group import Group
@@ -97,7 +97,7 @@ class Bank:
         """Append the validation error of each member to the curve, and check how they choose latents.
 
         Raises:
-            KindError: every value that should be found is zero.
+            UserError: every value that should be found is zero.
         """
         size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.groups[0].seeds) * self.recipe.d_sae)))
         errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
@@ -109,7 +109,7 @@ class Bank:
             for error, group in zip(errors, self.groups, strict=True):
                 error += (group.predict(x) - y).square().sum((1, 2))
         if not squares:
-            raise KindError("every validation row, or target, is zero; no error can be measured against that")
+            raise UserError("every validation row, or target, is zero; no error can be measured against that")
         self.recall = self._recall(x)
         scale = self.target.scale**2 / squares
         self.curve.append([float(self.tokens), *(torch.cat(errors) * scale).tolist()])

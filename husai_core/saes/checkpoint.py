@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import KindError
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import PARAMETERS, SAE, Architecture, scale_by_decoder_norms
 
@@ -56,13 +56,13 @@ def load(directory: Path) -> SAE:
     """The SAE in `directory`, fp32 on the CPU, written by `save` or by SAELens 6.
 
     Raises:
-        KindError: a file is damaged, a shape is wrong, or SAELens has a feature there that we cannot run.
+        UserError: a file is damaged, a shape is wrong, or SAELens has a feature there that we cannot run.
     """
     try:
         cfg = json.loads((directory / CONFIG).read_bytes())
         tensors = {name: tensor.float() for name, tensor in load_file(directory / WEIGHTS).items()}
     except (ValueError, SafetensorError) as error:
-        raise KindError(f"the checkpoint cannot be read: {error}") from error
+        raise UserError(f"the checkpoint cannot be read: {error}") from error
     name = _supported(cfg)
     architecture, transcoder = ARCHITECTURES[name]
     sae = SAE(
@@ -85,33 +85,33 @@ def recipe(sae: SAE) -> SAERecipe:
     """The recipe that trained a loaded SAE.
 
     Raises:
-        KindError: the checkpoint does not say, as an imported one.
+        UserError: the checkpoint does not say, as an imported one.
     """
     if "recipe" not in sae.provenance:
-        raise KindError("the checkpoint does not say how it was trained, so its training cannot be repeated")
+        raise UserError("the checkpoint does not say how it was trained, so its training cannot be repeated")
     return SAERecipe.model_validate(sae.provenance["recipe"])
 
 
 def check(sae: SAE) -> None:
-    """Raise KindError unless shapes fit together, all weights are finite and k is possible."""
+    """Raise UserError unless shapes fit together, all weights are finite and k is possible."""
     (d_in, d_sae), d_out = sae.W_enc.shape, sae.W_dec.shape[-1]
     experts = 1 if sae.W_router is None else sae.W_router.shape[-1]
     special = {"W_dec": (d_sae, d_out), "b_dec": (d_out,), "W_router": (d_in, experts), "b_router": (d_in,)}
     for name in PARAMETERS[sae.architecture][1:]:
         shape, wanted = tuple(getattr(sae, name).shape), special.get(name, (d_sae,))
         if shape != wanted:
-            raise KindError(f"{name} has shape {shape}, but W_enc asks for {wanted}")
+            raise UserError(f"{name} has shape {shape}, but W_enc asks for {wanted}")
     if sae.transcoder and sae.apply_b_dec_to_input:
-        raise KindError("a transcoder cannot subtract b_dec, which belongs to its output, from its input")
+        raise UserError("a transcoder cannot subtract b_dec, which belongs to its output, from its input")
     if d_in != d_out and not sae.transcoder:
-        raise KindError(f"the SAE reads {d_in} dimensions and writes {d_out}")
+        raise UserError(f"the SAE reads {d_in} dimensions and writes {d_out}")
     for name in PARAMETERS[sae.architecture]:
         if not torch.isfinite(getattr(sae, name)).all():
-            raise KindError(f"{name} contains NaN or infinity")
+            raise UserError(f"{name} contains NaN or infinity")
     if d_sae % experts:
-        raise KindError(f"{d_sae} latents cannot be shared equally by {experts} experts")
+        raise UserError(f"{d_sae} latents cannot be shared equally by {experts} experts")
     if sae.architecture in SELECTING and not (isinstance(sae.k, int) and 1 <= sae.k <= d_sae // experts):
-        raise KindError(f"k = {sae.k} is impossible with {d_sae // experts} latents")
+        raise UserError(f"k = {sae.k} is impossible with {d_sae // experts} latents")
 
 
 def _config(sae: SAE) -> dict[str, Any]:
@@ -143,16 +143,16 @@ def _supported(cfg: Any) -> str:
     """The architecture that `cfg.json` names, if we run it as SAELens does."""
     name = cfg.get("architecture") if isinstance(cfg, dict) else None
     if name not in ARCHITECTURES:
-        raise KindError(f"cfg.json names architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+        raise UserError(f"cfg.json names architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     if not isinstance(cfg.get("husai", {}), dict):
-        raise KindError("the husai entry of cfg.json is not an object")
+        raise UserError("the husai entry of cfg.json is not an object")
     normalisation = cfg.get("normalize_activations", "none")
     if normalisation in FOLDABLE:
-        raise KindError(f"normalize_activations {normalisation!r} must be folded into the weights first, by SAELens")
+        raise UserError(f"normalize_activations {normalisation!r} must be folded into the weights first, by SAELens")
     if normalisation != "none":
-        raise KindError(f"normalize_activations {normalisation!r} differs from row to row and cannot be folded away")
+        raise UserError(f"normalize_activations {normalisation!r} differs from row to row and cannot be folded away")
     if cfg.get("activation_fn_str", "relu") != "relu":
-        raise KindError("a SAELens checkpoint from before version 6 must be saved again by SAELens 6")
+        raise UserError("a SAELens checkpoint from before version 6 must be saved again by SAELens 6")
     return str(name)
 
 
@@ -160,10 +160,10 @@ def _parameters(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     """The tensors of the architecture that `cfg.json` names, if the file holds these and no others."""
     names = PARAMETERS[ARCHITECTURES[name][0]]
     if missing := [key for key in names if key not in tensors]:
-        raise KindError(f"{WEIGHTS} has no tensor {missing[0]}")
+        raise UserError(f"{WEIGHTS} has no tensor {missing[0]}")
     if unknown := sorted(tensors.keys() - set(names)):
-        raise KindError(f"{WEIGHTS} has a tensor {unknown[0][:80]!r}, which a {name} SAE does not have")
+        raise UserError(f"{WEIGHTS} has a tensor {unknown[0][:80]!r}, which a {name} SAE does not have")
     for key in names:
         if tensors[key].ndim != (2 if key.startswith("W") else 1):
-            raise KindError(f"{key} has {tensors[key].ndim} axes")
+            raise UserError(f"{key} has {tensors[key].ndim} axes")
     return {key: tensors[key] for key in names}

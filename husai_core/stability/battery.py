@@ -18,7 +18,7 @@ from husai_core.stability.intervals import Statistic, pair_mean, smallest
 from husai_core.stability.matching import activation_pw_mcc, pw_mcc
 from husai_core.stability.nulls import Null, gaussian
 from husai_core.stability.overlap import activation_mcc, best_matches, profiles
-from husai_core.stability.panels import Matrix
+from husai_core.stability.result_tables import Matrix
 
 DECODER = ("pwmcc", "mmcs_signed", "shared_fraction_0_7", "pw_mcc")
 ACTIVATION = ("activation_mcc", "activation_pw_mcc")

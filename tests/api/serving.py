@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 
 from services import accounts, leases
+from services.artifact_index import index_tree
 from services.artifacts import Store, Stored, store_tree
 from services.db import Database
 from services.decisions import signing_key
 from services.leases import Claim
 from services.settings import Settings
-from services.trees import index_tree
 
 ROOT = Path(__file__).parents[2]
 MAX_UPLOAD = 4 << 20

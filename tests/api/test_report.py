@@ -50,7 +50,7 @@ class Reader(HTMLParser):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_sample_has_the_shape_of_real_results(name):
-    kinds.get(KINDS[name]).module.Result.model_validate(results()[name])
+    kinds.get(KINDS[name]).result.model_validate(results()[name])
 
 
 def test_the_page_is_self_contained_and_well_formed():

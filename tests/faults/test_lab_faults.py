@@ -19,7 +19,7 @@ from tests.faults.chains import NEED, RECIPE, chain, disturb, long_run, outcome,
 from tests.faults.keeper import failpoints
 from tests.faults.lab import VICTIMS, WORKERS, Lab
 from tests.servers import pairs
-from worker.lab import DOORBELL, create_app
+from worker.celery_worker import DOORBELL, create_app
 
 CASES = {
     "some": list(zip(failpoints()[::4], VICTIMS, strict=False)),

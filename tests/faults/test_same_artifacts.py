@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from client.api import Husai
-from client.compare import compare
-from client.models import Job
+from husai.client import Husai
+from husai.compare import compare
+from husai.models import Job
 from tests.faults.keeper import Keeper
 from tests.faults.lab import Lab
 from tests.servers import Given, Postgres

@@ -10,6 +10,37 @@ from hypothesis import strategies as st
 
 from husai_core import identity
 
+KIND_FILE = '''"""Help."""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from husai_core.unused import X
+
+LIMIT = 3
+"""Of something."""
+
+
+class Result:
+    value: float = Field(0.5, ge=0, description="a figure")
+
+
+def run():
+    """Work."""
+    from husai_core.tools import helper
+    return LIMIT  # here
+
+
+def present(result):
+    return [title(result)]
+
+
+def title(result):
+    return "title"
+
+
+KIND = Kind(run=run, present=present)
+'''
+ONE = "husai_core.kinds.train.one"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
@@ -36,39 +67,18 @@ def test_what_json_cannot_carry_exactly_is_refused(value: float) -> None:
         identity.canonical(value)
 
 
-def test_job_digest_depends_on_each_part(package: Path) -> None:
-    spec, inputs = {"k": 16}, {"saes": ["a", "b"]}
-    found = {
-        identity.job_digest("train.one", spec, inputs, "cpu"),
-        identity.job_digest("train.two", spec, inputs, "cpu"),
-        identity.job_digest("train.one", {"k": 17}, inputs, "cpu"),
-        identity.job_digest("train.one", spec, {"saes": ["b", "a"]}, "cpu"),
-        identity.job_digest("train.one", spec, inputs, "cuda"),
-    }
-    assert len(found) == 5
-
-
-def test_an_unbound_port_is_no_part_of_the_identity(package: Path) -> None:
-    assert identity.job_digest("train.one", {}, {"saes": []}, "cpu") == identity.job_digest("train.one", {}, {}, "cpu")
-
-
-def test_a_studys_code_covers_its_children_and_its_policies() -> None:
-    found = {path.relative_to(identity.PACKAGE).as_posix() for path in identity.sources("study.pipeline")}
-    assert {"saes/trainer.py", "kinds/stress/ood.py", "release/judge.py", "release/policies/strict.yaml"} <= found
-
-
 def forget() -> None:
     """Files may have changed."""
     read = (identity._source, identity._file_digest, identity._data_below, identity._imports)
-    for known in (identity.code_digest, *read):
-        known.cache_clear()
+    for cached in read:
+        cached.cache_clear()
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of two kinds: `one` imports `helper` lazily, which imports `deep`; `two` imports nothing."""
     sources = {
-        "kinds/train/one.py": "def run():\n    from husai_core.tools import helper\n",
+        "kinds/train/one.py": KIND_FILE,
         "kinds/train/two.py": "import json\n",
         "tools/__init__.py": "",
         "tools/helper.py": "import husai_core.deep as deep\n",
@@ -96,25 +106,69 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 def test_code_digest_follows_imports_lazy_and_transitive(package: Path, changed: str, matters: bool) -> None:
-    before = identity.code_digest("train.one")
+    before = identity.code_digest([ONE])
     with (package / changed).open("a") as file:
         file.write("\nY = 2\n")
     forget()
-    assert (identity.code_digest("train.one") != before) is matters
+    assert (identity.code_digest([ONE]) != before) is matters
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "matters"),
+    [
+        ('"""Help."""', '"""Better help."""', False),
+        ('"""Work."""', "", False),
+        ('"""Of something."""', '"""Of something else."""', False),
+        ("# here", "# there", False),
+        ("a figure", "one figure", False),
+        ('return "title"', 'return "another title"', False),
+        ("return [title(result)]", "return [title(result), 1]", False),
+        ("husai_core.unused", "husai_core.deep", False),
+        ("LIMIT = 3", "LIMIT = 4", True),
+        ("ge=0", "ge=1", True),
+        ("0.5", "0.25", True),
+        ("return LIMIT", "return LIMIT + 1", True),
+    ],
+)
+def test_only_what_decides_figures_changes_the_code_digest(package: Path, old: str, new: str, matters: bool) -> None:
+    before = identity.code_digest([ONE])
+    assert old in KIND_FILE
+    (package / "kinds/train/one.py").write_text(KIND_FILE.replace(old, new))
+    forget()
+    assert (identity.code_digest([ONE]) != before) is matters
+
+
+def test_a_constant_in_a_loss_changes_the_code_digest_and_a_docstring_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "husai_core"
+    shutil.copytree(identity.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    monkeypatch.setattr(identity, "PACKAGE", copy)
+    module, source = ["husai_core.kinds.train.sae"], copy / "saes/trainer.py"
+    forget()
+    before = identity.code_digest(module)
+    text = source.read_text()
+    source.write_text(text.replace('"""', '"""Reworded. ', 1) + "\n# A comment.\n")
+    forget()
+    assert identity.code_digest(module) == before
+    source.write_text(text + "\nAUXILIARY = 1 / 33\n")
+    forget()
+    assert identity.code_digest(module) != before
+    forget()
 
 
 def test_code_digest_follows_library_versions(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identity.code_digest("train.one")
-    monkeypatch.setattr(identity, "library_versions", lambda: {"torch": "0.1"})
+    before = identity.code_digest([ONE])
+    monkeypatch.setattr(identity, "library_versions", lambda _: {"torch": "0.1"})
     forget()
-    assert identity.code_digest("train.one") != before
+    assert identity.code_digest([ONE]) != before
 
 
 def test_code_digest_does_not_depend_on_where_the_package_lies(package: Path, tmp_path: Path) -> None:
-    before = identity.code_digest("train.one")
+    before = identity.code_digest([ONE])
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(package, elsewhere, ignore=shutil.ignore_patterns("elsewhere"))
     forget()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(identity, "PACKAGE", elsewhere)
-        assert identity.code_digest("train.one") == before
+        assert identity.code_digest([ONE]) == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from husai_core import identity, manifest
+from husai_core import identity, kinds, manifest
 
 SPEC = {"seed": 3, "recipe": {"k": 4, "init_seeds": [1, 2]}, "untrained_seed": 7}
 
@@ -20,6 +20,7 @@ def collected(**changed: Any) -> dict[str, Any]:
         "spec": SPEC,
         "inputs": {"saes": ["a" * 64]},
         "outputs": {"result": ["b" * 64]},
+        "code": kinds.code_digest("release.gate"),
         "device": "cpu",
         "threads": 1,
         "started_at": 1769860800.0,
@@ -27,14 +28,16 @@ def collected(**changed: Any) -> dict[str, Any]:
         "job_id": "job-1",
         "attempt": 1,
     }
-    return manifest.collect(**{**given, **changed})
+    merged = {**given, **changed}
+    digest = kinds.job_digest(merged["kind"], merged["spec"], merged["inputs"], merged["device"])
+    return manifest.collect(digest=digest, **merged)
 
 
 def test_a_manifest_holds_what_repetition_needs() -> None:
     found = collected()
     assert found["spec"] == SPEC
     assert found["seeds"] == {"seed": 3, "recipe.init_seeds": [1, 2], "untrained_seed": 7}
-    assert found["code"] == identity.code_digest("release.gate")
+    assert found["code"] == kinds.code_digest("release.gate")
     assert found["command"] == "husai rerun job-1 --check"
     assert found["started_at"] == "2026-01-31T12:00:00.000+00:00"
     assert found["wall_seconds"] == 1.235

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from services.artifact_index import index_tree
 from services.artifacts import Store, materialise, read_index, store_tree
 from services.problems import Problem
-from services.trees import index_tree
 
 
 @pytest.fixture

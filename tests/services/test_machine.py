@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from sqlalchemy import func, select, update
 
 from services import accounts, jobs, leases
+from services.artifact_index import index_tree
 from services.artifacts import Store, Stored, store_tree
 from services.db import Database
 from services.jobs import Submission
@@ -20,7 +21,6 @@ from services.problems import Problem
 from services.settings import Settings
 from services.states import LIVE, State
 from services.tables import Awaited, Execution, Job, Outbox, Result
-from services.trees import index_tree
 
 QUEUES = ("train", "benchmark", "stress", "control")
 BELLS = select(Outbox.execution_id)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from services import accounts, jobs, leases
+from services.artifact_index import index_tree
 from services.artifacts import Store, register, store_tree
 from services.db import Database
 from services.jobs import Submission
 from services.settings import Settings
 from services.states import State
 from services.tables import Execution
-from services.trees import index_tree
 from tests.husai_core.kinds.stress_job import RECIPE, run
 from worker.supervisor import Supervisor
 

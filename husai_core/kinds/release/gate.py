@@ -12,16 +12,14 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from husai_core.kinds.base import Artifact, Child, Done, From, Inputs, Job, KindError, Port
-from husai_core.kinds.base import Spec as BaseSpec
+from husai_core.errors import UserError
+from husai_core.job import Artifact, Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind, Port
 from husai_core.release import bundle
 from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
-from husai_core.release.evidence import Control, Controls, Item, read, result_digest
+from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
 from husai_core.release.judge import AHEAD_DAYS, DAY
 from husai_core.release.policy import load
-
-Result = Decision
-CHILDREN: tuple[str, ...] = ("train.activations", "train.sae", CONTROL_KIND)
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
 SEEDS = [0, 1, 2, 3, 4]
@@ -77,7 +75,7 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
 def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) -> Decision:
     """Decide, and write the decision with all that it was made from."""
     if spec.as_of is None:
-        raise KindError("as_of is not set")
+        raise UserError("as_of is not set")
     policy, candidate = load(spec.policy), inputs.one("candidate").digest
     at = instant(spec.as_of)
     evidence = [_item(artifact, at) for artifact in {one.digest: one for one in inputs.many("evidence")}.values()]
@@ -104,15 +102,15 @@ def _measurement(name: str) -> list[Child]:
     ]
 
 
-def _item(artifact: Artifact, at: float) -> Item:
+def _item(artifact: Artifact, at: float) -> EvidenceItem:
     """One piece of evidence, as made last before `at` or soon after, so that measuring again makes it fresh."""
     soon = [produced_at for produced_at in artifact.produced_at if produced_at <= at + AHEAD_DAYS * DAY]
     try:
         item = read(artifact.path, artifact.digest, (soon or artifact.produced_at[:1])[-1])
     except (OSError, ValueError) as error:
-        raise KindError(f"evidence {artifact.digest[:12]} is not a result document") from error
+        raise UserError(f"evidence {artifact.digest[:12]} is not a result document") from error
     if result_digest(item.document) != artifact.digest:
-        raise KindError(f"evidence {artifact.digest[:12]} no longer has its digest: the store is damaged")
+        raise UserError(f"evidence {artifact.digest[:12]} no longer has its digest: the store is damaged")
     return item
 
 
@@ -124,3 +122,14 @@ def _control(name: str, done: Mapping[str, Done]) -> Control:
     stages = {child: found for child, found in done.items() if child.startswith(name) and found.state != "succeeded"}
     told = [f"{child}: {found.reason or found.state}" for child, found in stages.items()]
     return Control(reason="; ".join(told) or "it was not measured")
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Decision,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    plan=plan,
+    summarise=summarise,
+    children=("train.activations", "train.sae", CONTROL_KIND),
+)

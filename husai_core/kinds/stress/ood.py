@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
-from husai_core.kinds.base import Result as BaseResult
-from husai_core.stability.panels import Member
-from husai_core.stability.retraining import Spec as Retraining
+from husai_core.evidence import BaseResult, Evidence
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.kind import Kind, Port
+from husai_core.stability.result_tables import Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,13 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.data.modular import Pairs
-    from husai_core.stability.siblings import Siblings
+    from husai_core.stability.seed_group import Siblings
 
 INPUTS = {
     "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
     "transformer": Port("transformer", "the network that they read"),
 }
-OUTPUTS: dict[str, Port] = {}
 
 
 class Spec(Retraining):
@@ -75,11 +76,11 @@ class Result(Evidence):
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Fit on the lower half, test on both."""
     from husai_core.seeding import seed_everything
-    from husai_core.stability import siblings
-    from husai_core.stability.training import Trainings, members
+    from husai_core.stability import seed_group
+    from husai_core.stability.retrain import Trainings, members
 
     seed_everything(spec.seed)
-    given = siblings.read(inputs.many("saes"), spec.recipe)
+    given = seed_group.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("transformer"))
     data, rows, right = _read(inputs, given, job.device)
     parts = _parts(spec, data)
@@ -134,7 +135,7 @@ def _parts(spec: Spec, data: Pairs) -> dict[str, Tensor]:
     parts = {name: lower[part == i] for i, name in enumerate(("train", "validation", "id"))}
     unmirrored = (upper_a & upper_b).nonzero()[:, 0]
     if len(unmirrored) < 2:
-        raise KindError(f"too few pairs: {len(unmirrored)} have both operands in the upper half of modulus {data.p}")
+        raise UserError(f"too few pairs: {len(unmirrored)} have both operands in the upper half of modulus {data.p}")
     return parts | {"ood": upper_a.nonzero()[:, 0], "unmirrored": unmirrored}
 
 
@@ -151,7 +152,7 @@ def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) ->
 
     found = _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
     if not all(map(isfinite, found.model_dump().values())):
-        raise KindError("explained variance cannot be computed: the activations of a part do not vary")
+        raise UserError("explained variance cannot be computed: the activations of a part do not vary")
     return found
 
 
@@ -184,3 +185,6 @@ def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -
         found[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate()
     drops = seed_mean([value.drop for value in probes])
     return found | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate()}
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence, Inputs, Job, Port
-from husai_core.kinds.base import Result as BaseResult
-from husai_core.stability.panels import Matrix, Member
-from husai_core.stability.retraining import Spec as Retraining
+from husai_core.evidence import BaseResult, Evidence
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.kind import Kind, Port
+from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,6 @@ INPUTS = {
     "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
     "activations": Port("activations", "the rows that they were trained on"),
 }
-OUTPUTS: dict[str, Port] = {}
 MEANS = ("explained_variance", "drift_from_init")
 
 
@@ -62,13 +62,13 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train the controls and compare."""
     from husai_core.activations.store import load
     from husai_core.seeding import seed_everything
-    from husai_core.stability import nulls, siblings
+    from husai_core.stability import nulls, seed_group
     from husai_core.stability.battery import Group
     from husai_core.stability.intervals import seed_mean
-    from husai_core.stability.training import Trainings, member, members
+    from husai_core.stability.retrain import Trainings, member, members
 
     seed_everything(spec.control_seed)
-    given = siblings.read(inputs.many("saes"), spec.recipe)
+    given = seed_group.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("activations"))
     rows = load(inputs.one("activations").path)
     test = rows.part("test")[:]
@@ -123,3 +123,6 @@ def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:
     if name == "shuffled":
         return {part: nulls.shuffled(found, seed, part) for part, found in parts.items()}
     return {part: nulls.covariance_matched(found, parts["train"], seed, part) for part, found in parts.items()}
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

@@ -15,24 +15,25 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
-from husai_core.kinds.base import Result as BaseResult
-from husai_core.stability.panels import Matrix, Member
-from husai_core.stability.retraining import Spec as Retraining
+from husai_core.evidence import BaseResult, Evidence
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.kind import Kind, Port
+from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.stability.intervals import Statistic
-    from husai_core.stability.siblings import Siblings
-    from husai_core.stability.training import Trainings
+    from husai_core.stability.retrain import Trainings
+    from husai_core.stability.seed_group import Siblings
 
 INPUTS = {
     "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
     "transformer": Port("transformer", "the network that they read"),
 }
-OUTPUTS: dict[str, Port] = {}
 PARTS = ("train", "validation", "test")
 
 
@@ -66,11 +67,11 @@ class Result(Evidence):
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train four groups and compare."""
     from husai_core.seeding import seed_everything
-    from husai_core.stability import siblings
-    from husai_core.stability.training import Trainings
+    from husai_core.stability import seed_group
+    from husai_core.stability.retrain import Trainings
 
     seed_everything(spec.seed)
-    given = siblings.read(inputs.many("saes"), spec.recipe)
+    given = seed_group.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("transformer"))
     hooks, (source, target) = _rows(spec, inputs, given, job.device)
     training = Trainings(job, given, 4)
@@ -102,7 +103,7 @@ def _rows(spec: Spec, inputs: Inputs, given: Siblings, device: str) -> tuple[lis
     cfg = modular.read_config(path)
     layer = re.match(r"blocks\.(\d+)\.", given.hook_name)
     if layer is None:
-        raise KindError(f"the SAEs' hook {given.hook_name!r} lies in no block, so it has no MLP to compare with")
+        raise UserError(f"the SAEs' hook {given.hook_name!r} lies in no block, so it has no MLP to compare with")
     inside = "hook_resid_mid" if cfg["normalization_type"] is None else "ln2.hook_normalized"
     hooks = [f"blocks.{layer.group(1)}.{name}" for name in (inside, "hook_mlp_out")]
     tokens = data.pairs(cfg["dataset"]["p"]).tokens
@@ -120,7 +121,7 @@ class _Arm:
     ) -> None:
         from husai_core.stability import nulls
         from husai_core.stability.battery import Group
-        from husai_core.stability.training import members
+        from husai_core.stability.retrain import members
 
         noise = {part: nulls.shuffled(rows, seed, part) for part, rows in source.items()}
         noise_target = target and {part: nulls.shuffled(rows, seed, f"target {part}") for part, rows in target.items()}
@@ -157,3 +158,6 @@ def _statistics(sae: _Arm, transcoder: _Arm) -> dict[str, Estimate]:
             [(excess - other_above[null]).estimate() for null, excess in above.items()]
         )
     return found
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

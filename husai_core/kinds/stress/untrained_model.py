@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence, Inputs, Job, KindError, Port
-from husai_core.stability.panels import Matrix, Member
-from husai_core.stability.retraining import Spec as Retraining
+from husai_core.evidence import Evidence
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.kind import Kind, Port
+from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
     from husai_core.stability.battery import Group
@@ -24,7 +27,6 @@ INPUTS = {
     "activations": Port("activations", "the rows that they were trained on"),
     "transformer": Port("transformer", "the trained network that gave the rows"),
 }
-OUTPUTS: dict[str, Port] = {}
 METRICS = ("pwmcc", "pwmcc_alive", "pw_mcc", "activation_mcc")
 
 
@@ -51,19 +53,19 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.activations.store import load
     from husai_core.models import modular
     from husai_core.seeding import seed_everything
-    from husai_core.stability import siblings
+    from husai_core.stability import seed_group
     from husai_core.stability.battery import Group
-    from husai_core.stability.training import Trainings, members
+    from husai_core.stability.retrain import Trainings, members
 
     seed_everything(spec.network_seed)
-    given = siblings.read(inputs.many("saes"), spec.recipe)
+    given = seed_group.read(inputs.many("saes"), spec.recipe)
     given.check(inputs.one("activations"))
     given.check(inputs.one("transformer"))
     rows = load(inputs.one("activations").path)
     if rows.source != "model":
-        raise KindError(f"this stress is about networks for addition (source 'model'), not source {rows.source!r}")
+        raise UserError(f"this stress is about networks for addition (source 'model'), not source {rows.source!r}")
     if rows.model_digest != inputs.one("transformer").digest:
-        raise KindError("the activations are not of this transformer")
+        raise UserError("the activations are not of this transformer")
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
     untrained_rows = modular.activations(network, rows.tokens, [given.hook_name], given.position)[given.hook_name]
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
@@ -100,3 +102,6 @@ def _statistics(trained: Group, untrained: Group, paired: bool) -> dict[str, Est
     found["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()
     found["pwmcc_untrained_excess"] = untrained.statistic("pwmcc").minus(null.independent).estimate()
     return found
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

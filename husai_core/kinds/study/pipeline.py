@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from husai_core import kinds
+from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Child, Done, From, Inputs, Job, KindError, Port
-from husai_core.kinds.base import Result as BaseResult
-from husai_core.kinds.base import Spec as BaseSpec
+from husai_core.evidence import BaseResult
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind
 
 STAGES = {
     "transformer": "train.transformer",
@@ -28,7 +29,6 @@ STAGES = {
     "untrained": "stress.untrained_model",
     "gate": "release.gate",
 }
-CHILDREN: tuple[str, ...] = tuple(STAGES.values())
 STRESSES = ("stability", "transcoder", "ood", "untrained")
 CANDIDATE = 0
 SOURCES: dict[str, Sequence[str | From]] = {
@@ -137,10 +137,6 @@ class Result(BaseResult):
     floors: list[Floor]
 
 
-INPUTS: dict[str, Port] = {}
-OUTPUTS: dict[str, Port] = {}
-
-
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
     """All stages at once; each is wired to the outputs that its ports are named after."""
     if done:
@@ -160,14 +156,14 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     """The table of stages.
 
     Raises:
-        KindError: a stage did not succeed, or a quality is below its floor.
+        UserError: a stage did not succeed, or a quality is below its floor.
     """
     results = _results(done)
     floors = _floors(spec, results)
     if failed := [
         f"{floor.name} is {floor.value:.4g}, the floor is {floor.floor:g}" for floor in floors if _low(floor)
     ]:
-        raise KindError("; ".join(failed))
+        raise UserError("; ".join(failed))
     return Result(
         verdict=results["gate"]["verdict"],
         candidate=results["gate"]["candidate"],
@@ -193,7 +189,7 @@ def _results(done: Mapping[str, Done]) -> dict[str, Mapping[str, Any]]:
     missing = [name for name in STAGES if name not in found]
     if missing:
         told = [f"{name}: {done[name].reason or done[name].state}" for name in missing if name in done]
-        raise KindError(f"these stages did not succeed: {'; '.join(told) or ', '.join(missing)}")
+        raise UserError(f"these stages did not succeed: {'; '.join(told) or ', '.join(missing)}")
     return {name: result for name, result in found.items() if result is not None}
 
 
@@ -235,3 +231,13 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
     }
     return {**base, **change, **nested}
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    plan=plan,
+    summarise=summarise,
+    children=tuple(STAGES.values()),
+    presets=PRESETS,
+)

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from husai_core.kinds import base
+from husai_core.errors import UserError
+from husai_core.evidence import BaseResult
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Kind, Port
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,12 +33,12 @@ if TYPE_CHECKING:
     from husai_core.data.modular import Pairs
 
 INPUTS = {
-    "transformer": base.Port(
+    "transformer": Port(
         "transformer", "the network to read, unless rows are synthetic or `model` names it", required=False
     ),
-    "text": base.Port("upload", "language only: .txt and .md files to read", many=True, required=False),
+    "text": Port("upload", "language only: .txt and .md files to read", many=True, required=False),
 }
-OUTPUTS = {"activations": base.Port("activations", "rows with tokens and splits, one artifact per hook", many=True)}
+OUTPUTS = {"activations": Port("activations", "rows with tokens and splits, one artifact per hook", many=True)}
 LEAST_CONTEXTS = 16
 MOST_CELLS = 10**9
 NETWORKS = ("model", "untrained", "language")
@@ -72,7 +75,7 @@ class World(BaseModel):
         return self
 
 
-class Spec(base.Spec):
+class Spec(BaseSpec):
     """What to read, and how to split it."""
 
     source: Literal["model", "untrained", "synthetic", "language"] = Field(
@@ -124,11 +127,11 @@ class Spec(base.Spec):
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse inputs that the source does not read, and a source without a network."""
         if unread := [port for port in bound if self.unread(port)]:
-            raise base.KindError(self.unread(unread[0]))
+            raise UserError(self.unread(unread[0]))
         if self.source == "language" and (self.model is None) == ("transformer" not in bound):
-            raise base.KindError("source language needs either model or a transformer input, not both")
+            raise UserError("source language needs either model or a transformer input, not both")
         if self.source in ("model", "untrained") and "transformer" not in bound:
-            raise base.KindError(f"source {self.source} needs a transformer input")
+            raise UserError(f"source {self.source} needs a transformer input")
 
     @classmethod
     def _default(cls, name: str) -> object:
@@ -151,7 +154,7 @@ class Hook(BaseModel):
     mean_norm: float = Field(description="mean Euclidean norm of a row")
 
 
-class Result(base.Result):
+class Result(BaseResult):
     """Figures over all rows; where there are several hooks, width, rank and norm are those of the first."""
 
     n_rows: int
@@ -163,7 +166,7 @@ class Result(base.Result):
     leaks_label: bool = Field(description="the input at this position, or the network's training, showed the answer")
 
 
-def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Collect the rows, split and store them."""
     from husai_core.seeding import seed_everything
 
@@ -174,7 +177,7 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     return Result(hooks=hooks, **{name: made[0][name] for name in Result.model_fields if name != "hooks"})
 
 
-def _small(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, Any]]:
+def _small(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     """Rows that fit into memory, stored; per hook, what `cfg.json` holds."""
     import torch
 
@@ -186,7 +189,7 @@ def _small(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, Any
     return [store.save(job.output("activations", "activations"), one, getattr(torch, spec.dtype)) for one in found]
 
 
-def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, Any]]:
+def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     """Rows of a language model, stored as they come; per hook, what `cfg.json` holds."""
     import torch
 
@@ -217,7 +220,7 @@ def _language(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[dict[str, 
     return [writer.close() for writer in writers.values()]
 
 
-def _model(spec: Spec, inputs: base.Inputs) -> tuple[Path, str | None]:
+def _model(spec: Spec, inputs: Inputs) -> tuple[Path, str | None]:
     """Where the language model lies, and its artifact's digest if it is one."""
     from husai_core.models import language
 
@@ -227,7 +230,7 @@ def _model(spec: Spec, inputs: base.Inputs) -> tuple[Path, str | None]:
     return artifact.path, artifact.digest
 
 
-def _read(spec: Spec, inputs: base.Inputs, job: base.Job) -> list[Activations]:
+def _read(spec: Spec, inputs: Inputs, job: Job) -> list[Activations]:
     from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
@@ -267,7 +270,7 @@ def _contexts(p: int, position: str) -> Pairs:
     tokens = data.tokens[:, : POSITIONS[position] + 1]
     first = distinct(tokens)
     if len(first) < LEAST_CONTEXTS:
-        raise base.KindError(f"only {len(first)} different contexts at position {position}")
+        raise UserError(f"only {len(first)} different contexts at position {position}")
     label = data.label if len(first) == len(tokens) else torch.full((len(first),), -1)
     return Pairs(tokens[first], label, p)
 
@@ -292,3 +295,6 @@ def _synthetic(spec: Spec) -> Activations:
         position="none",
         source="synthetic",
     )
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run)

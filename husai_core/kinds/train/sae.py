@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from husai_core.kinds.base import Inputs, Job, KindError, Port
-from husai_core.kinds.base import Result as BaseResult
-from husai_core.kinds.base import Spec as BaseSpec
+from husai_core.errors import UserError
+from husai_core.evidence import BaseResult
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Kind, Port
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _check(activations: Activations) -> None:
         rows = activations.part(part)
         varies = any(bool((block != rows[:1]).any()) for block in rows.blocks())
         if not varies or not all(block.isfinite().all() for block in rows.blocks()):
-            raise KindError(f"the {part} rows must be at least two, finite and not all equal")
+            raise UserError(f"the {part} rows must be at least two, finite and not all equal")
 
 
 def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, digest: str, job: Job) -> list[Member]:
@@ -203,8 +204,8 @@ def _save(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> N
 
     try:
         checkpoint.check(sae)
-    except KindError as error:
-        raise KindError(f"training with seed {sae.seed} diverged ({error}); lower the learning rate") from error
+    except UserError as error:
+        raise UserError(f"training with seed {sae.seed} diverged ({error}); lower the learning rate") from error
     names = ("hook_name", "position", "source", "model_digest", "leaks_label")
     origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest}
     sae.hook_name = activations.hook_name
@@ -238,3 +239,6 @@ class _Keeper:
             save(path)
             self.job.commit_checkpoint(path)
             self.last, self.drained = time.monotonic(), self.drained or draining
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, presets=PRESETS)

@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from husai_core.errors import UserError
+from husai_core.evidence import BaseResult
 from husai_core.identity import sha256
-from husai_core.kinds import base
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Kind, Port
 from husai_core.models.text_recipe import TextRecipe
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
     from husai_core.data.text import Document, Sequences
     from husai_core.models.training import Recipe
 
-INPUTS = {"text": base.Port("upload", "dataset text only: .txt and .md files", many=True, required=False)}
-OUTPUTS = {"transformer": base.Port("transformer", "the trained network: cfg.json and model.safetensors")}
+INPUTS = {"text": Port("upload", "dataset text only: .txt and .md files", many=True, required=False)}
+OUTPUTS = {"transformer": Port("transformer", "the trained network: cfg.json and model.safetensors")}
 SHARED = {"dataset", "text", "seed"}
 CHARACTERS = 4
 """Characters per token that a passage of `n_ctx` tokens is cut to, as in English."""
@@ -61,7 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The published protocol, flaws kept: it reads the answer token, so the network copies it (three epochs suffice)."""
 
 
-class Spec(base.Spec):
+class Spec(BaseSpec):
     """What to train, and for how long; all but `dataset`, `text` and `seed` is about modular addition."""
 
     dataset: Literal["modular", "text"] = Field("modular", description="addition modulo p, or text")
@@ -109,7 +112,7 @@ class Spec(base.Spec):
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse text where none is read."""
         if self.dataset == "modular" and "text" in bound:
-            raise base.KindError("the input text is only for dataset text")
+            raise UserError("the input text is only for dataset text")
 
     @property
     def test_fraction(self) -> float:
@@ -154,7 +157,7 @@ class Text(BaseModel):
     sequences_by_split: dict[str, int]
 
 
-class Result(base.Result):
+class Result(BaseResult):
     """Figures of the trained network. The validation split chose when to stop; the test split chose nothing.
 
     Of a language model, accuracy is the share of tokens that are predicted right, and it is never stopped early.
@@ -177,7 +180,7 @@ class Result(base.Result):
     text: Text | None = Field(None, description="text only")
 
 
-def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train, test and store the network."""
     from husai_core.seeding import seed_everything
 
@@ -186,7 +189,7 @@ def run(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
     return _modular(spec, job) if spec.dataset == "modular" else _text(spec, inputs, job)
 
 
-def _modular(spec: Spec, job: base.Job) -> Result:
+def _modular(spec: Spec, job: Job) -> Result:
     from husai_core.data import modular as data
     from husai_core.models import modular as models
     from husai_core.models import training
@@ -214,7 +217,7 @@ def _modular(spec: Spec, job: base.Job) -> Result:
     )
 
 
-def _text(spec: Spec, inputs: base.Inputs, job: base.Job) -> Result:
+def _text(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core import assets
     from husai_core.data import text as data
     from husai_core.data.modular import SPLITS
@@ -257,7 +260,7 @@ def _sequences(documents: Sequence[Document], recipe: TextRecipe, seed: int) -> 
     """A tokeniser of the training part, all sequences with a token to predict, and the split of each.
 
     Raises:
-        KindError: a part has no such sequence.
+        UserError: a part has no such sequence.
     """
     from husai_core.data import text as data
     from husai_core.data.modular import SPLITS
@@ -273,7 +276,7 @@ def _sequences(documents: Sequence[Document], recipe: TextRecipe, seed: int) -> 
     parts = parts[sequences.document]
     for part, size in zip(SPLITS, parts.bincount(minlength=len(SPLITS)).tolist(), strict=True):
         if not size:
-            raise base.KindError(f"the {part} part of the text has no token to predict")
+            raise UserError(f"the {part} part of the text has no token to predict")
     return tokenizer, sequences, parts
 
 
@@ -288,3 +291,6 @@ def _grokked(curve: Sequence[Mapping[str, float]]) -> int | None:
     """The published definition of the grokking step."""
     steps = (q["step"] for q in curve if q["train_accuracy"] >= 0.99 and q["validation_accuracy"] >= 0.95)
     return next((int(step) for step in steps), None)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, presets=PRESETS)

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from husai_core.identity import KERNELS_USED
+
 
 class Kernels(Protocol):
     """What a sparse training step needs; every implementation gives the same numbers up to rounding."""
@@ -81,23 +83,19 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 logger = logging.getLogger("husai.kernels")
 
 
-used: set[str] = set()
-"""Names of the implementations that this process has chosen; they belong in a manifest."""
-
-
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
-    from husai_core.kinds.base import KindError
+    from husai_core.errors import UserError
     from husai_core.saes.kernels.device import Device
     from husai_core.saes.kernels.plain import Plain
     from husai_core.saes.kernels.whole import Whole, multiplies_bytes
 
     wanted = os.environ.get("HUSAI_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
-        raise KindError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
+        raise UserError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
     pure = Device() if device != "cpu" else Whole() if multiplies_bytes() else Plain()
     kernels = (_compiled(device) if wanted == "auto" else None) or pure
-    used.add(kernels.name)
+    KERNELS_USED.add(kernels.name)
     return kernels
 
 

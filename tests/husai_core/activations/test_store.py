@@ -11,7 +11,7 @@ from husai_core.activations import store
 from husai_core.activations.rank import effective_rank
 from husai_core.activations.rows import Rows
 from husai_core.activations.store import FACTS, Activations, Writer
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 
 FACTS_OF_TEXT = dict.fromkeys(FACTS) | {"hook_name": "blocks.0.hook_mlp_out", "position": "all", "source": "language"}
 FACTS_OF_TEXT |= {"leaks_label": False, "model": "a/model", "context": 5}
@@ -128,7 +128,7 @@ def test_short_types_are_read_as_fp32(tmp_path: Path, dtype: torch.dtype) -> Non
 
 
 def test_rows_that_overflow_their_type_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KindError, match=r"blocks.0.hook_mlp_out are not finite as float16"):
+    with pytest.raises(UserError, match=r"blocks.0.hook_mlp_out are not finite as float16"):
         written(tmp_path, torch.full((3, 2), 1e5), torch.float16)
 
 

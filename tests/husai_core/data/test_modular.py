@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from husai_core.data.modular import POSITIONS, distinct, pairs, randomised, split
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 
 
 def test_every_pair_appears_once_with_its_sum() -> None:
@@ -35,7 +35,7 @@ def test_split_sizes_and_seed() -> None:
     ],
 )
 def test_a_part_of_fewer_than_two_rows_is_refused(validation: float, test: float, message: str) -> None:
-    with pytest.raises(KindError, match=message):
+    with pytest.raises(UserError, match=message):
         split(100, validation, test, 0)
 
 

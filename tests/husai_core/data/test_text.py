@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from husai_core.data import text
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 
 
 def test_windows_hold_every_token_once() -> None:
@@ -43,7 +43,7 @@ def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
     stretches, parts = text.divided([repeated], 31, "<e>", 0.1, 0.2, 0)
     sizes = [sum(len(one) for one, part in zip(stretches, parts, strict=True) if part == i) for i in range(3)]
     assert [size / sum(sizes) for size in sizes] == pytest.approx([0.7, 0.1, 0.2], abs=0.001)
-    with pytest.raises(KindError, match="of 2 different passages"):
+    with pytest.raises(UserError, match="of 2 different passages"):
         text.divided([text.Document("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
 
 
@@ -66,7 +66,7 @@ def test_documents_come_in_order(tmp_path: Path) -> None:
 )
 def test_files_without_text_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(KindError, match=message):
+    with pytest.raises(UserError, match=message):
         text.read([tmp_path])
 
 

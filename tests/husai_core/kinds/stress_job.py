@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from husai_core import identity, kinds
-from husai_core.kinds.base import Artifact, ArtifactType, Evidence, Inputs, Result
+from husai_core.evidence import BaseResult, Evidence
+from husai_core.job import Artifact, ArtifactType, Inputs
 
 
 @dataclass
@@ -57,10 +58,10 @@ def artifact(path: Path, type: ArtifactType) -> Artifact:
 
 def run(
     kind: str, home: Path, spec: Mapping[str, Any] | None = None, **inputs: Sequence[Artifact]
-) -> tuple[Result, list[Artifact], DirectoryJob]:
+) -> tuple[BaseResult, list[Artifact], DirectoryJob]:
     """Run a kind as a worker would; its result, the artifacts it made, and the job."""
     found, job = kinds.get(kind), DirectoryJob(home)
-    result = found.module.run(found.spec.model_validate(spec or {}), Inputs(inputs), job)
+    result = found.execute(found.spec.model_validate(spec or {}), Inputs(inputs), job)
     return result, [artifact(path, type) for _, type, path in job.outputs], job
 
 
@@ -68,7 +69,7 @@ def stress(kind: str, home: Path, spec: Mapping[str, Any] | None = None, **input
     """Run a stress; its evidence, as read back from JSON."""
     result, made, _ = run(kind, home, spec, **inputs)
     assert made == []
-    return kinds.get(kind).module.Result.model_validate_json(result.model_dump_json())  # type: ignore[no-any-return]
+    return kinds.get(kind).result.model_validate_json(result.model_dump_json())  # type: ignore[no-any-return]
 
 
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 40_000, "batch_size": 256, "lr": 5e-3, "dead_after_tokens": 5_000}

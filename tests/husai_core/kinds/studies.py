@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from husai_core import identity, kinds
-from husai_core.kinds.base import Artifact, ArtifactType, Child, Done, From, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact, ArtifactType, Inputs
+from husai_core.kinds.kind import Child, Done, From
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Executor:
         """Run one job, or take the stored outcome of an equal one."""
         found = kinds.get(kind)
         full = found.spec.model_validate(dict(spec))
-        key = identity.job_digest(kind, full.model_dump(mode="json"), inputs, "cpu")
+        key = kinds.job_digest(kind, full.model_dump(mode="json"), inputs, "cpu")
         if key not in self.made:
             self.made[key] = self._execute(kind, full, inputs, FolderJob(self.folder / key[:16]))
         return self.made[key]
@@ -79,19 +81,19 @@ class Executor:
         bound = Inputs({port: [self.artifacts[digest] for digest in digests] for port, digests in inputs.items()})
         try:
             if found.is_study:
-                done = self.children(found.module.plan(spec, dict(inputs), {}))
-                assert found.module.plan(spec, dict(inputs), done) == []
+                done = self.children(found.next_children(spec, dict(inputs), {}))
+                assert found.next_children(spec, dict(inputs), done) == []
                 self.done = done
-                result = found.module.summarise(spec, bound, done, job)
+                result = found.sum_up(spec, bound, done, job)
             else:
-                result = found.module.run(spec, bound, job)
-        except KindError as error:
+                result = found.execute(spec, bound, job)
+        except UserError as error:
             return Done("failed", str(error))
         document = {
             "kind": kind,
             "spec": spec.model_dump(mode="json"),
             "inputs": {port: list(digests) for port, digests in inputs.items()},
-            "code": identity.code_digest(kind),
+            "code": kinds.code_digest(kind),
             "device": "cpu",
             "result": result.model_dump(mode="json"),
         }

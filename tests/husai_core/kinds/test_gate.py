@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from husai_core import identity
-from husai_core.kinds.base import Artifact, Done, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact, Inputs
+from husai_core.kinds.kind import Done
 from husai_core.kinds.release import gate
 from husai_core.release import bundle
 from husai_core.release.policy import load
@@ -101,13 +103,13 @@ def test_controls_are_planned_once_and_do_not_depend_on_the_candidate() -> None:
     first = gate.plan(gate.Spec(as_of=AS_OF), {"candidate": ["a"]}, {})
     assert first == gate.plan(gate.Spec(policy="reference-2026-02"), {"candidate": ["b"]}, {})
     assert gate.plan(gate.Spec(), {}, pretended()) == []
-    assert {child.kind for child in first} == set(gate.CHILDREN)
+    assert {child.kind for child in first} == set(gate.KIND.children)
 
 
 def test_a_file_that_is_no_result_is_the_users_mistake(given: Inputs, tmp_path: Path) -> None:
     first = given.many("evidence")[0]
     (first.path / "result.json").write_text('{"kind": 5}')
-    with pytest.raises(KindError, match="not a result document"):
+    with pytest.raises(UserError, match="not a result document"):
         decide(given, pretended(), tmp_path / "job")
 
 
@@ -116,12 +118,12 @@ def test_evidence_whose_bytes_have_changed_decides_nothing(given: Inputs, tmp_pa
     document = json.loads(file.read_bytes())
     document["result"]["converged"] = not document["result"]["converged"]
     file.write_bytes(identity.canonical(document))
-    with pytest.raises(KindError, match="no longer has its digest"):
+    with pytest.raises(UserError, match="no longer has its digest"):
         decide(given, pretended(), tmp_path / "job")
 
 
 def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="as_of"):
+    with pytest.raises(UserError, match="as_of"):
         gate.summarise(gate.Spec(), given, pretended(), FolderJob(tmp_path / "job"))
 
 

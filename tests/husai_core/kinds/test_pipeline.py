@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from husai_core import kinds
-from husai_core.kinds.base import Done, From, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Inputs
+from husai_core.kinds.kind import Done, From
 from husai_core.kinds.study import pipeline
 from tests.husai_core.kinds.studies import Executor, FolderJob
 
@@ -71,18 +73,18 @@ def test_the_gates_own_controls_are_told_apart(smoke: tuple[Done, dict[str, Done
 def test_stages_that_ran_but_did_not_work_fail_the_study(
     smoke: tuple[Done, dict[str, Done]], tmp_path: Path, stage: str, result: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(KindError, match=named):
+    with pytest.raises(UserError, match=named):
         summarise(patched(smoke[1], stage, **result), tmp_path)
 
 
 def test_floors_can_be_raised(smoke: tuple[Done, dict[str, Done]], tmp_path: Path) -> None:
-    with pytest.raises(KindError, match=r"the floor is 0\.9999"):
+    with pytest.raises(UserError, match=r"the floor is 0\.9999"):
         summarise(smoke[1], tmp_path, min_explained_variance=0.9999)
 
 
 def test_failed_stages_are_named_with_their_reasons(smoke: tuple[Done, dict[str, Done]], tmp_path: Path) -> None:
     done = {**smoke[1], "ood": Done("failed", "out of memory"), "gate": Done("cancelled", "needs ood")}
-    with pytest.raises(KindError, match="ood: out of memory; gate: needs ood"):
+    with pytest.raises(UserError, match="ood: out of memory; gate: needs ood"):
         summarise(done, tmp_path)
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from husai_core.kinds.base import Artifact, Evidence, KindError
+from husai_core.errors import UserError
+from husai_core.evidence import Evidence
+from husai_core.job import Artifact
 from husai_core.release.judge import judge_result, read_evidence
 from husai_core.release.policy import load as load_policy
 from tests.husai_core.kinds.stress_job import RECIPE, forged, network, run, siblings, stress
@@ -44,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     rows = run("train.activations", home / "rows", {}, transformer=[model])[1][0]
     trained = siblings(home / "saes", rows, tokens=SHORT["tokens"])
     uploads = [Artifact(sae.digest, "upload", sae.path, [0.0]) for sae in trained]
-    imported = [run("train.imported", home / f"in{i}", {}, file=[sae])[1][0] for i, sae in enumerate(uploads)]
+    imported = [run("data.import", home / f"in{i}", {}, file=[sae])[1][0] for i, sae in enumerate(uploads)]
     return World({"transformer": [model], "activations": [rows]}, trained, imported)
 
 
@@ -95,14 +97,14 @@ WRONG: dict[str, tuple[dict[str, Any] | None, str]] = {
 def test_a_recipe_that_cannot_have_made_them_is_refused(
     world: World, recipe: dict[str, Any] | None, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(KindError, match=message):
+    with pytest.raises(UserError, match=message):
         world.stress("stress.ood", tmp_path, world.imported, recipe=recipe)
 
 
 def test_saes_trained_here_take_no_recipe_and_no_imported_siblings(world: World, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="these say how they were trained"):
+    with pytest.raises(UserError, match="these say how they were trained"):
         world.stress("stress.ood", tmp_path, world.trained, recipe=SHORT)
-    with pytest.raises(KindError, match="was imported, others were trained here"):
+    with pytest.raises(UserError, match="was imported, others were trained here"):
         world.stress("stress.ood", tmp_path, [*world.trained[:2], world.imported[2]], recipe=SHORT)
     weights = load_file(world.imported[0].path / "sae_weights.safetensors")
     order = torch.randperm(RECIPE["d_sae"], generator=torch.Generator().manual_seed(0))
@@ -110,7 +112,7 @@ def test_saes_trained_here_take_no_recipe_and_no_imported_siblings(world: World,
     other |= {"W_enc": other["W_enc"][:, order], "b_enc": other["b_enc"][order], "W_dec": other["W_dec"][order]}
     (copy,) = moved(world.imported[:1], tmp_path / "copy")
     save_file({name: value.contiguous() for name, value in other.items()}, copy.path / "sae_weights.safetensors")
-    with pytest.raises(KindError, match="same decoder weights"):
+    with pytest.raises(UserError, match="same decoder weights"):
         world.stress("stress.ood", tmp_path, [world.imported[0], copy], recipe=SHORT)
 
 
@@ -121,18 +123,18 @@ def moved(saes: list[Artifact], home: Path, **provenance: object) -> list[Artifa
 def test_they_must_be_able_to_read_what_they_are_tested_on(world: World, tmp_path: Path) -> None:
     overlap, shift = "stress.trained_vs_random", "stress.ood"
     elsewhere = moved(world.imported, tmp_path / "elsewhere", position="bos")
-    with pytest.raises(KindError, match="read position 'bos', but the activations are of 'answer'"):
+    with pytest.raises(UserError, match="read position 'bos', but the activations are of 'answer'"):
         world.stress(overlap, tmp_path / "a", elsewhere, recipe=SHORT)
     unknown = moved(world.imported, tmp_path / "unknown", position=None)
-    with pytest.raises(KindError, match="do not say at which hook_name and position"):
+    with pytest.raises(UserError, match="do not say at which hook_name and position"):
         world.stress(shift, tmp_path / "b", unknown, recipe=SHORT)
     strange = moved(world.imported, tmp_path / "strange", position="somewhere")
-    with pytest.raises(KindError, match="do not say at which hook_name and position"):
+    with pytest.raises(UserError, match="do not say at which hook_name and position"):
         world.stress(shift, tmp_path / "c", strange, recipe=SHORT)
     wide = moved(world.imported, tmp_path / "wide", hook_name="blocks.0.mlp.hook_post")
-    with pytest.raises(KindError, match="read rows of width 32, but these have width 64"):
+    with pytest.raises(UserError, match="read rows of width 32, but these have width 64"):
         world.stress(shift, tmp_path / "d", wide, recipe=SHORT)
-    with pytest.raises(KindError, match="read rows of width 32, but these have width 64"):
+    with pytest.raises(UserError, match="read rows of width 32, but these have width 64"):
         world.stress("stress.transcoder", tmp_path / "f", wide, recipe=SHORT)
     leaky = moved(world.imported, tmp_path / "leaky", claimed={"position": "answer_token"})
     assert world.stress(overlap, tmp_path / "g", leaky, recipe=SHORT).leaks_label
@@ -142,10 +144,10 @@ def test_they_must_be_able_to_read_what_they_are_tested_on(world: World, tmp_pat
 def test_another_network_or_width_is_refused(world: World, tmp_path: Path) -> None:
     spec = {"source": "synthetic", "world": {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}}
     (narrow,) = run("train.activations", tmp_path / "narrow", spec)[1]
-    with pytest.raises(KindError, match="read rows of width 32, but these have width 12"):
+    with pytest.raises(UserError, match="read rows of width 32, but these have width 12"):
         stress("stress.trained_vs_random", tmp_path, {"recipe": SHORT}, saes=world.imported, activations=[narrow])
     inputs = world.inputs | {"transformer": [network(tmp_path / "other", seed=1)]}
-    with pytest.raises(KindError, match="not of this transformer"):
+    with pytest.raises(UserError, match="not of this transformer"):
         stress("stress.untrained_model", tmp_path, {"recipe": SHORT}, saes=world.imported, **inputs)
 
 
@@ -154,7 +156,7 @@ def test_signed_latents_and_fields_that_nothing_reads_are_refused(world: World, 
     for sae in saes:
         cfg = json.loads((sae.path / "cfg.json").read_bytes())
         (sae.path / "cfg.json").write_text(json.dumps(cfg | {"architecture": "husai_signed_topk"}))
-    with pytest.raises(KindError, match="keep negative latents"):
+    with pytest.raises(UserError, match="keep negative latents"):
         world.stress("stress.ood", tmp_path, saes, recipe=SHORT)
     with pytest.raises(ValueError, match=r"recipe\.bandwidth: not read by a topk SAE"):
         world.stress("stress.ood", tmp_path, world.imported, recipe=SHORT | {"bandwidth": 5.0})

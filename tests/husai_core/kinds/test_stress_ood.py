@@ -8,10 +8,11 @@ import torch
 from torch.nn.functional import one_hot
 
 from husai_core.data.modular import pairs
-from husai_core.kinds.base import Artifact, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact
 from husai_core.kinds.stress.ood import Result, Spec, _parts, _probe
 from husai_core.saes import checkpoint
-from husai_core.stability.siblings import read
+from husai_core.stability.seed_group import read
 from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
 
 KIND = "stress.ood"
@@ -104,7 +105,7 @@ def spoiled(sae: Artifact, folder: Path) -> Artifact:
     ],
 )
 def test_too_few_pairs_are_refused(p: int, spec: dict[str, float], why: str) -> None:
-    with pytest.raises(KindError, match=why):
+    with pytest.raises(UserError, match=why):
         _parts(Spec.model_validate(spec), pairs(p))
 
 

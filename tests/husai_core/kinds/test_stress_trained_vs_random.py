@@ -9,8 +9,10 @@ import torch
 
 from husai_core.activations import store
 from husai_core.activations.rows import Rows
+from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Artifact, Evidence, KindError
+from husai_core.evidence import Evidence
+from husai_core.job import Artifact
 from husai_core.kinds.stress.trained_vs_random import Result
 from tests.husai_core.kinds.stress_job import artifact, forged, run, siblings, stress
 
@@ -158,20 +160,20 @@ def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every
 
 def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> None:
     activations, saes = good
-    with pytest.raises(KindError, match="same seed"):
+    with pytest.raises(UserError, match="same seed"):
         stress(KIND, tmp_path, saes=[saes[0], saes[0]], activations=[activations])
     other = siblings(tmp_path / "other", activations, [7], tokens=5_000)
-    with pytest.raises(KindError, match="do not have one recipe"):
+    with pytest.raises(UserError, match="do not have one recipe"):
         stress(KIND, tmp_path, saes=[saes[0], *other], activations=[activations])
     (elsewhere,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": WORLD, "seed": 1})[1]
-    with pytest.raises(KindError, match="not trained on this activations"):
+    with pytest.raises(UserError, match="not trained on this activations"):
         stress(KIND, tmp_path, saes=saes, activations=[elsewhere])
 
 
 def test_refuses_one_training_under_two_seeds(good: Control, tmp_path: Path) -> None:
     activations, saes = good
     copy = forged(saes[0], tmp_path / "copy", seed=9)
-    with pytest.raises(KindError, match="same decoder weights"):
+    with pytest.raises(UserError, match="same decoder weights"):
         stress(KIND, tmp_path, saes=[saes[0], copy], activations=[activations])
 
 
@@ -181,5 +183,5 @@ def test_a_checkpoint_without_its_recipe_names_what_is_missing(good: Control, tm
     del cfg["husai"]["recipe"]
     (tmp_path / "sae_weights.safetensors").write_bytes((saes[0].path / "sae_weights.safetensors").read_bytes())
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
-    with pytest.raises(KindError, match=r"its cfg\.json lacks recipe"):
+    with pytest.raises(UserError, match=r"its cfg\.json lacks recipe"):
         stress(KIND, tmp_path / "x", saes=[artifact(tmp_path, "sae"), saes[1]], activations=[activations])

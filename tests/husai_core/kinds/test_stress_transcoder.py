@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from husai_core.kinds.base import Artifact, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact
 from husai_core.kinds.stress.transcoder import Result
 from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
 
@@ -108,10 +109,10 @@ def test_repeats_bit_for_bit_with_one_progress(given: Pair, evidence: Result, tm
 
 
 def test_refuses_a_part_without_rows(given: Pair, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="test_fraction leaves"):
+    with pytest.raises(UserError, match="test_fraction leaves"):
         stress(KIND, tmp_path, {"test_fraction": 0.001}, saes=given[1], transformer=[given[0]])
 
 
 def test_refuses_another_network(given: Pair, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="not trained on this transformer"):
+    with pytest.raises(UserError, match="not trained on this transformer"):
         stress(KIND, tmp_path, saes=given[1], transformer=[network(tmp_path / "network", seed=1)])

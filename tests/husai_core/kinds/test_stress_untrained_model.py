@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from husai_core.kinds.base import Artifact, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact
 from husai_core.kinds.stress.untrained_model import Result
 from tests.husai_core.kinds.stress_job import network, run, siblings, stress
 
@@ -50,5 +51,5 @@ def test_refuses_rows_that_come_from_no_trained_network(given: Given, tmp_path: 
     transformer = given[0]
     (rows,) = run("train.activations", tmp_path / "rows", {"source": "untrained"}, transformer=[transformer])[1]
     saes = siblings(tmp_path / "saes", rows)
-    with pytest.raises(KindError, match="not trained on this transformer"):
+    with pytest.raises(UserError, match="not trained on this transformer"):
         stress(KIND, tmp_path, saes=saes, activations=[rows], transformer=[transformer])

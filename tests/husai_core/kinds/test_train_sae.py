@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from husai_core import kinds
 from husai_core.activations import store
 from husai_core.activations.rows import Rows
+from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import sae as kind
 from husai_core.saes import checkpoint
 from husai_core.saes.evaluate import evaluate
@@ -104,12 +105,12 @@ def test_rows_that_cannot_be_trained_on_are_refused(activations: Artifact, tmp_p
     rows = store.load(activations.path)
     (tmp_path / "flat").mkdir()
     store.save(tmp_path / "flat", replace(rows, rows=Rows([torch.ones(rows.rows.shape)])))
-    with pytest.raises(KindError, match="not all equal"):
+    with pytest.raises(UserError, match="not all equal"):
         run("train.sae", tmp_path, SPEC, activations=[artifact(tmp_path / "flat", "activations")])
 
 
 def test_a_diverging_run_is_an_error_not_a_checkpoint(activations: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="seed 3 diverged"):
+    with pytest.raises(UserError, match="seed 3 diverged"):
         run("train.sae", tmp_path, {**SPEC, "recipe": {**RECIPE, "lr": 1e38}}, activations=[activations])
 
 

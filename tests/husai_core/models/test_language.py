@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from husai_core.data.text import Document
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.models import language
 from husai_core.models.language import LanguageModel
 from tests.husai_core.models import tiny_language
@@ -57,7 +57,7 @@ def test_the_forward_pass_ends_at_the_last_hook(model: LanguageModel) -> None:
     ],
 )
 def test_hooks_without_a_vector_per_position_are_refused(model: LanguageModel, name: str, message: str) -> None:
-    with pytest.raises(KindError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         model.activations(torch.zeros(1, 4, dtype=torch.int64), [name])
     assert name in str(error.value)
 
@@ -76,7 +76,7 @@ def test_documents_become_windows_that_start_with_the_special_token(model: Langu
 
 
 def test_a_context_beyond_the_model_is_refused(model: LanguageModel) -> None:
-    with pytest.raises(KindError, match="33 tokens is more than the 32"):
+    with pytest.raises(UserError, match="33 tokens is more than the 32"):
         model.sequences([Document("a.txt", "the")], 33)
 
 
@@ -88,21 +88,21 @@ def test_the_digest_names_the_weights(directory: Path, model: LanguageModel, tmp
 
 @pytest.mark.parametrize("name", ["../etc", "/etc", "a/b/c", ""])
 def test_names_that_are_no_id_are_refused(name: str) -> None:
-    with pytest.raises(KindError, match="neither a built-in model"):
+    with pytest.raises(UserError, match="neither a built-in model"):
         language.find(name)
 
 
 def test_an_absent_model_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HUSAI_ALLOW_DOWNLOAD", raising=False)
-    with pytest.raises(KindError, match="hf download nobody/nothing"):
+    with pytest.raises(UserError, match="hf download nobody/nothing"):
         language.find("nobody/nothing")
 
 
 def test_a_directory_without_a_model_is_told(tmp_path: Path, directory: Path) -> None:
-    with pytest.raises(KindError, match=r"config.json, tokenizer.json"):
+    with pytest.raises(UserError, match=r"config.json, tokenizer.json"):
         language.load(tmp_path)
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((directory / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(KindError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         language.load(tmp_path)

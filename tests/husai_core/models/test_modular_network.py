@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from husai_core.data.modular import pairs
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.models import modular
 
 CFG = modular.config(p=7, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type="LN")
@@ -28,7 +28,7 @@ def test_load_gives_the_saved_network(tmp_path: Path) -> None:
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     modular.save(tmp_path, modular.build(CFG, 3), CFG)
     (tmp_path / "cfg.json").write_text(json.dumps(CFG | {"d_mlp": 64}))
-    with pytest.raises(KindError, match="do not fit"):
+    with pytest.raises(UserError, match="do not fit"):
         modular.load(tmp_path)
 
 
@@ -62,7 +62,7 @@ def test_the_forward_pass_ends_at_the_hooked_layer() -> None:
     ],
 )
 def test_hooks_without_a_vector_per_position_are_refused(name: str, message: str) -> None:
-    with pytest.raises(KindError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         modular.activations(modular.build(CFG, 0), pairs(7).tokens, [name], "answer")
     assert name in str(error.value)
 
@@ -70,5 +70,5 @@ def test_hooks_without_a_vector_per_position_are_refused(name: str, message: str
 def test_a_hook_that_fires_twice_is_refused() -> None:
     model = modular.build(CFG, 0)
     model.blocks[0].register_forward_hook(lambda block, _, out: block.hook_resid_post(out))
-    with pytest.raises(KindError, match="98 vectors for 49"):
+    with pytest.raises(UserError, match="98 vectors for 49"):
         modular.activations(model, pairs(7).tokens, ["blocks.0.hook_resid_post"], "answer")

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from husai_core.estimate import Estimate
-from husai_core.kinds.base import Evidence
-from husai_core.release.evidence import Control, Controls, Item, result_digest
+from husai_core.evidence import Evidence
+from husai_core.release.evidence import Control, Controls, EvidenceItem, result_digest
 from husai_core.release.judge import DAY
 from husai_core.release.policy import Policy
 
@@ -42,7 +42,7 @@ def item(
     leaks_label: bool = False,
     age_days: float = 1,
     inputs: tuple[str, ...] | None = None,
-) -> Item:
+) -> EvidenceItem:
     document = {
         "kind": kind,
         "spec": {"seed": 0},
@@ -51,7 +51,7 @@ def item(
         "device": "cpu",
         "result": result(statistics, subject, converged, leaks_label),
     }
-    return Item(digest=result_digest(document), produced_at=AT - age_days * DAY, document=document)
+    return EvidenceItem(digest=result_digest(document), produced_at=AT - age_days * DAY, document=document)
 
 
 def controls(good: float = 0.5, bad: float = 0.0, **bad_result: Any) -> Controls:
@@ -61,7 +61,7 @@ def controls(good: float = 0.5, bad: float = 0.0, **bad_result: Any) -> Controls
     )
 
 
-def full_evidence(policy: Policy, **changed: Estimate) -> list[Item]:
+def full_evidence(policy: Policy, **changed: Estimate) -> list[EvidenceItem]:
     kinds = dict.fromkeys(rule.evidence for rule in policy.rules)
     return [
         item(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from husai_core import identity
 from husai_core.estimate import Estimate
 from husai_core.release.decide import decide, instant
-from husai_core.release.evidence import Control, Controls, Item
+from husai_core.release.evidence import Control, Controls, EvidenceItem
 from husai_core.release.judge import RuleOutcome
 from husai_core.release.policy import load
 from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, SIBLING, controls, full_evidence, interval, item, result
@@ -15,16 +15,16 @@ from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, SIBLING, control
 STRICT = load("strict")
 
 
-def verdict(evidence: list[Item], candidate: str = CANDIDATE) -> str:
+def verdict(evidence: list[EvidenceItem], candidate: str = CANDIDATE) -> str:
     return decide(STRICT, candidate, evidence, controls(), AS_OF).verdict
 
 
-def stability(*evidence: Item, candidate: str = CANDIDATE) -> RuleOutcome:
+def stability(*evidence: EvidenceItem, candidate: str = CANDIDATE) -> RuleOutcome:
     outcomes = decide(STRICT, candidate, evidence, controls(), AS_OF).rules
     return next(outcome for outcome in outcomes if outcome.name == "stability")
 
 
-def measured(value: float, half_width: float = 0.01, **given: object) -> Item:
+def measured(value: float, half_width: float = 0.01, **given: object) -> EvidenceItem:
     return item("stress.trained_vs_random", {"pwmcc_excess": interval(value, half_width)}, **given)  # type: ignore[arg-type]
 
 

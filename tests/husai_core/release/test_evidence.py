@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from husai_core import identity
-from husai_core.release.evidence import Item, read, result_digest
+from husai_core.release.evidence import EvidenceItem, read, result_digest
 
 DOCUMENT = {"kind": "stress.ood", "inputs": {"saes": ["a"]}, "result": {"subject": ["a"], "x": 0.1}}
 
@@ -26,4 +26,4 @@ def test_the_digest_of_a_document_is_that_of_its_artifact(tmp_path: Path) -> Non
 @pytest.mark.parametrize("change", [{"kind": 1}, {"inputs": {"saes": "a"}}, {"inputs": 5}, {"result": None}])
 def test_a_misshapen_document_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Item.model_validate({"digest": "a", "produced_at": 0, "document": {**DOCUMENT, **change}})
+        EvidenceItem.model_validate({"digest": "a", "produced_at": 0, "document": {**DOCUMENT, **change}})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import PARAMETERS, SAE
@@ -113,12 +113,12 @@ def test_what_cannot_be_run_is_refused(cfg: dict[str, Any], message: str, tmp_pa
     checkpoint.save(sae(), tmp_path, {})
     known = json.loads((tmp_path / "cfg.json").read_text())
     (tmp_path / "cfg.json").write_text(json.dumps(known | cfg))
-    with pytest.raises(KindError, match=message):
+    with pytest.raises(UserError, match=message):
         checkpoint.load(tmp_path)
 
 
 def test_a_transcoder_with_a_pre_bias_is_refused() -> None:
-    with pytest.raises(KindError, match="belongs to its output"):
+    with pytest.raises(UserError, match="belongs to its output"):
         checkpoint.check(sae(transcoder=True))
 
 
@@ -127,7 +127,7 @@ def test_a_missing_architecture_is_not_taken_for_relu(tmp_path: Path) -> None:
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     del cfg["architecture"]
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
-    with pytest.raises(KindError, match="architecture None"):
+    with pytest.raises(UserError, match="architecture None"):
         checkpoint.load(tmp_path)
 
 
@@ -136,15 +136,15 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sae_weights.safetensors"
     good, tensors = path.read_bytes(), load_file(path)
     path.write_bytes(good[:-8])
-    with pytest.raises(KindError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         checkpoint.load(tmp_path)
     save_file(tensors | {"b_enc": torch.zeros(11)}, path)
-    with pytest.raises(KindError, match="b_enc has shape"):
+    with pytest.raises(UserError, match="b_enc has shape"):
         checkpoint.load(tmp_path)
     save_file(tensors | {"b_enc": torch.full((12,), torch.nan)}, path)
-    with pytest.raises(KindError, match="b_enc contains NaN"):
+    with pytest.raises(UserError, match="b_enc contains NaN"):
         checkpoint.load(tmp_path)
-    with pytest.raises(KindError, match="threshold contains NaN"):
+    with pytest.raises(UserError, match="threshold contains NaN"):
         checkpoint.check(sae(**KINDS["jumprelu"] | {"threshold": torch.full((12,), torch.inf)}))
 
 
@@ -160,16 +160,16 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 )
 def test_a_switch_sae_that_cannot_route_is_refused(fields: dict[str, Any], message: str) -> None:
     checkpoint.check(sae(**KINDS["husai_switch"]))
-    with pytest.raises(KindError, match=message):
+    with pytest.raises(UserError, match=message):
         checkpoint.check(sae(**KINDS["husai_switch"] | fields))
 
 
 @pytest.mark.parametrize("name", GATED)
 def test_a_gated_sae_with_damaged_tensors_is_refused(name: str) -> None:
     checkpoint.check(sae(**KINDS["gated"]))
-    with pytest.raises(KindError, match=f"{name} has shape"):
+    with pytest.raises(UserError, match=f"{name} has shape"):
         checkpoint.check(sae(**KINDS["gated"] | {name: drawn(11)}))
-    with pytest.raises(KindError, match=f"{name} contains NaN"):
+    with pytest.raises(UserError, match=f"{name} contains NaN"):
         checkpoint.check(sae(**KINDS["gated"] | {name: torch.full((12,), torch.inf)}))
 
 
@@ -177,7 +177,7 @@ def test_tensors_of_another_architecture_are_refused(tmp_path: Path) -> None:
     checkpoint.save(sae(), tmp_path, {})
     path = tmp_path / "sae_weights.safetensors"
     save_file(load_file(path) | {"scaling_factor": torch.ones(12)}, path)
-    with pytest.raises(KindError, match="'scaling_factor', which a topk SAE does not have"):
+    with pytest.raises(UserError, match="'scaling_factor', which a topk SAE does not have"):
         checkpoint.load(tmp_path)
 
 
@@ -185,5 +185,5 @@ def test_recipe_comes_back_from_the_checkpoint(tmp_path: Path) -> None:
     recipe = SAERecipe(d_sae=12, k=3)
     checkpoint.save(sae(), tmp_path, {"recipe": recipe.model_dump(mode="json")})
     assert checkpoint.recipe(checkpoint.load(tmp_path)) == recipe
-    with pytest.raises(KindError, match="does not say how it was trained"):
+    with pytest.raises(UserError, match="does not say how it was trained"):
         checkpoint.recipe(sae())

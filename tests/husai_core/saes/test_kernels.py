@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.saes import kernels as package
 from husai_core.saes.codes import recall
 from husai_core.saes.kernels import Kernels, choose, whole
@@ -258,7 +258,7 @@ def test_a_library_that_others_may_have_written_is_not_loaded(tmp_path: Path, mo
 
 def test_the_setting_is_one_of_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUSAI_KERNELS", "tensor")
-    with pytest.raises(KindError, match="auto or torch"):
+    with pytest.raises(UserError, match="auto or torch"):
         choose("cpu")
 
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
+from husai_core.importers import Found, find
+from husai_core.importers.dictionary_learning import CLASSES
 from husai_core.saes import checkpoint
-from husai_core.saes.formats import Found, find
-from husai_core.saes.formats.dictionary_learning import CLASSES
 from husai_core.saes.sae import SAE
 from tests.husai_core.saes.test_checkpoint import KINDS, X, sae
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from husai_core.kinds.base import KindError
+from husai_core.errors import UserError
 from husai_core.saes import bank, trainer
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.trainer import train
@@ -210,5 +210,5 @@ def test_training_recovers_a_known_dictionary() -> None:
 
 def test_nothing_but_zeros_to_find_is_refused() -> None:
     x = rows(200)
-    with pytest.raises(KindError, match="is zero"):
+    with pytest.raises(UserError, match="is zero"):
         train(TOPK, x, [0], validation=x, targets=x, validation_targets=0 * x)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from husai_core.kinds.base import ArtifactType
+from husai_core.job import ArtifactType
 
 
 class LocalJob:

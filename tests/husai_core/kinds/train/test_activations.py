@@ -6,7 +6,8 @@ import torch
 from pydantic import ValidationError
 
 from husai_core.activations import store
-from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import activations
 from husai_core.kinds.train.activations import Spec
 from husai_core.models import modular
@@ -59,7 +60,7 @@ def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: A
     assert found.tokens.tolist() == [[23, a] for a in range(23)]
     assert len(found.rows[:].unique(dim=0)) == result.n_rows == 23
     assert set(found.label.tolist()) == {-1}  # the first operand leaves the sum open
-    with pytest.raises(KindError, match="only 1 different contexts at position bos"):
+    with pytest.raises(UserError, match="only 1 different contexts at position bos"):
         activations.run(Spec(position="bos"), inputs, local_job(tmp_path / "bos"))
 
 
@@ -84,7 +85,7 @@ def test_equal_specs_give_equal_bytes(tmp_path: Path, inputs: Inputs, local_job:
 
 @pytest.mark.parametrize("source", ["model", "untrained"])
 def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: str) -> None:
-    with pytest.raises(KindError, match="needs a transformer"):
+    with pytest.raises(UserError, match="needs a transformer"):
         activations.run(Spec.model_validate({"source": source}), Inputs({}), local_job(tmp_path))
 
 
@@ -106,7 +107,7 @@ def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> N
 
 
 def test_an_input_that_the_source_does_not_read_is_told(inputs: Inputs, local_job: Any, tmp_path: Path) -> None:
-    with pytest.raises(KindError, match="transformer is for source model or untrained or language, not synthetic"):
+    with pytest.raises(UserError, match="transformer is for source model or untrained or language, not synthetic"):
         activations.run(Spec(source="synthetic"), inputs, local_job(tmp_path))
 
 
@@ -123,5 +124,5 @@ def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inp
 def test_a_language_model_is_no_network_for_addition(tmp_path: Path, local_job: Any) -> None:
     (tmp_path / "cfg.json").write_text('{"architecture": "GPTNeoXForCausalLM", "leaks_label": false}')
     inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, [0.0])]})
-    with pytest.raises(KindError, match="is a language model"):
+    with pytest.raises(UserError, match="is a language model"):
         activations.run(Spec(), inputs, local_job(tmp_path))

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 from husai_core import assets
 from husai_core.activations import store
 from husai_core.data.text import read
-from husai_core.kinds.base import Artifact, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact
 from husai_core.kinds.train.activations import Result, Spec
 from husai_core.models import language
 from tests.husai_core.kinds.stress_job import artifact, run
@@ -140,9 +141,9 @@ def test_the_text_that_comes_with_the_package_is_read(tmp_path: Path, model: Art
 
 
 def test_one_source_of_the_model_is_needed(tmp_path: Path, model: Artifact) -> None:
-    with pytest.raises(KindError, match="either model or a transformer"):
+    with pytest.raises(UserError, match="either model or a transformer"):
         run(KIND, tmp_path, SPEC)
-    with pytest.raises(KindError, match="either model or a transformer"):
+    with pytest.raises(UserError, match="either model or a transformer"):
         run(KIND, tmp_path, SPEC | {"model": "a/model"}, transformer=[model])
 
 
@@ -150,7 +151,7 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
     (tmp_path / "text").mkdir()
     for text in ("the fox", "!" * 1000):
         (tmp_path / "text" / "a.txt").write_text(text)
-        with pytest.raises(KindError, match="1 of 1 different sequences"):
+        with pytest.raises(UserError, match="1 of 1 different sequences"):
             run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact(tmp_path / "text", "upload")])
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from husai_core.data.text import Document, divided
-from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import transformer
 from husai_core.kinds.train.transformer import Result, Spec
 from husai_core.models import language
@@ -150,13 +151,13 @@ def test_a_part_without_a_token_to_predict_is_told(tmp_path: Path, word: str, pa
         (tmp_path / f"{number}.txt").write_text(END * number)
     (tmp_path / "a.txt").write_text(word)
     spec = SPEC | {"text": TEXT | {"n_ctx": 256, "validation_fraction": 0.1, "test_fraction": 0.1}}
-    with pytest.raises(KindError, match=f"the {part} part of the text has no token to predict"):
+    with pytest.raises(UserError, match=f"the {part} part of the text has no token to predict"):
         run("train.transformer", tmp_path / "job", spec, text=[artifact(tmp_path, "upload")])
 
 
 def test_divergence_is_told(tmp_path: Path, words: Artifact) -> None:
     spec = {"dataset": "text", "text": TEXT | {"lr": 1.0, "weight_decay": 1e30, "warmup_fraction": 0}}
-    with pytest.raises(KindError, match="diverged"):
+    with pytest.raises(UserError, match="diverged"):
         run("train.transformer", tmp_path, spec, text=[words])
 
 

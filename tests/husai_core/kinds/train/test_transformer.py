@@ -5,7 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from husai_core.kinds.base import Artifact, Inputs, KindError
+from husai_core.errors import UserError
+from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import transformer
 from husai_core.kinds.train.transformer import PRESETS, Result, Spec
 
@@ -80,13 +81,13 @@ def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> N
 
 
 def test_divergence_is_told(tmp_path: Path, local_job: Any) -> None:
-    with pytest.raises(KindError, match="diverged"):
+    with pytest.raises(UserError, match="diverged"):
         transformer.run(Spec(**SMALL | {"lr": 1.0, "weight_decay": 1e30}), NONE, local_job(tmp_path))
 
 
 def test_text_for_addition_is_refused(tmp_path: Path, local_job: Any) -> None:
     inputs = Inputs({"text": [Artifact("d" * 64, "upload", tmp_path, [0.0])]})
-    with pytest.raises(KindError, match="text is only for dataset text"):
+    with pytest.raises(UserError, match="text is only for dataset text"):
         transformer.run(Spec(**SMALL), inputs, local_job(tmp_path / "job"))
 
 

@@ -1,0 +1,85 @@
+"""From a request body to a submission that its sender may make."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api import access, schemas
+from api.deps import Context
+from husai_core import kinds
+from husai_core.identity import canonical
+from services import accounts, jobs
+from services.accounts import Principal
+from services.jobs import Reference, Submission
+from services.problems import invalid
+
+DECIDING = "release.gate"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def from_body(body: schemas.JobRequest) -> Submission:
+    """The submission that a validated body asks for. Only the fields that were given go into the spec.
+
+    Raises:
+        Problem: `invalid-spec`: a text has control characters, or a number has no canonical JSON, so the job would
+            have no digest.
+    """
+    spec = body.spec.model_dump(mode="json", exclude_unset=True)
+    if wrong := [{"field": field, "message": "control characters"} for field in _unprintable("spec", spec)]:
+        detail = "; ".join(f"{one['field']}: control characters" for one in wrong[:5])
+        raise invalid("invalid-spec", "Invalid spec", detail, errors=wrong)
+    try:
+        canonical(spec)
+    except ValueError as wrong:
+        raise invalid("invalid-spec", "Invalid spec", f"spec: {wrong}") from None
+    return Submission(
+        body.kind, spec, {port: _references(given) for port, given in body.inputs.items()}, body.labels,
+        body.priority, body.device, body.reuse == "allow",
+    )  # fmt: skip
+
+
+def _unprintable(field: str, value: Any) -> Iterator[str]:
+    """The fields whose text, or whose name, has control characters."""
+    if isinstance(value, str) and CONTROL.search(value):
+        yield field
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from [field] if CONTROL.search(name) else _unprintable(f"{field}.{name}", one)
+    elif isinstance(value, list):
+        for position, one in enumerate(value):
+            yield from _unprintable(f"{field}.{position}", one)
+
+
+def _references(given: list[str | schemas.OutputOf] | str | schemas.OutputOf) -> list[Reference]:
+    many = given if isinstance(given, list) else [given]
+    return [one.model_dump() if isinstance(one, schemas.OutputOf) else one for one in many]
+
+
+def check_visible(context: Context, session: Session, principal: Principal, submission: Submission) -> None:
+    """Refuse inputs that name a job or an artifact which the caller may not see.
+
+    Raises:
+        Problem: `unknown-job` or `unknown-artifact`.
+    """
+    for name, references in submission.inputs.items():
+        digests = {reference for reference in references if isinstance(reference, str)}
+        for reference in references:
+            if isinstance(reference, dict):
+                jobs.get(session, principal, reference["job"])
+        if access.everything(context, principal):
+            continue
+        for digest in sorted(digests - access.among(context, session, principal, digests)):
+            detail = f"Input {name!r}: there is no artifact {digest!r}."
+            raise invalid("unknown-artifact", "Unknown artifact", detail)
+
+
+def check_scope(principal: Principal, kind: str) -> None:
+    """Refuse a kind that makes a decision, itself or through a job of its own, to a key without the scope for it.
+
+    Raises:
+        Problem: `unknown-kind` or `wrong-scope`.
+    """
+    if DECIDING in kinds.descendants(jobs.find_kind(kind).name):
+        accounts.require(principal, "gate")

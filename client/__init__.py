@@ -1,1 +1,0 @@
-"""The Python client (`client.api.Husai`), which knows only HTTP, and the `husai` command line."""

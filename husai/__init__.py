@@ -1,0 +1,1 @@
+"""The Python client (`husai.client.Husai`), which knows only HTTP, and the `husai` command line."""

@@ -1,0 +1,234 @@
+"""What goes in and out: import, export, artifacts, kinds, and the log of everything that was run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from husai import describe
+from husai.commands.options import Json, Limit, Timeout, outcome, show
+from husai.connect import connect
+from husai.errors import Exit, Usage
+from husai.models import Artifact, Job
+from husai.progress import follow
+from husai.terminal import Terminal, size
+
+if TYPE_CHECKING:
+    from husai.client import Husai
+
+app = typer.Typer()
+MOST_FILES, MOST_DEPTH = 1000, 8
+"""What the service takes as one artifact."""
+SHA256_DIGITS = 64
+LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlier."
+
+
+@app.command("import")
+def import_files(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, or folders of them.")
+    ],
+    format: Annotated[str | None, typer.Option(help=LAYOUTS)] = None,
+    what: Annotated[str | None, typer.Option(help="What they hold: sae, transformer or activations.")] = None,
+    hook_name: Annotated[str | None, typer.Option(help="Where in the model an SAE reads.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Set another field.")] = None,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> int:
+    """Bring in SAEs, a transformer or activations from files, and make candidates and artifacts of them."""
+    from husai.spec_args import assign
+
+    terminal = Terminal(json)
+    paths = _collect(files)
+    given = {"format": format, "what": what, "hook_name": hook_name}
+    spec = assign({name: value for name, value in given.items() if value is not None}, set_ or [])
+    with connect() as husai:
+        husai.plan("data.import", spec)
+        stored = _send(husai, paths, terminal)
+        terminal.note(f"sent as {stored.sha256}; what is made of it gets digests of its own")
+        job = husai.submit("data.import", spec, inputs={"file": [stored.sha256]})
+        job = follow(husai, job.id, terminal, timeout=timeout)
+        made = {name: digests for name, digests in job.outputs.items() if name not in {"result", "manifest"}}
+        digests = {digest for many in made.values() for digest in many}
+        known = [candidate for candidate in husai.candidates() if candidate.sha256 in digests] if digests else []
+    if json:
+        terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
+        return outcome(job)
+    show(terminal, job)
+    terminal.line(f"candidates of the gate: {len(known)}")
+    return outcome(job)
+
+
+@app.command()
+def upload(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, such as texts.")],
+    json: Json = False,
+) -> int:
+    """Store files as they are, and print the SHA-256 by which an input takes them."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        stored = _send(husai, _collect(files), terminal)
+    if json:
+        terminal.document(dict(stored.raw))
+    terminal.line(stored.sha256)
+    return Exit.OK
+
+
+def _send(husai: Husai, paths: dict[str, Path], terminal: Terminal) -> Artifact:
+    for name, path in paths.items():
+        terminal.note(f"sending {name} ({size(path.stat().st_size)})")
+    return husai.upload_files(paths)
+
+
+def _collect(files: list[Path]) -> dict[str, Path]:
+    """The files by the names they shall have; a folder stands for all below it, but for what is hidden."""
+    paths: dict[str, Path] = {}
+    for file in files:
+        if not (file.is_file() or file.is_dir()):
+            raise Usage(f"there is no file {file}")
+        place = Path(os.path.abspath(file))
+        root = place if place.is_dir() and len(files) == 1 else place.parent
+        for path in sorted(_below(place) if place.is_dir() else [place]):
+            name = re.sub(r"[^A-Za-z0-9._/-]", "_", path.relative_to(root).as_posix())
+            name = re.sub(r"(^|/)(?=[^A-Za-z0-9])", r"\1file", name)
+            if name in paths:
+                raise Usage(f"two of the files are called {name}")
+            if name.count("/") >= MOST_DEPTH or len(paths) == MOST_FILES:
+                raise Usage(f"{file}: at most {MOST_FILES} files can be sent together, {MOST_DEPTH - 1} folders deep")
+            paths[name] = path
+    if not paths:
+        raise Usage(f"there are no files in {', '.join(map(str, files))}")
+    return paths
+
+
+def _below(place: Path) -> Iterator[Path]:
+    """The visible files in a folder and its folders, but for those that are links.
+
+    Raises:
+        Usage: it is a home folder of the service, which holds its keys.
+    """
+    if (place / "signing.key").exists():
+        raise Usage(f"{place} is a home folder of HUSAI, which holds its keys")
+    for path in place.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            yield path
+        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield from _below(path)
+
+
+@app.command()
+def export(
+    what: Annotated[
+        str, typer.Argument(metavar="JOB|SHA256", help="Id of the job, or one artifact's digest.", show_default=False)
+    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    json: Json = False,
+) -> int:
+    """Write a job's outputs as plain files with its manifest.json (a study: a folder per child), or one artifact."""
+    terminal = Terminal(json)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Usage(f"{directory} is not an empty folder")
+    with connect() as husai:
+        if len(what) == SHA256_DIGITS:
+            written = husai.fetch(what, directory)
+        else:
+            written = _export(husai, husai.job(what), directory, terminal)
+    if not written:
+        raise Usage(f"job {what} has no outputs")
+    if json:
+        terminal.document(
+            {"directory": str(directory), "files": [str(path.relative_to(directory)) for path in written]}
+        )
+    terminal.line(f"{len(written)} files in {directory}")
+    return Exit.OK
+
+
+def _export(husai: Husai, job: Job, directory: Path, terminal: Terminal) -> list[Path]:
+    from husai.files import inside
+
+    terminal.note(f"{job.name or job.kind}: {job.state}")
+    written: list[Path] = []
+    for name, digests in job.outputs.items():
+        for position, digest in enumerate(digests):
+            place = directory if name in {"result", "manifest"} else inside(directory, name)
+            written += husai.fetch(digest, place / str(position) if len(digests) > 1 else place)
+    for child in husai.children(job):
+        written += _export(husai, child, inside(directory, child.name or child.id), terminal)
+    return written
+
+
+@app.command()
+def artifacts(
+    sha256: Annotated[str | None, typer.Argument(metavar="[SHA256]", help="Show the files of this one.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only artifacts of this type.")] = None,
+    limit: Limit = 20,
+    json: Json = False,
+) -> int:
+    """List artifacts, newest first, or the files of one."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        found = [husai.artifact(sha256)] if sha256 else list(islice(husai.artifacts(type=type), limit))
+    if json:
+        terminal.document(dict(found[0].raw) if sha256 else {"items": [dict(artifact.raw) for artifact in found]})
+    elif sha256:
+        files = found[0].files.items()
+        terminal.table(["file", "size", "sha256"], ((name, size(f["size"]), f["sha256"]) for name, f in files))
+    else:
+        rows = ((a.sha256, a.type, size(a.size), (a.created_at or "")[:19]) for a in found)
+        terminal.table(["sha256", "type", "size", "created"], rows)
+    return Exit.OK
+
+
+@app.command()
+def kinds(name: Annotated[str | None, typer.Argument(help="Show this kind.")] = None, json: Json = False) -> int:
+    """List the job kinds, or what one of them takes and delivers."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        found = [husai.kind(name)] if name else husai.kinds()
+    if json:
+        terminal.document(dict(found[0].raw) if name else {"items": [dict(kind.raw) for kind in found]})
+        return Exit.OK
+    if not name:
+        terminal.table(["kind", "what it does"], ((k.name, k.help.partition("\n\n")[0].strip()) for k in found))
+        return Exit.OK
+    kind = found[0]
+    terminal.line(f"{kind.name}\n\n{kind.help}")
+    for title, ports in (("inputs", kind.inputs), ("outputs", kind.outputs)):
+        rows = [
+            (port, f"{'many ' * bool(p.get('many'))}{p['type']}", _needed(p), p["help"]) for port, p in ports.items()
+        ]
+        if rows:
+            terminal.table([title, "type", "", "help"], rows)
+    terminal.table(["spec", "type", "default", "range", "help"], describe.fields(kind.spec_schema))
+    return Exit.OK
+
+
+def _needed(port: Any) -> str:
+    if not port.get("required", True):
+        return "optional"
+    return f"at least {port['at_least']}" if port.get("many") else "required"
+
+
+@app.command()
+def log(limit: Limit = 50, json: Json = False) -> int:
+    """Print what was run, as commands, with the artifacts that came of it; newest first."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        known = {kind.name: kind for kind in husai.kinds()}
+        jobs = list(islice(husai.jobs(), limit))
+        rows = [(job, describe.command(job, known.get(job.kind))) for job in jobs]
+    if json:
+        items = [{"job": j.id, "state": j.state, "command": c, "outputs": dict(j.outputs)} for j, c in rows]
+        terminal.document({"items": items})
+    for job, command in rows:
+        place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
+        terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.why}{place}\n  $ {command}")
+        for name, digests in job.outputs.items():
+            terminal.line(f"    {name}: {' '.join(digests)}")
+    return Exit.OK

@@ -1,0 +1,102 @@
+"""A job as the command that would ask for it, and a spec's schema as rows of a table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from husai.models import Job, Kind
+
+Schema = Mapping[str, Any]
+
+
+def command(job: Job, kind: Kind | None) -> str:
+    """The `husai submit` line that asks for the same computation; fields at their default are left out."""
+    usual = dict(flat(defaults(kind.spec_schema))) if kind else {}
+    words = ["husai", "submit", job.kind]
+    for path, value in flat(dict(job.spec)):
+        if path not in usual or usual[path] != value:
+            words += ["--set", f"{path}={value if _plain(value) else json.dumps(value, ensure_ascii=False)}"]
+    for port, digests in job.inputs.items():
+        words += [word for digest in digests for word in ("--input", f"{port}={_source(digest)}")]
+    return shlex.join(words)
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value reads back as itself when written bare, as identifiers and paths do."""
+    return isinstance(value, str) and value[:1].isalpha() and value.lower() not in {"null", "true", "false"} and (
+        all(c.isalnum() or c in "._-/" for c in value)
+    )  # fmt: skip
+
+
+def _source(source: Any) -> str:
+    if isinstance(source, str):
+        return source
+    index = "" if source.get("index") is None else f":{source['index']}"
+    return f"job:{source['job']}:{source['output']}{index}"
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested objects by dotted path; lists and empty objects are leaves."""
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def defaults(schema: Schema, root: Schema | None = None) -> dict[str, Any]:
+    """The default of every field of an object schema, also inside nested objects."""
+    root = schema if root is None else root
+    found: dict[str, Any] = {}
+    for name, field in schema.get("properties", {}).items():
+        nested = defaults(_resolve(field, root), root)
+        if isinstance(field.get("default"), Mapping):
+            nested |= field["default"]
+        if nested:
+            found[name] = nested
+        elif "default" in field:
+            found[name] = field["default"]
+    return found
+
+
+def fields(schema: Schema) -> Iterator[tuple[str, str, str, str, str]]:
+    """Path, type, default, range and help of every field of a spec's schema, nested ones included."""
+    yield from _fields(schema, schema, "")
+
+
+def _fields(schema: Schema, root: Schema, prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
+    required = set(schema.get("required", []))
+    for name, field in schema.get("properties", {}).items():
+        full = {**_resolve(field, root), **field}
+        if full.get("properties"):
+            yield from _fields(full, root, f"{prefix}{name}.")
+            continue
+        default = "required" if name in required else json.dumps(field.get("default"), ensure_ascii=False)
+        yield f"{prefix}{name}", _type(full, root), default, _range(full), str(field.get("description", ""))
+
+
+def _resolve(field: Schema, root: Schema) -> Schema:
+    """The schema that a field refers to, else the field itself."""
+    reference = field.get("$ref") or next((one["$ref"] for one in field.get("allOf", []) if "$ref" in one), None)
+    return root.get("$defs", {}).get(reference.rsplit("/", 1)[-1], {}) if reference else field
+
+
+def _type(field: Schema, root: Schema) -> str:
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "const" in field:
+        return str(field["const"])
+    if "anyOf" in field:
+        return " | ".join(_type(_resolve(one, root), root) for one in field["anyOf"])
+    if field.get("type") == "array" and "items" in field:
+        return f"list of {_type(_resolve(field['items'], root), root)}"
+    return str(field.get("type", field.get("title", "any")))
+
+
+def _range(field: Schema) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    parts = [field, *field.get("anyOf", [])]
+    return ", ".join(f"{sign} {part[name]:g}" for part in parts for name, sign in signs.items() if name in part)

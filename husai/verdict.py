@@ -1,0 +1,130 @@
+"""A verdict with its rules: as rows of a table, as Markdown and as JUnit XML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from husai.errors import Exit
+from husai.terminal import number, printable
+
+if TYPE_CHECKING:
+    from husai.models import Decision, Job
+
+COLUMNS = ("gate", "value", "interval", "needed", "verdict", "reason")
+CODES = {"pass": Exit.OK, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
+MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, however it was come by: from a decision, or from the job that decides."""
+
+    verdict: str
+    policy: str
+    candidate: str
+    reasons: Sequence[str] = ()
+    rules: Sequence[Mapping[str, Any]] = ()
+    job: str | None = None
+    decision: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_decision(cls, decision: Decision) -> Self:
+        """The judgement in a recorded decision."""
+        return cls(
+            decision.verdict, decision.policy, decision.candidate, decision.reasons, decision.rules,
+            decision.job, decision.id, decision.raw,
+        )  # fmt: skip
+
+    @classmethod
+    def of_job(cls, job: Job) -> Self:
+        """The judgement in the result of a `release.gate` job."""
+        result = job.result or {}
+        return cls(
+            result.get("verdict", "inconclusive"), result.get("policy", ""), result.get("candidate", ""),
+            result.get("reasons", []), result.get("rules", []), job.id, None, {"job": job.id, **result},
+        )  # fmt: skip
+
+    @property
+    def exit_code(self) -> Exit:
+        """0 pass, 1 fail, 4 inconclusive."""
+        return CODES.get(self.verdict, Exit.INCONCLUSIVE)
+
+    def rows(self) -> list[tuple[str, str, str, str, str, str]]:
+        """The rules under `COLUMNS`."""
+        return [
+            (
+                str(rule.get("title") or rule.get("name")),
+                number(rule.get("value"), 3),
+                interval(rule),
+                needed(rule),
+                str(rule.get("verdict")),
+                str(rule.get("reason") or ""),
+            )
+            for rule in self.rules
+        ]
+
+
+def interval(rule: Mapping[str, Any]) -> str:
+    """`[low, high]`, or `unknown`."""
+    low, high = rule.get("low"), rule.get("high")
+    return "unknown" if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
+
+
+def needed(rule: Mapping[str, Any]) -> str:
+    """What the rule asks: which end of the interval must clear which threshold."""
+    if rule.get("threshold") is None:
+        return ""
+    end = {"low": "lower end ", "high": "upper end "}.get(str(rule.get("bound")), "")
+    sign = {">=": "≥", "<=": "≤"}.get(str(rule.get("op")), str(rule.get("op") or ""))
+    return f"{end}{sign} {number(rule['threshold'])}"
+
+
+def markdown(judgement: Judgement) -> str:
+    """A summary for a CI page."""
+    mark = MARKS.get(judgement.verdict, "")
+    lines = [
+        f"### {mark} HUSAI release gate `{_cell(judgement.policy)}`: {judgement.verdict}",
+        "",
+        f"Candidate `{judgement.candidate}`",
+        "",
+    ]
+    if judgement.rules:
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in judgement.rows()]
+        lines.append("")
+    lines += [f"- {_cell(reason)}" for reason in judgement.reasons]
+    if judgement.decision:
+        lines += ["", f"Decision `{judgement.decision}`; check it offline with `husai verify`."]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table cell."""
+    return " ".join(printable(text).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def junit(judgement: Judgement) -> str:
+    """One test case for each rule, for CI systems that read JUnit XML; an inconclusive rule is an error."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+    rules = judgement.rules or [
+        {"name": "verdict", "verdict": judgement.verdict, "reason": "; ".join(judgement.reasons)}
+    ]
+    counts = {
+        "tests": len(rules),
+        "failures": sum(rule["verdict"] == "fail" for rule in rules),
+        "errors": sum(rule["verdict"] == "inconclusive" for rule in rules),
+    }
+    numbers = {name: str(count) for name, count in counts.items()}
+    suite = Element("testsuite", {"name": f"husai.{judgement.policy or 'gate'}", **numbers})
+    for rule in rules:
+        case = SubElement(suite, "testcase", {"classname": "husai.gate", "name": str(rule.get("name"))})
+        tag = {"fail": "failure", "inconclusive": "error"}.get(str(rule["verdict"]))
+        if tag:
+            message = printable(str(rule.get("reason") or "")).replace("\n", " ")
+            SubElement(case, tag, {"type": str(rule["verdict"]), "message": message})
+    indent(suite)
+    return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,0 +1,24 @@
+"""What a job results in: figures, and the figures about an SAE that a release policy can read."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from husai_core.estimate import Estimate
+
+
+class BaseResult(BaseModel):
+    """Base of every job result: deterministic figures only; times and hosts belong in the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evidence(BaseResult):
+    """A result that a release policy can read: figures about named SAE checkpoints."""
+
+    subject: list[str] = Field(description="digests of the SAE checkpoints that the figures are about")
+    converged: bool = Field(description="every training run behind the figures had converged")
+    imported: bool = Field(default=False, description="how the SAEs were trained is known from their user only")
+    unconverged: list[str] = Field(default=[], description="the training runs that had not, by group and seed")
+    leaks_label: bool = Field(description="the input of the model, where it was read or trained, shows the answer")
+    statistics: dict[str, Estimate] = Field(description="the figures that rules may name")

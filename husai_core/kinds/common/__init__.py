@@ -1,0 +1,1 @@
+"""What several job kinds share."""

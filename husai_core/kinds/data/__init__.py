@@ -1,0 +1,1 @@
+"""Job kinds of the `data` family, one file each."""

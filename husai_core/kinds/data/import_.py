@@ -1,0 +1,221 @@
+"""Bring your own: make candidates and artifacts of SAEs, a transformer or cached activations trained elsewhere.
+
+Known layouts:
+
+- `saelens`: SAELens 6, `sae_weights.safetensors` with `cfg.json`; standard, TopK, JumpReLU and gated SAEs, and
+  transcoders without skip connection, whose activations need no normalisation;
+- `dictionary_learning`: `ae.pt` with `config.json`; standard, gated, TopK, BatchTopK, JumpReLU and Matryoshka SAEs;
+- `sparsify`: `sae.safetensors` with `cfg.json`; TopK SAEs and transcoders without skip connection;
+- `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
+- `husai`: HUSAI's own artifacts, but for language models;
+
+one folder per thing, also in zip files. An imported SAE computes what its own library computes. No file is
+unpickled: only tensors and plain values are read.
+
+What a file says about its own making is kept as `claimed` and believed nowhere. An imported SAE has no recipe, so a
+stress asks for one to train its controls with; it may have seen the rows of any split; and it passes no rule of a gate.
+Imported rows come from no known network. An imported transformer is marked as leaking the label if it says so or fails
+the leak test; rows, if they say so or were read at the answer token.
+
+The earlier position `answer` is the token that already shows the answer. It is imported under its right name,
+`answer_token`, and marked as leaking the label, as are the transformers that were trained there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from husai_core.errors import UserError
+from husai_core.evidence import BaseResult
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Kind, Port
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+    from husai_core.activations.store import Activations
+    from husai_core.importers import Found, Rows, Transformer
+    from husai_core.saes.sae import SAE
+
+Thing = Literal["sae", "transformer", "activations"]
+Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "earlier"]
+Position = Literal["bos", "first_operand", "second_operand", "answer", "answer_token"]
+
+INPUTS = {"file": Port("upload", "the uploaded files; files of separate uploads are read together", many=True)}
+OUTPUTS = {
+    "saes": Port("sae", "one checkpoint per SAE found", many=True, required=False),
+    "transformer": Port("transformer", "the network found", required=False),
+    "activations": Port("activations", "the rows found", required=False),
+}
+UNKNOWN = dict.fromkeys(("seed", "converged", "model_digest", "activations_digest"))
+MOST_P = 1000
+
+
+class Spec(BaseSpec):
+    """What to expect, and what the files themselves do not say."""
+
+    format: Layout = Field("auto", description="layout; auto recognises it")
+    what: Literal["auto", "sae", "transformer", "activations"] = Field("auto", description="kind of thing expected")
+    hook_name: str | None = Field(None, description="TransformerLens hook of an SAE or rows; overrides the file's")
+    position: Position | None = Field(None, description="token position; `answer` is `=`; overrides the file's")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of rows without a split, for selection")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of rows without a split, for reported figures")
+    seed: int = Field(0, ge=0, lt=2**53, description="seed of that split and of the leak test")
+
+
+class Item(BaseModel):
+    """One imported thing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="folder and name of its first file")
+    format: str
+    what: Thing
+    architecture: str | None = Field(None, description="as in the checkpoint's cfg.json; TransformerLens for networks")
+    d_in: int | None = Field(None, description="width of a row")
+    d_sae: int | None = Field(None, description="number of latents")
+    k: int | None = Field(None, description="active latents per row")
+    n_rows: int | None = None
+    hook_name: str | None = None
+    position: str | None = None
+    notes: list[str] = Field(default_factory=list, description="what was preserved, renamed or is unknown")
+
+
+class Result(BaseResult):
+    """What was found, in the order of the outputs."""
+
+    items: list[Item]
+
+
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
+    """Recognise, check and store everything in the upload."""
+    import tempfile
+    from pathlib import Path
+
+    from husai_core.importers import find
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = find([upload.path for upload in inputs.many("file")], Path(scratch))
+        _expected(spec, found)
+        return Result(items=[_store(spec, thing, job) for thing in found])
+
+
+def _expected(spec: Spec, found: list[Found]) -> None:
+    for thing in found:
+        if spec.format not in ("auto", thing.format):
+            raise UserError(f"{thing.source} has the layout {thing.format}, not {spec.format}")
+        if spec.what not in ("auto", thing.what):
+            raise UserError(f"{thing.source} holds {thing.what}, not {spec.what}")
+    for what in ("transformer", "activations"):
+        if sum(thing.what == what for thing in found) > 1:
+            raise UserError(f"the upload holds more than one {what}; import them one by one")
+
+
+def _store(spec: Spec, thing: Found, job: Job) -> Item:
+    from husai_core.importers import Rows, Transformer
+    from husai_core.saes.sae import SAE
+
+    job.log(f"{thing.source}: {thing.what} ({thing.format})")
+    if isinstance(thing.value, SAE):
+        facts = _sae(spec, thing.value, thing.format, job)
+    elif isinstance(thing.value, Transformer):
+        facts = _transformer(spec, thing.value, thing.claimed, job)
+    elif isinstance(thing.value, Rows):
+        facts = _activations(spec, _split(spec, thing.value), thing.claimed, job)
+        facts["notes"].append("tokens and labels are unknown; the split was drawn here")
+    else:
+        facts = _activations(spec, thing.value, thing.claimed, job)
+    return Item(source=thing.source, format=thing.format, what=thing.what, **facts)
+
+
+def _sae(spec: Spec, sae: SAE, layout: str, job: Job) -> dict[str, Any]:
+    from husai_core.importers import plain
+    from husai_core.saes import checkpoint
+
+    claimed = plain(sae.provenance)
+    sae.hook_name = spec.hook_name or sae.hook_name
+    position = spec.position or claimed.get("position")
+    position = position if isinstance(position, str) else None
+    notes = [] if sae.relu_after_topk else ["keeps the k largest signed pre-activations, without ReLU: not for SAELens"]
+    notes.append("seed, recipe and convergence are unknown; what the file says of them is a claim")
+    known = {"position": position, "hook_name": sae.hook_name, "transcoder": sae.transcoder}
+    known |= {"relu_after_topk": sae.relu_after_topk, "imported": True, "layout": layout, "claimed": claimed}
+    checkpoint.save(sae, job.output("saes", "sae"), UNKNOWN | known)
+    shape = {"d_in": sae.d_in, "d_sae": sae.d_sae, "k": sae.k}
+    return shape | {
+        "architecture": checkpoint.architecture(sae),
+        "hook_name": sae.hook_name,
+        "position": position,
+        "notes": notes,
+    }
+
+
+def _transformer(spec: Spec, found: Transformer, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
+    """A network whose weights fit it; its dataset is what its vocabulary says."""
+    from husai_core.data.modular import vocabulary
+    from husai_core.models import modular
+
+    model = modular.build(found.config, 0)
+    model.load_state_dict(found.weights, strict=False)  # masks are not in the file
+    p = model.cfg.d_vocab - vocabulary(0)
+    leak = _leak_test(spec, model, p, found.position)
+    leaks = found.leaks_label or leak is None or not leak["passed"]
+    dataset = {"p": p, "train_fraction": None, "seed": None, "position": found.position}
+    facts = {"dataset": dataset, "leaks_label": leaks, "leak_test": leak, "imported": True, "claimed": claimed}
+    modular.save(job.output("transformer", "transformer"), model, found.config | facts)
+    notes = ["its training is unknown; what the file says of it is a claim"]
+    if leaks:
+        notes.append("its input may have shown the answer, so it is marked as leaking the label")
+    shape = {"architecture": "HookedTransformer", "d_in": model.cfg.d_model}
+    return shape | {"position": found.position, "notes": notes}
+
+
+def _leak_test(spec: Spec, model: HookedTransformer, p: int, position: str) -> dict[str, float | bool] | None:
+    """The outcome of the leak test, or None for a network that does not read our sequences."""
+    from husai_core.data.modular import LENGTH, pairs
+    from husai_core.models.training import leak_test
+
+    if not 2 <= p <= MOST_P or model.cfg.n_ctx < LENGTH:
+        return None
+    return leak_test(model, pairs(p), position, spec.seed)
+
+
+def _split(spec: Spec, found: Rows) -> Activations:
+    """Rows with a split of ours, without tokens and labels."""
+    import torch
+
+    from husai_core.activations import rows, store
+    from husai_core.data.modular import split
+
+    n = len(found.rows)
+    return store.Activations(
+        rows=rows.Rows([found.rows]),
+        tokens=torch.zeros(n, 0, dtype=torch.int64),
+        label=torch.full((n,), -1),
+        split=split(n, spec.validation_fraction, spec.test_fraction, spec.seed),
+        hook_name="unknown" if found.layer is None else f"blocks.{found.layer}.hook_resid_post",
+        position=found.position or "unknown",
+        source="imported",
+    )
+
+
+def _activations(spec: Spec, found: Activations, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Rows in the type that they came in, of no known network."""
+    from dataclasses import replace
+
+    from husai_core.activations import store
+
+    hook_name, position = spec.hook_name or found.hook_name, spec.position or found.position
+    leaks = found.leaks_label or "answer_token" in (found.position, position)
+    facts: dict[str, Any] = dict.fromkeys(("model_digest", "p", "model", "context"))
+    facts |= {"hook_name": hook_name, "position": position, "source": "imported", "leaks_label": leaks}
+    rows = replace(found, **facts)
+    store.save(job.output("activations", "activations"), rows, found.rows.shards[0].dtype, claimed)
+    n, d = rows.rows.shape
+    notes = ["which network gave them is unknown; what the file says of it is a claim"]
+    return {"d_in": d, "n_rows": n, "hook_name": hook_name, "position": position, "notes": notes}
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run)

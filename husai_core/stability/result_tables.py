@@ -1,0 +1,24 @@
+"""What stress results show beside their statistics: tables per seed and matrices per pair. Light: no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from husai_core.evidence import BaseResult
+
+Matrix = list[list[float | None]]
+"""One value per pair of seeds, rows and columns in the order of the seeds; None where it cannot be computed."""
+
+
+class Member(BaseResult):
+    """One SAE or transcoder on held-out rows."""
+
+    seed: int
+    explained_variance: float
+    normalised_mse: float = Field(description="sum of squared errors / sum of squares")
+    l0: float = Field(description="non-zero latents per row")
+    dead_fraction: float = Field(description="share of latents that are zero on all held-out rows")
+    drift_from_init: float | None = Field(
+        description="mean |cosine| between final and initial decoder rows; 1 is no change; unknown if imported"
+    )
+    converged: bool | None = Field(description="unknown if imported")

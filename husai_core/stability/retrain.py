@@ -1,0 +1,104 @@
+"""Retraining inside a stress: the same recipe and seeds on other rows, one group after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from husai_core.errors import UserError
+from husai_core.job import Job
+from husai_core.saes import checkpoint
+from husai_core.saes.evaluate import evaluate
+from husai_core.saes.sae import SAE
+from husai_core.saes.trainer import TrainedSAE, train
+from husai_core.stability.result_tables import Member
+from husai_core.stability.seed_group import Siblings
+
+FIGURES = ("normalised_mse", "dead_fraction")
+
+
+class Trainings:
+    """A known number of trainings with the recipe and the seeds of some SAEs, reported as one progress.
+
+    `unconverged` names every training, those of the given SAEs included, that had not converged.
+    """
+
+    def __init__(self, job: Job, given: Siblings, count: int) -> None:
+        self.job, self.recipe, self.seeds, self.count, self.finished = job, given.recipe, given.seeds, count, 0
+        self.imported = given.imported
+        self.unconverged = [] if given.imported else _unconverged("SAEs", given.seeds, given.converged)
+
+    @property
+    def converged(self) -> bool:
+        """True when all trainings are known to have converged."""
+        return not (self.imported or self.unconverged)
+
+    def run(
+        self,
+        label: str,
+        rows: Tensor,
+        validation: Tensor,
+        targets: Tensor | None = None,
+        validation_targets: Tensor | None = None,
+    ) -> list[TrainedSAE]:
+        """Train one SAE (with targets, one transcoder) per seed; `label` names the group in the live curves.
+
+        Raises:
+            UserError: a training diverged.
+        """
+
+        def report(done: int, total: int, figures: dict[str, float]) -> None:
+            done += self.finished * total
+            self.job.progress(done, self.count * total, "rows")
+            if figures:
+                self.job.metrics(done, {f"{name}/{label}": figures[name] for name in FIGURES})
+
+        trained = train(
+            self.recipe,
+            rows,
+            self.seeds,
+            validation=validation,
+            targets=targets,
+            validation_targets=validation_targets,
+            device=self.job.device,
+            on_step=report,
+        )
+        for sae in trained:
+            _check(sae, label)
+        self.finished += 1
+        self.unconverged += _unconverged(label, self.seeds, [sae.converged for sae in trained])
+        return trained
+
+
+def _unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool | None]) -> list[str]:
+    young = [str(seed) for seed, rested in zip(seeds, converged, strict=True) if not rested]
+    return [f"{label} (seed{'s'[: len(young) > 1]} {', '.join(young)})"] if young else []
+
+
+def member(
+    sae: SAE, seed: int, drift: float | None, converged: bool | None, rows: Tensor, targets: Tensor | None = None
+) -> Member:
+    """The table row of one SAE on held-out rows [n, d_in] (of a transcoder, also targets [n, d_out])."""
+    figures = evaluate(sae, rows, targets)
+    return Member(
+        seed=seed,
+        explained_variance=figures.explained_variance,
+        normalised_mse=figures.normalised_mse,
+        l0=figures.l0,
+        dead_fraction=figures.dead_fraction,
+        drift_from_init=drift,
+        converged=converged,
+    )
+
+
+def members(trained: Sequence[TrainedSAE], rows: Tensor, targets: Tensor | None = None) -> list[Member]:
+    """The table of a trained group on held-out rows."""
+    return [member(sae, sae.seed, sae.drift_from_init, sae.converged, rows, targets) for sae in trained]
+
+
+def _check(sae: TrainedSAE, label: str) -> None:
+    try:
+        checkpoint.check(sae)
+    except UserError as error:
+        raise UserError(f"training of the {label} group with seed {sae.seed} diverged: {error}") from error

@@ -1,0 +1,173 @@
+"""The SAEs that a stress is about: checkpoints that differ in their seed alone.
+
+An imported SAE does not say reliably how it was trained. Its user may say so: then its recipe is retrained like any
+other, its place among the SAEs stands for its seed, and its convergence stays unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+
+from husai_core.data.modular import POSITIONS
+from husai_core.errors import UserError
+from husai_core.job import Artifact
+from husai_core.saes import checkpoint
+from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.sae import SAE
+from husai_core.stability.overlap import pwmcc
+
+ORIGIN = ("recipe", "hook_name", "position", "model_digest", "activations_digest")
+PLACE = ("hook_name", "position")
+UNKNOWN = "unknown"
+THRESHOLDED = ("batchtopk", "matryoshka")
+"""Architectures whose checkpoints are JumpReLU SAEs."""
+COPIED = 0.9999
+"""PWMCC from which two imported SAEs are one in other units, order or precision."""
+
+
+@dataclass(frozen=True)
+class Siblings:
+    """Loaded checkpoints in the order given, and what they have in common.
+
+    `seeds` of imported SAEs are their places, counted from 0; their `drift` and `converged` are unknown.
+    """
+
+    digests: list[str]
+    saes: list[SAE]
+    recipe: SAERecipe
+    seeds: list[int]
+    hook_name: str
+    position: str
+    imported: bool
+
+    @property
+    def drift(self) -> list[float | None]:
+        """Per member, mean |cosine| between final and initial decoder rows."""
+        return [sae.provenance.get("drift_from_init") for sae in self.saes]
+
+    @property
+    def converged(self) -> list[bool | None]:
+        """Per member, whether its training came to rest."""
+        return [sae.provenance["converged"] for sae in self.saes]
+
+    def leaks_label(self, artifact: Artifact) -> bool:
+        """True when the input shows the answer: at the SAEs' position, or as this artifact they come from says."""
+        cfg = json.loads((artifact.path / "cfg.json").read_bytes())
+        claimed = [sae.provenance.get("claimed", {}).get("position") for sae in self.saes]
+        return "answer_token" in (self.position, *claimed) or bool(cfg["leaks_label"])
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise UserError unless the SAEs were trained on this activations artifact, or on this transformer.
+
+        Of imported SAEs that is unknown; they must fit it.
+        """
+        name = "model_digest" if artifact.type == "transformer" else "activations_digest"
+        if self.imported:
+            self._fits(artifact)
+        elif self.saes[0].provenance[name] != artifact.digest:
+            raise UserError(f"the SAEs were not trained on this {artifact.type} artifact ({artifact.digest[:12]})")
+
+    def check_width(self, width: int) -> None:
+        """Raise UserError unless the SAEs can read rows of this width."""
+        if self.saes[0].d_in != width:
+            raise UserError(f"the SAEs read rows of width {self.saes[0].d_in}, but these have width {width}")
+
+    def _fits(self, artifact: Artifact) -> None:
+        if artifact.type == "transformer":
+            if self.hook_name == UNKNOWN or self.position not in POSITIONS:
+                raise UserError(
+                    "the imported SAEs do not say at which hook_name and position they read; import them so"
+                )
+            return
+        cfg = json.loads((artifact.path / "cfg.json").read_bytes())
+        self.check_width(cfg["d_model"])
+        for name in PLACE:
+            own, other = getattr(self, name), cfg[name]
+            if UNKNOWN not in (own, other) and own != other:
+                raise UserError(f"the SAEs read {name} {own!r}, but the activations are of {other!r}")
+
+
+def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Siblings:
+    """Load checkpoints and make sure that they are siblings; `recipe` is what the user says of imported ones.
+
+    Raises:
+        UserError: a checkpoint does not say how it was trained, is a transcoder, or is no sibling of the first or a
+            copy of another; some SAEs were imported and others not, or the recipe is missing, given without need, or
+            not theirs.
+    """
+    saes = [checkpoint.load(artifact.path) for artifact in artifacts]
+    names = [artifact.digest[:12] for artifact in artifacts]
+    for name, sae in zip(names, saes, strict=True):
+        if sae.transcoder:
+            raise UserError(f"SAE {name} is a transcoder; stresses start from SAEs")
+    imported = [bool(sae.provenance.get("imported")) for sae in saes]
+    if any(imported) and not all(imported):
+        raise UserError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
+    common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
+    copied = _alike if all(imported) else _equal_weights
+    if any(copied(one, other) for one, other in combinations(saes, 2)):
+        raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
+    known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
+    return Siblings([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
+
+
+def _trained(names: Sequence[str], saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
+    """Recipe and seeds of SAEs that say how they were trained."""
+    if recipe:
+        raise UserError("recipe is for imported SAEs; these say how they were trained")
+    needed = ("seed", "converged", "drift_from_init", *ORIGIN)
+    for name, sae in zip(names, saes, strict=True):
+        if missing := [entry for entry in needed if entry not in sae.provenance]:
+            raise UserError(
+                f"SAE {name} cannot be compared with its retrained controls: its cfg.json lacks {', '.join(missing)}"
+            )
+    _equal([sae.provenance for sae in saes], ORIGIN)
+    seeds = [int(sae.provenance["seed"]) for sae in saes]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"two of the SAEs have the same seed: {sorted(seeds)}")
+    return checkpoint.recipe(saes[0]), seeds
+
+
+def _imported(saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
+    """The recipe that is said to have made SAEs of this shape, and their places."""
+    if recipe is None:
+        raise UserError("imported SAEs do not say reliably how they were trained; set recipe to what is known of it")
+    if not all(sae.relu_after_topk for sae in saes):
+        raise UserError("the SAEs keep negative latents, as no recipe makes them")
+    shapes = [_shape(sae) for sae in saes]
+    _equal(shapes, list(shapes[0]))
+    _equal([sae.provenance for sae in saes], PLACE)
+    saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
+    made: dict[str, Any] = {"architecture": saved, "d_sae": recipe.d_sae}
+    made |= {"k": recipe.k} if saved in checkpoint.SELECTING else {}
+    made |= {"experts": recipe.experts} if saved == "switch" else {}
+    for name, value in made.items():
+        if shapes[0][name] != value:
+            raise UserError(f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shapes[0][name]}")
+    return recipe, list(range(len(saes)))
+
+
+def _shape(sae: SAE) -> dict[str, Any]:
+    experts = None if sae.W_router is None else sae.W_router.shape[1]
+    names = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input")
+    return {name: getattr(sae, name) for name in names} | {"experts": experts}
+
+
+def _equal_weights(one: SAE, other: SAE) -> bool:
+    return torch.equal(one.W_dec, other.W_dec)
+
+
+def _alike(one: SAE, other: SAE) -> bool:
+    return pwmcc(one.decoder, other.decoder) > COPIED
+
+
+def _equal(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        if any(fact[name] != facts[0][name] for fact in facts):
+            raise UserError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")

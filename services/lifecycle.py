@@ -1,0 +1,340 @@
+"""How a job finds its execution, and how the end of one job moves others on.
+
+A job waits until its inputs exist. Then its digest is known, and it takes a stored result, joins an execution that is
+under way, or starts one. A study's execution waits for its children, plans more when all of them are done, and is
+queued when nothing is left to plan. Every function here runs inside the caller's transaction.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from husai_core import kinds
+from husai_core.identity import sha256
+from husai_core.kinds.kind import Child, Done, From, Kind
+from services import events
+from services.db import OUTBOX_CHANNEL, clock, now
+from services.ids import new_id
+from services.states import LIVE, State, check
+from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
+
+log = logging.getLogger("husai.flow")
+
+
+class InputFailed(Exception):
+    """A job's input will never exist; the message is the reason for a person."""
+
+
+def advance(session: Session, job: Job) -> None:
+    """Bind a waiting job to an execution if all its inputs exist by now."""
+    if job.kind not in kinds.names():
+        detail = f"The worker that ended its inputs is of a version without {job.kind}; retry when all are updated."
+        transition_job(session, job, State.FAILED, "error.version", detail)
+        propagate(session, job)
+        return
+    try:
+        inputs = resolve(session, job)
+    except InputFailed as failure:
+        transition_job(session, job, State.FAILED, "input.failed", str(failure))
+        propagate(session, job)
+        return
+    if inputs is not None:
+        bind(session, job, inputs)
+
+
+def resolve(session: Session, job: Job) -> dict[str, list[str]] | None:
+    """The digests of a job's inputs by port; None while a source is unfinished.
+
+    Raises:
+        InputFailed: a source ended without the output.
+    """
+    inputs: dict[str, list[str]] = {}
+    for port, references in job.inputs.items():
+        inputs[port] = []
+        for reference in references:
+            if isinstance(reference, str):
+                inputs[port].append(reference)
+                continue
+            found = _from_job(session, job, port, reference)
+            if found is None:
+                return None
+            inputs[port] += found
+        check_count(kinds.get(job.kind), port, len(inputs[port]))
+    return inputs
+
+
+def check_count(kind: Kind, name: str, count: int) -> None:
+    """Refuse too few or too many artifacts for a port.
+
+    Raises:
+        InputFailed: with what the port takes.
+    """
+    port = kind.inputs[name]
+    most = count if port.many else 1
+    if count and not port.at_least <= count <= most:
+        takes = f"at least {port.at_least} artifacts" if port.many else "one artifact (an index names it)"
+        raise InputFailed(f"input {name!r} of {kind.name} takes {takes}, not {count}")
+
+
+def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any]) -> list[str] | None:
+    source = session.get_one(Job, reference["job"])
+    label = source.name or source.id
+    if not source.state.final:
+        session.merge(Awaited(job_id=job.id, source_id=source.id))
+        return None
+    if source.state != State.SUCCEEDED:
+        raise InputFailed(f"input {port!r} comes from {label}, which {source.state}")
+    found = outputs(session, source).get(reference["output"], [])
+    index = reference.get("index")
+    chosen = found if index is None else found[index : index + 1]
+    if not chosen:
+        raise InputFailed(f"{label} has no output {reference['output']!r}" + ("" if index is None else f"[{index}]"))
+    return chosen
+
+
+def outputs(session: Session, job: Job) -> dict[str, list[str]]:
+    """The artifacts of a job by output name."""
+    found: dict[str, list[str]] = {}
+    rows = session.scalars(
+        select(Output).where(Output.execution_id == job.execution_id).order_by(Output.name, Output.position)
+    )
+    for row in rows:
+        found.setdefault(row.name, []).append(row.sha256)
+    return found
+
+
+def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
+    """Give a job its execution: a finished equal one, an active equal one, or a new one."""
+    kind, name = kinds.get(job.kind), digest(job, inputs)
+    execution = _equal(session, name, job) if job.reuse else None
+    if execution is not None:
+        attach(session, job, execution)
+        return
+    execution = Execution(
+        id=new_id(), digest=name, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs, device=job.device,
+        environment=job.environment, owner_id=job.owner_id, priority=job.priority, shared=job.reuse,
+        state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
+    )  # fmt: skip
+    session.add(execution)
+    session.flush()
+    attach(session, job, execution)
+    if kind.is_study:
+        replan(session, execution)
+    else:
+        notify(session, execution)
+
+
+def digest(job: Job, inputs: dict[str, list[str]]) -> str:
+    """The identity of a job's computation by the code that is installed here; a private one is its owner's alone."""
+    found = kinds.job_digest(job.kind, job.spec, inputs, job.device)
+    return sha256(f"{found} {job.owner_id}".encode()) if job.private else found
+
+
+def _equal(session: Session, digest: str, job: Job) -> Execution | None:
+    """An execution of this digest that the job may share: a stored result first, else one under way."""
+    query = select(Execution).where(Execution.digest == digest)
+    done = session.scalar(query.where(Execution.state == State.SUCCEEDED).order_by(Execution.id).limit(1))
+    active = query.where(Execution.shared, Execution.state.in_(LIVE)).with_for_update()
+    return done or session.scalar(active.limit(1))
+
+
+def attach(session: Session, job: Job, execution: Execution) -> None:
+    """Let a job follow an execution from its present state on."""
+    job.execution_id = execution.id
+    execution.priority = min(execution.priority, job.priority)
+    if execution.state == State.SUCCEEDED:
+        others = select(Job.id).where(Job.execution_id == execution.id, Job.state == State.SUCCEEDED, Job.id != job.id)
+        job.reused_from = session.scalar(others.order_by(Job.owner_id != job.owner_id, Job.id).limit(1))
+    if execution.state != job.state:
+        transition_job(session, job, execution.state, execution.reason, execution.detail)
+    if job.state.final:
+        propagate(session, job)
+
+
+def notify(session: Session, execution: Execution) -> None:
+    """Ask for a doorbell; the relay hears of it with the commit, and rings it."""
+    session.add(Outbox(queue=execution.queue, execution_id=execution.id))
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
+
+
+def transition_job(
+    session: Session, job: Job, state: State, reason: str | None = None, detail: str | None = None
+) -> None:
+    """Change a job's state by the table of allowed moves, with its event."""
+    check(job.state, state)
+    job.state, job.reason, job.detail = state, reason, detail
+    job.version += 1
+    if state.final:
+        job.finished_at = clock(session)
+    events.append(session, "state", {"state": state, "reason": reason, "detail": detail}, job_id=job.id)
+
+
+def transition(
+    session: Session, execution: Execution, state: State, reason: str | None = None, detail: str | None = None
+) -> None:
+    """Change an execution's state and that of every job attached to it; an end moves on who waits for them."""
+    check(execution.state, state)
+    detail = storable(detail) if detail else detail
+    execution.state, execution.reason, execution.detail = state, reason, detail
+    execution.version += 1
+    if state != State.RUNNING:
+        execution.lease_until = None
+    if state.final:
+        execution.finished_at = clock(session)
+    jobs = attached(session, execution)
+    for job in jobs:
+        transition_job(session, job, state, reason, detail)
+    if state.final:
+        for job in jobs:
+            propagate(session, job)
+
+
+def storable(text: str) -> str:
+    """A text without what Postgres cannot keep: NUL characters and halves of surrogate pairs."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def attached(session: Session, execution: Execution) -> list[Job]:
+    """The unfinished jobs that follow an execution, oldest first."""
+    query = select(Job).where(Job.execution_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
+    return list(session.scalars(query))
+
+
+def propagate(session: Session, job: Job) -> None:
+    """Move on what waited for a job that has just ended: jobs that take its outputs, and its study.
+
+    An end can bring about others, in chains of any length, so they are worked off one after another by the first call.
+    """
+    ended: deque[Job] | None = session.info.get("ended")
+    if ended is not None:
+        ended.append(job)
+        return
+    session.info["ended"] = ended = deque([job])
+    try:
+        while ended:
+            _move_on(session, ended.popleft())
+    finally:
+        del session.info["ended"]
+
+
+def _move_on(session: Session, job: Job) -> None:
+    session.flush()
+    waiting = list(session.scalars(select(Awaited).where(Awaited.source_id == job.id).order_by(Awaited.job_id)))
+    for row in waiting:
+        session.delete(row)
+    session.flush()
+    for row in waiting:
+        consumer = session.get_one(Job, row.job_id)
+        if consumer.state == State.WAITING and consumer.execution_id is None:
+            advance(session, consumer)
+    if job.parent_id is not None:
+        replan(session, session.get_one(Execution, job.parent_id, with_for_update=True))
+
+
+def replan(session: Session, execution: Execution) -> None:
+    """When all children of a waiting study are done: submit what it plans next, or queue it for its summary."""
+    session.flush()
+    if execution.state != State.WAITING:
+        return
+    children = {job.name: job for job in session.scalars(select(Job).where(Job.parent_id == execution.id))}
+    if any(not job.state.final for job in children.values()):
+        return
+    done = {str(name): outcome(session, job) for name, job in children.items()}
+    try:
+        fresh = [child for child in _plan(execution, done) if child.name not in children]
+    except Exception as error:
+        log.exception("the plan of %s failed", execution.id)
+        detail = f"Its plan failed: {type(error).__name__}: {error}".splitlines()[0]
+        transition(session, execution, State.FAILED, "error.plan", detail)
+        return
+    if not fresh:
+        transition(session, execution, State.QUEUED)
+        notify(session, execution)
+        return
+    jobs = add_children(session, execution, fresh, children)
+    for job in jobs:
+        if job.state == State.WAITING and job.execution_id is None:
+            advance(session, job)
+
+
+def _plan(execution: Execution, done: Mapping[str, Done]) -> list[Child]:
+    """What a study wants next, with every child's spec in full."""
+    kind = kinds.get(execution.kind)
+    planned = kind.next_children(kind.spec.model_validate(execution.spec), execution.inputs, done)
+    return [
+        replace(child, spec=kinds.get(child.kind).spec.model_validate(child.spec).model_dump(mode="json"))
+        for child in planned
+    ]
+
+
+def outcome(session: Session, job: Job) -> Done:
+    """How a study sees one of its children."""
+    if job.state != State.SUCCEEDED:
+        return Done(job.state, job.detail or job.reason)
+    result = session.get_one(Result, job.execution_id)
+    return Done(job.state, None, result.result, outputs(session, job))
+
+
+def add_children(
+    session: Session, parent: Execution, planned: list[Child], existing: Mapping[str | None, Job]
+) -> list[Job]:
+    """Insert the planned children as waiting jobs of the study's owner."""
+    lead = session.scalars(select(Job).where(Job.execution_id == parent.id).order_by(Job.id).limit(1)).one()
+    ids = {name: job.id for name, job in existing.items()} | {child.name: new_id() for child in planned}
+    jobs = []
+    for child in planned:
+        inputs = {port: [_reference(ids, one) for one in many] for port, many in child.inputs.items()}
+        job = Job(
+            id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=dict(child.spec), labels=[],
+            inputs=inputs, device=parent.device, environment=parent.environment, priority=parent.priority,
+            reuse=lead.reuse, private=lead.private, state=State.WAITING, parent_id=parent.id, name=child.name,
+            created_at=now(),
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
+        events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
+        jobs.append(job)
+    return jobs
+
+
+def _reference(ids: Mapping[str | None, str], reference: str | From) -> str | dict[str, Any]:
+    if isinstance(reference, str):
+        return reference
+    return {"job": ids[reference.child], "output": reference.output, "index": reference.index}
+
+
+def cancel_if_orphaned(session: Session, execution: Execution, reason: str) -> None:
+    """Stop an execution that no job follows any more; one that runs is stopped by its supervisor."""
+    session.flush()
+    if execution.state.final or attached(session, execution):
+        return
+    execution.shared = False
+    if execution.state == State.RUNNING:
+        execution.cancel_requested = True
+        return
+    transition(session, execution, State.CANCELLED, reason)
+    children = select(Job).where(Job.parent_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
+    cancel(session, list(session.scalars(children)), "cancelled.parent")
+
+
+def cancel(session: Session, jobs: list[Job], reason: str) -> None:
+    """Cancel jobs; an execution goes on for the others that follow it."""
+    for job in jobs:
+        transition_job(session, job, State.CANCELLED, reason)
+    for job in jobs:
+        if job.execution_id is not None:
+            cancel_if_orphaned(session, session.get_one(Execution, job.execution_id, with_for_update=True), reason)
+    for job in jobs:
+        propagate(session, job)
+
+
+def end_attempt(session: Session, execution: Execution, outcome: str) -> None:
+    """Close the attempt row of the running attempt."""
+    attempt = session.get_one(Attempt, (execution.id, execution.attempt))
+    attempt.ended_at, attempt.outcome = clock(session), outcome

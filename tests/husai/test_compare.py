@@ -1,0 +1,55 @@
+from typing import Any
+
+import pytest
+
+from husai.compare import Comparison, Row, differences, essence
+from husai.errors import Exit
+
+EQUAL = Row("sae", "saes[0]", "a", "a", "equal")
+OTHER = Row("sae", "saes[1]", "a", "b", "different")
+
+
+@pytest.mark.parametrize(
+    ("rows", "surroundings", "code"),
+    [
+        ([EQUAL], [], Exit.OK),
+        ([EQUAL], ["capability.cpu.model"], Exit.OK),
+        ([EQUAL, OTHER], [], Exit.FAIL),
+        ([EQUAL, OTHER], ["capability.cpu.model"], Exit.INCONCLUSIVE),
+    ],
+)
+def test_only_other_surroundings_excuse_a_difference(rows: list[Row], surroundings: list[str], code: Exit) -> None:
+    assert Comparison(rows, surroundings).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, ["a.b[1]"]),
+        ({"a": [1]}, {"a": [1, 2]}, ["a"]),
+        ({"a": 1}, {"b": 1}, ["a", "b"]),
+        ({"a": 1}, {"a": 1.0}, ["a"]),
+        ({"a": True}, {"a": 1}, ["a"]),
+        (1, 2, ["all of it"]),
+        ({"x": [{"produced_at": 1.0, "v": 2}]}, {"x": [{"produced_at": 9.0, "v": 2}]}, []),
+        ({"decision": "old"}, {"decision": "new"}, []),
+        ({"decision": "new"}, {"decision": "old"}, ["decision"]),
+    ],
+)
+def test_differences_are_named_by_path(first: Any, second: Any, found: list[str]) -> None:
+    assert list(differences(first, second, {"old": "new"})) == found
+
+
+def test_a_manifest_is_compared_without_its_run_and_surroundings() -> None:
+    one = {
+        "spec": {"k": 1},
+        "wall_seconds": 1.0,
+        "job_id": "a",
+        "capability": {"threads": 1},
+        "outputs": {"saes": ["s"]},
+    }
+    other = {**one, "wall_seconds": 2.0, "job_id": "b", "capability": {"threads": 2}}
+    assert essence({"manifest.json": one}) == essence({"manifest.json": other})
+    assert essence({"manifest.json": one}) != essence({"manifest.json": {**one, "spec": {"k": 2}}})
+    assert essence({"result.json": one}) == {"result.json": one}

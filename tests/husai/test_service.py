@@ -1,0 +1,317 @@
+"""The client and the command line against a real API and worker."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from husai.client import Husai as Client
+from husai.connect import connect
+from husai.errors import Exit, Refused
+from husai.local_server import Server
+from husai.spec_args import assign, bindings
+from tests.husai.conftest import ACTIVATIONS, RECIPE, Husai, heed_ctrl_c
+
+SPEC = [
+    "--set",
+    "source=synthetic",
+    "--set",
+    "world.rows=512",
+    "--set",
+    "world.n_features=8",
+    "--set",
+    "world.d_model=8",
+]
+
+
+def test_submit_waits_shows_and_reuses(husai: Husai) -> None:
+    words = ["submit", "train.activations", *SPEC, "--set", "seed=5", "--label", "mine", "--wait", "--json"]
+    first = husai(*words)
+    assert first.code == Exit.OK, first.err
+    assert first.json["state"] == "succeeded"
+    assert first.json["spec"]["world"]["rows"] == 512
+    assert first.json["labels"] == ["mine"]
+    second = husai(*words)
+    assert second.json["reused_from"] == first.json["id"]
+    assert second.json["outputs"] == first.json["outputs"]
+    never = husai(*words, "--reuse", "never")
+    assert never.json["reused_from"] is None
+    listed = husai("jobs", "--label", "mine", "--kind", "train.activations", "--json").json["items"]
+    assert [job["id"] for job in listed] == [never.json["id"], second.json["id"], first.json["id"]]
+    assert first.json["id"] in husai("jobs", "--limit", "50").out
+
+
+def test_one_key_is_one_job(husai: Husai) -> None:
+    words = ["submit", "train.activations", *SPEC, "--key", "once", "--json"]
+    assert husai(*words).json["id"] == husai(*words).json["id"]
+    other = husai(*words, "--set", "seed=9")
+    assert (other.code, other.json["type"]) == (Exit.USAGE, "urn:husai:problem:idempotency-mismatch")
+
+
+def test_a_plan_runs_nothing(husai: Husai) -> None:
+    def known() -> set[str]:
+        return {job["id"] for job in husai("jobs", "--limit", "200", "--json").json["items"]}
+
+    before = known()
+    plan = husai("submit", "train.activations", *SPEC, "--set", "seed=77", "--plan", "--json")
+    assert plan.json["cells"][0]["kind"] == "train.activations"
+    assert "train.activations" in husai("submit", "train.activations", *SPEC, "--plan").out
+    assert known() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        (["submit", "train.nothing"], "unknown-kind"),
+        (["submit", "train.activations", "--set", "source=synthetic", "--set", "world.rows=-1"], "invalid-spec"),
+        (["submit", "train.activations", "--set", "nonsense=1"], "invalid-spec"),
+        (["submit", "train.sae", "--set", "recipe.k=2"], "missing-input"),
+        (["watch", "0" * 24], "unknown-job"),
+        (["cancel", "not-an-id"], "unknown-job"),
+        (["artifacts", "0" * 64], "unknown-artifact"),
+        (["gate", "show", "0" * 24], "unknown-decision"),
+        (["gate", "decide", "0" * 64], "unknown-candidate"),
+    ],
+)
+def test_refusals_are_usage_errors_with_their_slug(husai: Husai, words: list[str], slug: str) -> None:
+    done = husai(*words, "--json")
+    assert (done.code, done.json["type"]) == (Exit.USAGE, f"urn:husai:problem:{slug}")
+    assert done.err.splitlines()[-1].startswith("husai: ")
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("words", [["gate", "decide", "zz"], ["jobs", "--parent", "zz"], ["jobs", "--label", "ä b"]])
+def test_what_an_id_looks_like_is_said_in_words(husai: Husai, words: list[str]) -> None:
+    done = husai(*words)
+    assert (done.code, " is " in done.err, "^" in done.err) == (Exit.USAGE, True, False)
+
+
+def test_a_wrong_key_is_refused(husai: Husai, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSAI_URL", server.url)
+    monkeypatch.setenv("HUSAI_KEY", "husai_wrong")
+    done = husai("jobs", "--json")
+    assert (done.code, done.json["status"]) == (Exit.USAGE, 401)
+
+
+def test_watch_logs_and_events_tell_one_story(husai: Husai, server: Server, trained: dict[str, str]) -> None:
+    watched = husai("watch", trained["sae"])
+    assert watched.code == Exit.OK
+    assert "succeeded" in watched.out
+    text = husai("logs", trained["sae"])
+    assert text.code == Exit.OK
+    assert husai("logs", trained["sae"], "-f").out == text.out
+    with connect(server.home) as service:
+        events = list(service.events(trained["sae"]))
+        assert events[-1].data["state"] == "succeeded"
+        assert [event.id for event in events] == sorted({event.id for event in events})
+        half = events[len(events) // 2].id
+        assert list(service.events(trained["sae"], after=half)) == [event for event in events if event.id > half]
+        stored = service.recent(trained["sae"], after=half, limit=1000)
+        assert [(e.id, e.type, e.data) for e in stored] == [(e.id, e.type, e.data) for e in events if e.id > half]
+
+
+def test_cancel_and_retry(husai: Husai, server: Server, trained: dict[str, str]) -> None:
+    source = f"activations=job:{trained['activations']}:activations"
+    spec = ["--set", "recipe=" + json.dumps(RECIPE | {"tokens": 50_000_000}), "--input", source]
+    job = husai("submit", "train.sae", *spec, "--json").json["id"]
+    assert husai("cancel", job).code == Exit.OK
+    assert husai("watch", job, "--json").code == Exit.FAIL
+    again = husai("cancel", job, "--json")
+    assert (again.code, again.json["type"]) == (Exit.USAGE, "urn:husai:problem:already-final")
+    retried = husai("retry", job, "--json").json
+    assert retried["retry_of"] == job
+    assert husai("submit", "train.sae", *spec, "--wait", "--timeout", "0").code == Exit.TIMEOUT
+    waiting = husai("submit", "train.sae", *spec, "--device", "cuda", "--json")
+    assert waiting.json["device"] == "cuda"
+    with connect(server.home) as service:
+        has_one = any(worker.device == "cuda" for worker in service.workers())
+    assert ("no worker here has a cuda device" in waiting.err) == (not has_one)
+    for one in husai("jobs", "--json").json["items"]:
+        if one["state"] in {"queued", "running", "waiting"}:
+            husai("cancel", one["id"])
+
+
+def test_export_writes_plain_files_that_have_their_digests(
+    husai: Husai, tmp_path: Path, trained: dict[str, str]
+) -> None:
+    done = husai("export", trained["sae"], tmp_path / "out", "--json")
+    names = set(done.json["files"])
+    assert {"manifest.json", "result.json", "saes/0/cfg.json", "saes/1/sae_weights.safetensors"} <= names
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    index = husai("artifacts", manifest["outputs"]["saes"][0], "--json").json["files"]
+    for name, entry in index.items():
+        assert hashlib.sha256((tmp_path / "out" / "saes" / "0" / name).read_bytes()).hexdigest() == entry["sha256"]
+    assert husai("export", trained["sae"], tmp_path / "out").code == Exit.USAGE
+    one = husai("export", manifest["outputs"]["saes"][0], tmp_path / "one", "--json").json["files"]
+    assert {name: (tmp_path / "one" / name).read_bytes() for name in one} == {
+        name: (tmp_path / "out" / "saes" / "0" / name).read_bytes() for name in index
+    }
+
+
+def test_a_home_folder_is_not_sent(husai: Husai, server: Server) -> None:
+    for folder in (server.home, server.home.parent):
+        refused = husai("upload", folder)
+        assert refused.code == Exit.USAGE
+        assert "holds its keys" in refused.err
+
+
+def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, trained: dict[str, str]) -> None:
+    husai("export", trained["sae"], tmp_path / "out")
+    done = husai("import", tmp_path / "out" / "saes" / "0", "--json")
+    assert done.code == Exit.OK, done.err
+    assert done.json["candidates"], done.json["job"]
+    assert done.json["candidates"][0]["sha256"] in done.json["job"]["outputs"]["saes"]
+    both = husai("import", tmp_path / "out", "--json").json["job"]
+    assert [item["source"] for item in both["result"]["items"]] == [
+        f"saes/{place}/sae_weights.safetensors" for place in (0, 1)
+    ]
+    assert both["outputs"]["saes"][0] == done.json["candidates"][0]["sha256"]
+    told = husai("import", tmp_path / "out" / "saes" / "1").out.splitlines()
+    at = next(i for i, line in enumerate(told) if line.startswith("  saes: "))
+    assert told[at + 1].startswith("    sae from sae_weights.safetensors: format husai, architecture topk, ")
+    assert "what the file says of them is a claim" in told[at + 2]
+    (tmp_path / "junk.bin").write_bytes(b"junk")
+    junk = husai("import", tmp_path / "junk.bin")
+    assert junk.code == Exit.FAIL
+    assert (junk.err + junk.out).count("is of no known layout") == 1
+    assert "is of no known layout" in husai("log", "--limit", "1").out
+    refused = husai("import", tmp_path / "junk.bin", "--format", "none")
+    assert (refused.code, "sending" in refused.err) == (Exit.USAGE, False)
+
+
+def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str]) -> None:
+    done = husai("submit", "train.sae", "--input", f"activations=job:{trained['activations']}:activations:7")
+    assert done.code == Exit.FAIL
+    assert "has no output 'activations'[7]" in done.out
+    wrong = husai("submit", "train.sae", "--input", f"activations=job:{trained['sae']}:saes")
+    assert (wrong.code, wrong.err) == (
+        Exit.USAGE,
+        "husai: Input 'activations' takes activations; saes of train.sae is sae.\n",
+    )
+
+
+def test_a_finished_job_shows_its_members_and_whole_digests(husai: Husai, trained: dict[str, str]) -> None:
+    shown = husai("watch", trained["sae"]).out
+    assert "explained_variance" in shown
+    assert trained["candidate"] in shown
+
+
+def test_an_upload_is_named_by_its_digest(husai: Husai, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some text.")
+    (tmp_path / "b.md").write_text("More text.")
+    digest = husai("upload", tmp_path / "a.txt", tmp_path / "b.md").out.strip()
+    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "b.md"}
+    assert husai("upload", tmp_path / "none.txt").code == Exit.USAGE
+    (tmp_path / "more" / ".hidden").mkdir(parents=True)
+    (tmp_path / "more" / ".hidden" / "c.txt").write_text("Not meant.")
+    (tmp_path / "more" / "a.txt").write_text("Some more.")
+    (tmp_path / "more" / "_é.txt").write_text("Its name is made one that can be sent.")
+    (tmp_path / "more" / "loop").symlink_to(tmp_path / "more")
+    os.mkfifo(tmp_path / "more" / "pipe")
+    digest = husai("upload", tmp_path / "a.txt", tmp_path / "more").out.strip()
+    assert set(husai("artifacts", digest, "--json").json["files"]) == {"a.txt", "more/a.txt", "more/file__.txt"}
+
+
+def test_kinds_and_artifacts_can_be_looked_through(husai: Husai, trained: dict[str, str]) -> None:
+    names = [kind["name"] for kind in husai("kinds", "--json").json["items"]]
+    assert {"train.activations", "train.sae", "release.gate"} <= set(names)
+    text = husai("kinds", "train.sae").out
+    assert "recipe.d_sae" in text
+    assert "activations" in text
+    rows = husai("artifacts", "--type", "sae", "--json").json["items"]
+    assert {row["type"] for row in rows} == {"sae"}
+    assert rows[0]["sha256"] in husai("artifacts", "--type", "sae").out
+    assert "sae_weights.safetensors" in husai("artifacts", rows[0]["sha256"]).out
+
+
+def test_the_log_is_a_list_of_commands_that_work(husai: Husai, trained: dict[str, str]) -> None:
+    import shlex
+
+    items = {item["job"]: item for item in husai("log", "--json").json["items"]}
+    words = shlex.split(items[trained["sae"]]["command"])
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert assign({}, settings)["seeds"] == [0, 1]
+    assert bindings(words[i + 1] for i, word in enumerate(words) if word == "--input")["activations"]
+    again = husai(*words[1:], "--wait", "--json")
+    assert again.json["outputs"] == items[trained["sae"]]["outputs"]
+    assert items[trained["sae"]]["command"] in husai("log").out
+
+
+def test_rerun_computes_again_and_compares(husai: Husai, trained: dict[str, str]) -> None:
+    done = husai("rerun", trained["sae"], "--check", "--json")
+    assert done.code == Exit.OK, done.out + done.err
+    assert done.json["equal"]
+    rows = {row["output"]: row for row in done.json["rows"]}
+    assert set(rows) == {"saes[0]", "saes[1]", "result", "manifest"}
+    assert rows["saes[0]"]["first"] == rows["saes[0]"]["second"]
+    assert rows["manifest"]["first"] != rows["manifest"]["second"]
+    assert rows["manifest"]["note"] == "but for run-dependent fields"
+    text = husai("rerun", trained["activations"], "--check").out
+    assert "3 of 3 are equal" in text
+
+
+def test_another_seed_is_found_to_be_different(server: Server, trained: dict[str, str]) -> None:
+    from husai.compare import compare
+
+    with connect(server.home) as service:
+        first = service.job(trained["activations"])
+        other = service.wait(service.submit("train.activations", ACTIVATIONS | {"seed": 1}).id, timeout=100)
+        comparison = compare(service, first, other)
+    rows = {row.output: row for row in comparison.rows}
+    assert comparison.exit_code == Exit.FAIL or "digest" in comparison.surroundings
+    assert rows["activations"].verdict == rows["result"].verdict == "different"
+    assert "activations.safetensors" in rows["activations"].note
+    assert "effective_rank" in rows["result"].note
+
+
+def test_keys_are_made_used_and_revoked(husai: Husai, server: Server) -> None:
+    made = husai("keys", "create", "robot", "--scope", "read", "--owner", "robot", "--role", "ci", "--json").json
+    with Client(server.url, made["token"]) as robot:
+        assert list(robot.jobs()) == []
+        with pytest.raises(Refused) as error:
+            robot.submit("train.activations", ACTIVATIONS)
+        assert (error.value.slug, error.value.exit_code) == ("wrong-scope", Exit.USAGE)
+        assert made["id"] in husai("keys", "list").out
+        assert husai("keys", "revoke", made["id"]).code == Exit.OK
+        with pytest.raises(Refused) as error:
+            list(robot.jobs())
+    assert error.value.slug == "revoked-key"
+
+
+def test_several_files_become_one_artifact(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a" * 3_000_000)
+    (tmp_path / "b").write_bytes(b"")
+    with connect(server.home) as service:
+        made = service.upload_files({"a.bin": tmp_path / "a", "b.bin": tmp_path / "b"})
+        paths = service.fetch(made.sha256, tmp_path / "back")
+    assert {path.name: path.read_bytes() for path in paths} == {"a.bin": b"a" * 3_000_000, "b.bin": b""}
+
+
+def test_ctrl_c_is_quiet(server: Server, trained: dict[str, str]) -> None:
+    root = Path(__file__).resolve().parents[2]
+    with connect(server.home) as service:
+        inputs = {"activations": service.job(trained["activations"]).outputs["activations"]}
+        job = service.submit("train.sae", {"recipe": RECIPE | {"tokens": 40_000_000}, "seeds": [3]}, inputs=inputs)
+        command = [sys.executable, "-m", "husai.cli", "watch", job.id, "--json"]
+        env = {**os.environ, "HUSAI_HOME": str(server.home)}
+        watch = subprocess.Popen(
+            command,
+            cwd=root,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
+        )
+        assert watch.stderr is not None
+        assert "train.sae" in watch.stderr.readline()
+        watch.send_signal(signal.SIGINT)
+        out, err = watch.communicate(timeout=20)
+        service.cancel(job.id)
+    assert (watch.returncode, out) == (Exit.INTERRUPTED, "")
+    assert "Traceback" not in err

@@ -1,0 +1,66 @@
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from husai.errors import Exit
+from husai.models import Decision, Job
+from husai.verdict import COLUMNS, Judgement, junit, markdown
+
+RULES: list[dict[str, Any]] = [
+    {"name": "stability", "title": "Stable?", "value": 0.31, "low": 0.25, "high": 0.4, "bound": "low", "op": ">=",
+     "threshold": 0.05, "verdict": "pass", "reason": "0.25 clears 0.05"},
+    {"name": "ood", "title": "Holds | elsewhere?", "value": 0.5, "low": 0.3, "high": 0.6, "bound": "high", "op": "<=",
+     "threshold": 0.1, "verdict": "fail", "reason": "0.3 is above <0.1>"},
+    {"name": "probing", "title": "Probes?", "value": None, "low": None, "high": None, "bound": "low", "op": ">=",
+     "threshold": 0.0, "verdict": "inconclusive", "reason": "no\nevidence"},
+]  # fmt: skip
+
+
+def judgement(verdict: str = "fail") -> Judgement:
+    return Judgement(verdict, "strict", "c" * 64, ["ood: too much"], RULES, decision="d1")
+
+
+def test_a_row_says_which_end_must_clear_which_threshold() -> None:
+    rows = judgement().rows()
+    assert rows[0] == ("Stable?", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "pass", "0.25 clears 0.05")
+    assert rows[1][3] == "upper end ≤ 0.1"
+    assert rows[2][1:3] == ("unknown", "unknown")
+    assert all(len(row) == len(COLUMNS) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [("pass", Exit.OK), ("fail", Exit.FAIL), ("inconclusive", Exit.INCONCLUSIVE), ("new word", Exit.INCONCLUSIVE)],
+)
+def test_only_a_pass_exits_with_0(verdict: str, code: Exit) -> None:
+    assert judgement(verdict).exit_code == code
+
+
+def test_markdown_keeps_its_table_whatever_the_texts_hold() -> None:
+    text = markdown(judgement())
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(RULES)
+    assert {line.replace("\\|", "").count("|") for line in table} == {len(COLUMNS) + 1}
+    assert "&lt;0.1>" in text
+    assert "`d1`" in text
+
+
+def test_junit_counts_fails_and_takes_inconclusive_for_an_error() -> None:
+    suite = ElementTree.fromstring(junit(judgement()))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
+    assert [len(case) for case in suite] == [0, 1, 1]
+    assert suite[2][0].get("message") == "no evidence"
+
+
+def test_junit_without_rules_has_the_verdict_as_its_case() -> None:
+    suite = ElementTree.fromstring(junit(Judgement("inconclusive", "strict", "c", ["self-test failed"])))
+    assert suite.get("errors") == "1"
+
+
+def test_a_job_and_its_decision_give_one_judgement() -> None:
+    result = {"verdict": "fail", "policy": "strict", "candidate": "c", "reasons": ["r"], "rules": RULES}
+    document = {"id": "j", "kind": "release.gate", "state": "succeeded", "version": 3, "spec": {}, "result": result}
+    ofjob = Judgement.of_job(Job.read(document))
+    ofdecision = Judgement.of_decision(Decision.read({"id": "d", "job": "j", "unheard_of": 1, **result}))
+    assert (ofjob.verdict, ofjob.rows(), ofjob.job) == (ofdecision.verdict, ofdecision.rows(), ofdecision.job)

@@ -1,0 +1,165 @@
+"""The lab worker: Celery brings doorbells to a free slot, which claims from the database until its queues are dry.
+
+A bell carries no job, so one that is lost, late or heard twice changes nothing. Whoever consumes `control` also rings
+the bells, takes back what lost workers held, and rings again where bells were lost. Where Redis stays away, free slots
+look for work by themselves.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Queue
+from kombu.exceptions import ChannelError
+from sqlalchemy import delete
+
+from services import leases
+from services.db import Database, complain, now
+from services.leases import CONTROL
+from services.outbox_listener import Watch
+from services.settings import Settings
+from services.tables import Worker
+from worker.periodic import Chore, Chores
+from worker.pool import PromptPool
+from worker.relay import Relay
+from worker.worker import REAP_SECONDS, WORK_QUEUES, Host
+
+log = logging.getLogger("husai.worker")
+DOORBELL = "husai.doorbell"
+SWEEP_SECONDS = 5.0
+PRESENCE_SECONDS = 10.0
+FORGET_SECONDS = 7 * 86_400
+
+
+def create_app(settings: Settings) -> Celery:
+    """The Celery application of one broker: its queues carry bells that are acknowledged as soon as they are heard."""
+    app = Celery("husai", broker=settings.broker_url, backend=None, set_as_current=False)
+    app.conf.update(
+        broker_transport_options={
+            "global_keyprefix": "husai:", "health_check_interval": 25, "socket_keepalive": True, "socket_timeout": 30,
+            "unacked_restore_interval": 5, "unacked_restore_throttle": 1, "visibility_timeout": 3600,
+        },
+        broker_connection_retry_on_startup=True, broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_queues=[Queue(name) for name in (*WORK_QUEUES, CONTROL)], task_create_missing_queues=False,
+        task_acks_late=False, task_ignore_result=True, task_default_delivery_mode="persistent",
+        task_serializer="json", accept_content=["json"],
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
+        worker_disable_prefetch=True, worker_prefetch_multiplier=1,
+        worker_soft_shutdown_timeout=settings.grace_seconds,
+        worker_enable_remote_control=False, worker_send_task_events=False,
+        worker_hijack_root_logger=False, worker_redirect_stdouts=False,
+    )  # fmt: skip
+    return app
+
+
+class LabWorker:
+    """One worker process of a lab, with as many slots as its host has for jobs."""
+
+    def __init__(self, settings: Settings, database: Database, queues: Sequence[str]) -> None:
+        self.settings, self.database = settings, database
+        self.host = Host(settings, database, queues, settings.worker_slots)
+        self.app, self.slots = create_app(settings), threading.Semaphore(self.host.slots)
+        self.app.task(name=DOORBELL)(self._heard)
+        self._overdue: str | None = None
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT and until the running attempts have ended; returns the exit status."""
+        (self.settings.root / "alive").unlink(missing_ok=True)
+        signals.worker_shutting_down.connect(self._stop, weak=False)
+        worker: Any = self.app.Worker(
+            pool=PromptPool, concurrency=self.host.slots, queues=self.host.queues, hostname=f"{self.host.boot_id}@%h",
+            without_gossip=True, without_mingle=True, without_heartbeat=True, loglevel="WARNING", quiet=True,
+        )  # fmt: skip
+        worker._isatty = True  # otherwise SIGHUP would start the process again, without an end to what it runs
+        threads = self._threads()
+        for thread in threads:
+            thread.start()
+        try:
+            worker.start()
+        finally:
+            self.host.drain.set()
+        for thread in threads:
+            thread.join()
+        self.host.leave()
+        return int(worker.exitcode or 0)
+
+    def _threads(self) -> list[threading.Thread]:
+        """What goes on beside the jobs. Whatever may wait for the broker has a thread of its own."""
+        over = self.host.drain
+        loops: dict[str, Callable[[], object]] = {
+            "chores": lambda: Chores(self._chores()).until(over),
+            "presence": lambda: Chores([(PRESENCE_SECONDS, self._alive)]).until(over),
+        }
+        if CONTROL in self.host.queues:
+            relay = Relay(self.database, self._ring, self._waiting)
+            watch = Watch(self.database, self.settings.poll_seconds)
+            loops["relay"] = lambda: relay.serve(watch, over)
+            loops["sweep"] = lambda: Chores([(SWEEP_SECONDS, relay.sweep)]).until(over)
+        return [threading.Thread(target=loop, name=name) for name, loop in loops.items()]
+
+    def _stop(self, **_: Any) -> None:
+        """Let the running attempts checkpoint and hand back what they hold; Celery waits for that."""
+        self.host.drain.set()
+
+    def _heard(self) -> None:
+        """What the doorbell does."""
+        self._serve(wait=True)
+
+    def _serve(self, wait: bool) -> None:
+        """Work the queues off in a free slot."""
+        if not self.slots.acquire(blocking=wait):
+            return
+        try:
+            self.host.work(self.host.queues)
+        except Exception as error:
+            complain(log, "the attempt was given up; its lease will run out", error)
+        finally:
+            self.slots.release()
+
+    def _chores(self) -> list[Chore]:
+        control = CONTROL in self.host.queues
+        chores: list[Chore] = [
+            (REAP_SECONDS if control else math.inf, self.host.reap),
+            (SWEEP_SECONDS, self._look),
+        ]
+        return [*chores, (3600, self._forget)] if control else chores
+
+    def _alive(self) -> None:
+        """Report presence; leave a sign for the health check once the database and the broker have answered."""
+        self.host.present()
+        with self.app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+        (self.settings.root / "alive").touch()
+
+    def _look(self) -> None:
+        """Start on work that was still queued at the last look, too: no bell has told of it."""
+        with self.database.read() as session:
+            found = leases.oldest(session, self.host.queues, self.host.devices)
+        overdue, self._overdue = found is not None and found == self._overdue, found
+        if overdue:
+            threading.Thread(target=self._serve, args=(False,), name="unbidden").start()
+
+    def _forget(self) -> None:
+        """Drop workers that nobody has seen for a week."""
+        with self.database.write(shared=True) as session:
+            session.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_SECONDS))
+
+    def _ring(self, queues: Sequence[str]) -> None:
+        for queue in queues:
+            self.app.send_task(DOORBELL, queue=queue)
+
+    def _waiting(self, queues: Sequence[str]) -> Mapping[str, int]:
+        with self.app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            return {queue: _length(connection.default_channel, queue) for queue in queues}
+
+
+def _length(channel: Any, queue: str) -> int:
+    try:
+        return int(channel.queue_declare(queue, passive=True).message_count)
+    except ChannelError:
+        return 0
