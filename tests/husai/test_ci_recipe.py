@@ -110,7 +110,7 @@ def judge(lab: Server, candidate: str, verdict: str, folder: Path) -> str:
     return str(job["id"])
 
 
-def about(candidate: str, item: Item, produced_at: float) -> Item:
+def about(candidate: str, item: EvidenceItem, produced_at: float) -> EvidenceItem:
     """The same evidence about another candidate."""
     document = json.loads(json.dumps(item.document).replace(CANDIDATE, candidate))
     return EvidenceItem(digest=result_digest(document), produced_at=produced_at, document=document)
