@@ -1,14 +1,75 @@
-"""What comes with the package: a small language model, and text that it never saw. `make.py` makes both."""
+"""What jobs read beside their inputs: what comes with the package, and models in the local Hugging Face cache.
+
+The package holds a small language model, and text that it never saw; `tools/make_classics.py` makes both.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 HOME = Path(__file__).parent
 HELD_OUT = HOME / "classics-held-out"
 """Books in the public domain that no built-in model was trained on, one file each."""
+MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+"""What the directory of a language model holds at least."""
+PATTERNS = ["*.json", "*.safetensors", "*.txt"]
+"""The files of a model that are downloaded."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Something that has to be on the machine that runs a job, and `how` to bring it there."""
+
+    name: str
+    how: str
 
 
 def models() -> list[str]:
     """Names of the built-in language models; each is a directory in the Hugging Face layout below `HOME`."""
     return sorted(path.parent.name for path in HOME.glob("*/config.json"))
+
+
+def asset(name: str) -> Asset:
+    """The model `name` with the way to get it."""
+    how = f"hf download {name}, on the machine that runs the job, or HUSAI_ALLOW_DOWNLOAD=1 in its environment"
+    return Asset(name, how)
+
+
+def is_present(name: str) -> bool:
+    """Whether a model can be read here without a download."""
+    return locate(name) is not None
+
+
+def locate(name: str) -> Path | None:
+    """The directory of a built-in model, or of one in the local Hugging Face cache; None if it is not here, whole."""
+    from huggingface_hub import snapshot_download
+
+    if not HUB_ID.fullmatch(name):
+        return None
+    if name in models():
+        return HOME / name
+    try:
+        directory = Path(snapshot_download(name, allow_patterns=PATTERNS, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return directory if all(any(directory.glob(pattern)) for pattern in MODEL_FILES) else None
+
+
+def may_download() -> bool:
+    """Whether the environment allows downloads."""
+    return os.environ.get("HUSAI_ALLOW_DOWNLOAD") == "1"
+
+
+def download(name: str) -> Path:
+    """Fetch a model from the Hugging Face hub into the local cache; returns its directory.
+
+    Raises:
+        OSError, ValueError: it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=PATTERNS))

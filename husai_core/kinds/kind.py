@@ -118,6 +118,7 @@ class Kind:
         children: kinds that a study may ask for. They are followed transitively for code digests and scopes.
         libraries: distributions whose versions decide the figures, besides the common numerical ones.
         estimate: from a spec, and what is known about its inputs, to the work that a job will be.
+        assets: from a spec to the names of what a job reads beside its inputs (see `husai_core.assets`).
         present: from a result to what there is to see of it.
         time_limit: seconds that one attempt may run.
         progress_timeout: seconds without progress after which an attempt is killed.
@@ -133,6 +134,7 @@ class Kind:
     children: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     estimate: Callable[[Any, Facts], Work] | None = None
+    assets: Callable[[Any], Sequence[str]] | None = None
     present: Callable[[Any], Sequence[panels.AnyPanel]] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     time_limit: float = 86_400

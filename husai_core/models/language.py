@@ -7,9 +7,8 @@ folding LayerNorm or centring weights: activations are those of the original mod
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,15 +19,12 @@ from torch import Tensor
 
 from husai_core import assets
 from husai_core.data import text
-from husai_core.errors import UserError
+from husai_core.errors import MissingAssets, UserError
 from husai_core.identity import digest
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
-
-NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -94,23 +90,26 @@ def find(name: str) -> Path:
     Nothing is downloaded unless the environment says `HUSAI_ALLOW_DOWNLOAD=1`.
 
     Raises:
-        UserError: there is no such model here; the message says how to get it.
+        MissingAssets: the model is not here yet; the message says how to get it.
+        UserError: the name is none of a model.
     """
-    from huggingface_hub import snapshot_download
+    if not assets.HUB_ID.fullmatch(name):
+        raise UserError(_no_name(name))
+    if directory := assets.locate(name):
+        return directory
+    allowed, wanted = assets.may_download(), assets.asset(name)
+    if allowed:
+        with suppress(OSError, ValueError):
+            return assets.download(name)
+    cause = "could not be downloaded" if allowed else "is not in the local Hugging Face cache"
+    raise MissingAssets(f"the model {name} {cause}; get it with: {wanted.how}", [wanted])
 
-    if not HUB_ID.fullmatch(name):
-        raise UserError(f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id")
-    if name in assets.models():
-        return assets.HOME / name
-    allowed = os.environ.get("HUSAI_ALLOW_DOWNLOAD") == "1"
-    try:
-        patterns = ["*.json", "*.safetensors", "*.txt"]
-        directory = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not allowed))
-    except (OSError, ValueError) as error:
-        how = f"hf download {name}, on the machine that runs the job, or HUSAI_ALLOW_DOWNLOAD=1 in its environment"
-        cause = "could not be downloaded" if allowed else "is not in the local Hugging Face cache"
-        raise UserError(f"the model {name} {cause}; get it with: {how}") from error
-    return directory
+
+def _no_name(name: str) -> str:
+    """Why a name is none of a model; of a path, how its files become a model here."""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return f"{name!r} looks like a folder: import it with `husai import {name}`, and give its transformer as input"
+    return f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id"
 
 
 def load(directory: Path, device: str = "cpu") -> LanguageModel:
@@ -124,7 +123,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    if missing := [pattern for pattern in NEEDED if not any(directory.glob(pattern))]:
+    if missing := [pattern for pattern in assets.MODEL_FILES if not any(directory.glob(pattern))]:
         raise UserError(
             f"the model's directory holds no {', '.join(missing)}: it is no language model with safetensors"
         )
@@ -144,7 +143,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
 def _digest(directory: Path) -> str:
     """Digest of the files that decide what the model computes."""
     files = dict[str, str]()
-    for path in sorted(path for pattern in NEEDED for path in directory.glob(pattern)):
+    for path in sorted(path for pattern in assets.MODEL_FILES for path in directory.glob(pattern)):
         with path.open("rb") as file:
             files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digest(files)

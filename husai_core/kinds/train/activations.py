@@ -297,4 +297,9 @@ def _synthetic(spec: Spec) -> Activations:
     )
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run)
+def needed_assets(spec: Spec) -> list[str]:
+    """The language model that is read by its name."""
+    return [spec.model] if spec.source == "language" and spec.model else []
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, assets=needed_assets)

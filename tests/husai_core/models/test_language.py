@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from husai_core.data.text import Document
-from husai_core.errors import UserError
+from husai_core.errors import MissingAssets, UserError
 from husai_core.models import language
 from husai_core.models.language import LanguageModel
 from tests.husai_core.models import tiny_language
@@ -86,16 +86,28 @@ def test_the_digest_names_the_weights(directory: Path, model: LanguageModel, tmp
     assert language.load(tmp_path / "same").digest == model.digest != language.load(tmp_path / "other").digest
 
 
-@pytest.mark.parametrize("name", ["../etc", "/etc", "a/b/c", ""])
-def test_names_that_are_no_id_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="neither a built-in model"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "neither a built-in model"),
+        ("two words", "neither a built-in model"),
+        ("../etc", "import it with `husai import ../etc`"),
+        ("/data/my_model", "import it with `husai import /data/my_model`"),
+        ("./my_model", "looks like a folder"),
+        ("a/b/c", "looks like a folder"),
+    ],
+)
+def test_names_that_are_no_id_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         language.find(name)
 
 
 def test_an_absent_model_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HUSAI_ALLOW_DOWNLOAD", raising=False)
-    with pytest.raises(UserError, match="hf download nobody/nothing"):
+    with pytest.raises(MissingAssets, match="hf download nobody/nothing") as error:
         language.find("nobody/nothing")
+    assert [asset.name for asset in error.value.assets] == ["nobody/nothing"]
+    assert "hf download nobody/nothing" in error.value.assets[0].how
 
 
 def test_a_directory_without_a_model_is_told(tmp_path: Path, directory: Path) -> None:

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from husai_core import assets, kinds
+from husai_core.kinds.train.activations import Spec
+
+SNAPSHOT = "hub/models--somebody--small/snapshots/0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `somebody/small` in an empty Hugging Face cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    directory = tmp_path / SNAPSHOT
+    directory.mkdir(parents=True)
+    references = directory.parents[1] / "refs"
+    references.mkdir()
+    (references / "main").write_text(directory.name)
+    return directory
+
+
+def test_a_model_is_present_once_all_its_files_are(snapshot: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        assert not assets.is_present("somebody/small")
+        (snapshot / name).write_bytes(b"{}")
+    assert assets.locate("somebody/small") == snapshot
+
+
+def test_built_in_models_are_present_and_paths_are_not(tmp_path: Path) -> None:
+    assert all(assets.is_present(name) for name in assets.models())
+    assert not assets.is_present(str(tmp_path))
+    assert not assets.is_present("nobody/nothing")
+
+
+def test_a_kind_names_the_assets_of_a_spec() -> None:
+    names = kinds.get("train.activations").assets
+    assert names
+    assert names(Spec(source="language", model="somebody/small")) == ["somebody/small"]
+    assert names(Spec(source="synthetic")) == names(Spec(source="language")) == []
