@@ -1,0 +1,1 @@
+"""Panels as SVG and HTML, for pages, reports and notebooks; no web framework."""

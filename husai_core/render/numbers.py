@@ -1,0 +1,103 @@
+"""Figures as people read them: a true minus sign, a dash for what is unknown, few decimals."""
+
+from __future__ import annotations
+
+import math
+
+from husai_core.estimate import Estimate
+from husai_core.panels import Cell, Format
+
+UNKNOWN = "–"
+BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Fixed decimals."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
+
+
+def compact(value: float) -> str:
+    """A short axis label: 0.25, 30, 2 M, 1e-4."""
+    size = abs(value)
+    for factor, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if size >= factor * 0.9995:
+            return f"{value / factor:.3g}{suffix}".replace("-", "−")
+    text = f"{value:.0e}".replace("e-0", "e-") if 0 < size < 1e-3 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def plain(value: float | None, digits: int | None = None) -> str:
+    """Three decimals, or `digits`; none for whole and large numbers, an exponent for very small ones."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if digits is not None:
+        return number(value, digits)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    if 0 < abs(value) < 5e-4:
+        return f"{value:.1e}".replace("e-0", "e-").replace("-", "−")
+    return number(value)
+
+
+def size(value: float) -> str:
+    """Bytes in the largest unit that keeps the figure above 1."""
+    step = 0
+    while abs(value) >= 1000 and step < len(BYTES) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g} {BYTES[step]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as the two largest units: 4.2 s, 3 min 10 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest_of_minute = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    return f"{minutes} min {rest_of_minute} s" if rest_of_minute else f"{minutes} min"
+
+
+def interval(estimate: Estimate, digits: int | None = None, scale: float = 1.0) -> str:
+    """An estimate with its interval, if that is known."""
+    value = plain(_scaled(estimate.value, scale), digits)
+    if estimate.low is None or estimate.high is None:
+        return value
+    ends = [plain(_scaled(end, scale), digits) for end in (estimate.low, estimate.high)]
+    return f"{value} [{ends[0]}, {ends[1]}]"
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else value * scale
+
+
+def cell(value: Cell, form: Format = "text", digits: int | None = None) -> str:
+    """What stands in a cell of a table; digests are shortened to 12 digits."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value[:12] if form == "digest" else value
+    if isinstance(value, Estimate):
+        if form == "share":
+            return f"{interval(value, 1 if digits is None else digits, 100)} %"
+        return interval(value, digits)
+    return _figure(value, form, digits)
+
+
+def _figure(value: float, form: Format, digits: int | None) -> str:
+    if not math.isfinite(value):
+        return UNKNOWN
+    if form == "share":
+        return f"{number(100 * value, 1 if digits is None else digits)} %"
+    if form == "bytes":
+        return size(value)
+    if form == "seconds":
+        return duration(value)
+    if form == "integer":
+        return f"{value:,.0f}".replace("-", "−")
+    return plain(value, digits)

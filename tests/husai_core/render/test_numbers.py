@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+from husai_core.estimate import Estimate
+from husai_core.render import numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (math.nan, "–"),
+        (-0.25, "−0.250"),
+        (-0.0001, "−1.0e−4"),
+        (0.0, "0.000"),
+        (12, "12"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_a_figure_for_people(value, text):
+    assert numbers.plain(value) == text
+
+
+def test_fixed_decimals_never_say_minus_zero():
+    assert numbers.number(-0.0001) == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (True, "number", "yes"),
+        (0.257, "share", "25.7 %"),
+        (1_234_567, "bytes", "1.23 MB"),
+        (4.25, "seconds", "4.25 s"),
+        (190, "seconds", "3 min 10 s"),
+        (7500, "seconds", "2 h 5 min"),
+        ("ab" * 32, "digest", "abababababab"),
+        (15_000, "integer", "15,000"),
+        (Estimate(value=0.5, low=0.4, high=0.6), "number", "0.500 [0.400, 0.600]"),
+        (Estimate(value=0.5), "number", "0.500"),
+        (Estimate(value=0.5, low=0.4, high=0.6), "share", "50.0 [40.0, 60.0] %"),
+        (Estimate(value=None), "number", "–"),
+    ],
+)
+def test_a_cell_is_written_in_its_columns_format(value, form, text):
+    assert numbers.cell(value, form) == text
