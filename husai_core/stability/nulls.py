@@ -55,10 +55,10 @@ def gaussian(width: int, features: int) -> dict[str, Null]:
     values = defaultdict[str, list[float]](list)
     for draw in range(DRAWS):
         a, b = torch.randn(2, features, width, generator=rng)
-        found = best_matches(a, b)
-        values["pwmcc"].append(found.pwmcc)
-        values["mmcs_signed"].append(found.mmcs_signed)
-        values["shared_fraction_0_7"].append(found.shared_fraction(0.7))
+        matches = best_matches(a, b)
+        values["pwmcc"].append(matches.pwmcc)
+        values["mmcs_signed"].append(matches.mmcs_signed)
+        values["shared_fraction_0_7"].append(matches.shared_fraction(0.7))
         if draw < ASSIGNMENT_DRAWS:
             values["pw_mcc"].append(pw_mcc(a, b))
     return {metric: _null(torch.tensor(drawn, dtype=torch.float64)) for metric, drawn in values.items()}

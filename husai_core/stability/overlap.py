@@ -71,8 +71,8 @@ def pwmcc(a: Tensor, b: Tensor) -> float:
 
 def mmcs(a: Tensor, b: Tensor, signed: bool = False) -> float:
     """Mean maximum cosine similarity from `a` to `b` (Sharkey et al. 2022): directed, absolute unless `signed`."""
-    found = best_matches(a, b)
-    return _mean(found.signed_of_a if signed else found.of_a)
+    matches = best_matches(a, b)
+    return _mean(matches.signed_of_a if signed else matches.of_a)
 
 
 def shared_fraction(a: Tensor, b: Tensor, threshold: float = 0.7) -> float:

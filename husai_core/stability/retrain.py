@@ -13,7 +13,7 @@ from husai_core.saes.evaluate import evaluate
 from husai_core.saes.sae import SAE
 from husai_core.saes.trainer import TrainedSAE, train
 from husai_core.stability.result_tables import Member
-from husai_core.stability.seed_group import Siblings
+from husai_core.stability.seed_group import SeedGroup
 
 FIGURES = ("normalised_mse", "dead_fraction")
 
@@ -21,13 +21,13 @@ FIGURES = ("normalised_mse", "dead_fraction")
 class Trainings:
     """A known number of trainings with the recipe and the seeds of some SAEs, reported as one progress.
 
-    `unconverged` names every training, those of the given SAEs included, that had not converged.
+    `unconverged` names every training, those of the SAEs themselves included, that had not converged.
     """
 
-    def __init__(self, job: Job, given: Siblings, count: int) -> None:
-        self.job, self.recipe, self.seeds, self.count, self.finished = job, given.recipe, given.seeds, count, 0
-        self.imported = given.imported
-        self.unconverged = [] if given.imported else _unconverged("SAEs", given.seeds, given.converged)
+    def __init__(self, job: Job, group: SeedGroup, count: int) -> None:
+        self.job, self.recipe, self.seeds, self.count, self.finished = job, group.recipe, group.seeds, count, 0
+        self.imported = group.imported
+        self.unconverged = [] if group.imported else _unconverged("SAEs", group.seeds, group.converged)
 
     @property
     def converged(self) -> bool:

@@ -32,7 +32,7 @@ COPIED = 0.9999
 
 
 @dataclass(frozen=True)
-class Siblings:
+class SeedGroup:
     """Loaded checkpoints in the order given, and what they have in common.
 
     `seeds` of imported SAEs are their places, counted from 0; their `drift` and `converged` are unknown.
@@ -88,12 +88,12 @@ class Siblings:
         cfg = json.loads((artifact.path / "cfg.json").read_bytes())
         self.check_width(cfg["d_model"])
         for name in PLACE:
-            own, other = getattr(self, name), cfg[name]
-            if UNKNOWN not in (own, other) and own != other:
-                raise UserError(f"the SAEs read {name} {own!r}, but the activations are of {other!r}")
+            read_at, taken_at = getattr(self, name), cfg[name]
+            if UNKNOWN not in (read_at, taken_at) and read_at != taken_at:
+                raise UserError(f"the SAEs read {name} {read_at!r}, but the activations are of {taken_at!r}")
 
 
-def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Siblings:
+def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> SeedGroup:
     """Load checkpoints and make sure that they are siblings; `recipe` is what the user says of imported ones.
 
     Raises:
@@ -110,11 +110,11 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Sibl
     if any(imported) and not all(imported):
         raise UserError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
     common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
-    copied = _alike if all(imported) else _equal_weights
-    if any(copied(one, other) for one, other in combinations(saes, 2)):
+    are_copies = _alike if all(imported) else _equal_weights
+    if any(are_copies(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
     known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
-    return Siblings([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
+    return SeedGroup([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
 
 
 def _trained(names: Sequence[str], saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
@@ -144,10 +144,10 @@ def _imported(saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe,
     _equal(shapes, list(shapes[0]))
     _equal([sae.provenance for sae in saes], PLACE)
     saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
-    made: dict[str, Any] = {"architecture": saved, "d_sae": recipe.d_sae}
-    made |= {"k": recipe.k} if saved in checkpoint.SELECTING else {}
-    made |= {"experts": recipe.experts} if saved == "switch" else {}
-    for name, value in made.items():
+    expected: dict[str, Any] = {"architecture": saved, "d_sae": recipe.d_sae}
+    expected |= {"k": recipe.k} if saved in checkpoint.SELECTING else {}
+    expected |= {"experts": recipe.experts} if saved == "switch" else {}
+    for name, value in expected.items():
         if shapes[0][name] != value:
             raise UserError(f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shapes[0][name]}")
     return recipe, list(range(len(saes)))
@@ -159,12 +159,12 @@ def _shape(sae: SAE) -> dict[str, Any]:
     return {name: getattr(sae, name) for name in names} | {"experts": experts}
 
 
-def _equal_weights(one: SAE, other: SAE) -> bool:
-    return torch.equal(one.W_dec, other.W_dec)
+def _equal_weights(a: SAE, b: SAE) -> bool:
+    return torch.equal(a.W_dec, b.W_dec)
 
 
-def _alike(one: SAE, other: SAE) -> bool:
-    return pwmcc(one.decoder, other.decoder) > COPIED
+def _alike(a: SAE, b: SAE) -> bool:
+    return pwmcc(a.decoder, b.decoder) > COPIED
 
 
 def _equal(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:

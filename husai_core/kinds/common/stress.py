@@ -1,16 +1,29 @@
-"""What the specs of the stresses have in common: all train the recipe of the given SAEs anew. Light: no torch."""
+"""What every stress does: it reads sibling SAEs, trains controls with their recipe and seeds, and says of its figures
+whose they are and how far they can be relied on. A stress's own file holds only its question. Light: no torch.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from husai_core.kinds.kind import BaseSpec
+from husai_core.job import Inputs, Job
+from husai_core.kinds.kind import BaseSpec, Port
 from husai_core.saes.recipe import SAERecipe
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class Spec(BaseSpec):
+    from husai_core.saes.trainer import TrainedSAE
+    from husai_core.stability.result_tables import Member
+
+SAES = Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2)
+ORIGINS = ("activations", "transformer")
+"""Input ports that bind what the SAEs were trained on."""
+
+
+class StressSpec(BaseSpec):
     """Base of a stress's spec."""
 
     recipe: SAERecipe | None = Field(
@@ -22,3 +35,63 @@ class Spec(BaseSpec):
         if self.recipe:
             self.recipe.check_read([self.recipe.architecture])
         return self
+
+
+class Stress:
+    """One run of a stress: its sibling SAEs (`group`), and the controls that `train` makes with their recipe and seeds.
+
+    Args:
+        spec: the stress's spec.
+        inputs: the SAEs at port `saes`, and what they were trained on at the ports `ORIGINS`.
+        job: what the trainings report to.
+        trainings: how often `train` will be called, so that all of them are one progress.
+        seed: seeds every generator.
+
+    Raises:
+        UserError: the SAEs are no siblings, or were not trained on what is bound.
+    """
+
+    def __init__(self, spec: StressSpec, inputs: Inputs, job: Job, *, trainings: int, seed: int) -> None:
+        from husai_core.seeding import seed_everything
+        from husai_core.stability import seed_group
+        from husai_core.stability.retrain import Trainings
+
+        seed_everything(seed)
+        self.group = seed_group.read(inputs.many("saes"), spec.recipe)
+        self.origins = [artifact for port in ORIGINS for artifact in inputs.many(port)]
+        for artifact in self.origins:
+            self.group.check(artifact)
+        self.trainings = Trainings(job, self.group, trainings)
+
+    @property
+    def paired(self) -> bool:
+        """True when the SAEs share their seeds with the controls, so that differences are figures about one seed."""
+        return not self.group.imported
+
+    def train(
+        self,
+        label: str,
+        rows: Tensor,
+        validation: Tensor,
+        targets: Tensor | None = None,
+        validation_targets: Tensor | None = None,
+    ) -> list[TrainedSAE]:
+        """One control per seed; see `stability.retrain.Trainings.run`."""
+        return self.trainings.run(label, rows, validation, targets, validation_targets)
+
+    def members(self, rows: Tensor) -> list[Member]:
+        """The table of the SAEs that the stress is about, on held-out rows [n, d_in]."""
+        from husai_core.stability.retrain import member
+
+        facts = zip(self.group.saes, self.group.seeds, self.group.drift, self.group.converged, strict=True)
+        return [member(sae, seed, drift, converged, rows) for sae, seed, drift, converged in facts]
+
+    def evidence(self) -> dict[str, Any]:
+        """The fields that the results of all stresses have in common, once every control has been trained."""
+        return {
+            "subject": self.group.digests,
+            "converged": self.trainings.converged,
+            "imported": self.group.imported,
+            "unconverged": self.trainings.unconverged,
+            "leaks_label": any(self.group.leaks_label(artifact) for artifact in self.origins),
+        }

@@ -18,7 +18,7 @@ from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Member
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.data.modular import Pairs
-    from husai_core.stability.seed_group import Siblings
+    from husai_core.stability.seed_group import SeedGroup
 
 INPUTS = {
-    "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
+    "saes": SAES,
     "transformer": Port("transformer", "the network that they read"),
 }
 
 
-class Spec(Retraining):
+class Spec(StressSpec):
     """How the lower half is split."""
 
     validation_fraction: float = Field(
@@ -75,28 +75,19 @@ class Result(Evidence):
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Fit on the lower half, test on both."""
-    from husai_core.seeding import seed_everything
-    from husai_core.stability import seed_group
-    from husai_core.stability.retrain import Trainings, members
+    from husai_core.stability.retrain import members
 
-    seed_everything(spec.seed)
-    given = seed_group.read(inputs.many("saes"), spec.recipe)
-    given.check(inputs.one("transformer"))
-    data, rows, right = _read(inputs, given, job.device)
+    stress = Stress(spec, inputs, job, trainings=1, seed=spec.seed)
+    data, rows, right = _read(inputs, stress.group, job.device)
     parts = _parts(spec, data)
-    training = Trainings(job, given, 1)
-    saes = training.run("lower half", rows[parts["train"]], rows[parts["validation"]])
+    saes = stress.train("lower half", rows[parts["train"]], rows[parts["validation"]])
     explained = [_explained(sae(rows), rows, parts) for sae in saes]
     probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
     raw = _probe(rows, data, parts)
     return Result(
-        subject=given.digests,
-        converged=training.converged,
-        imported=given.imported,
-        unconverged=training.unconverged,
-        leaks_label=given.leaks_label(inputs.one("transformer")),
-        statistics=_statistics(explained, probes, raw) | _candidates(given, rows[parts["ood"]]),
-        seeds=given.seeds,
+        **stress.evidence(),
+        statistics=_statistics(explained, probes, raw) | _candidates(stress.group, rows[parts["ood"]]),
+        seeds=stress.group.seeds,
         p=data.p,
         threshold=_threshold(data.p),
         rows={name: len(at) for name, at in parts.items()},
@@ -112,7 +103,7 @@ def _threshold(p: int) -> int:
     return (p + 1) // 2
 
 
-def _read(inputs: Inputs, given: Siblings, device: str) -> tuple[Pairs, Tensor, Tensor]:
+def _read(inputs: Inputs, group: SeedGroup, device: str) -> tuple[Pairs, Tensor, Tensor]:
     """All pairs, their activations [p², d] at the SAEs' hook, and whether the network answers them right [p²]."""
     from husai_core.data.modular import pairs
     from husai_core.models import modular
@@ -120,8 +111,8 @@ def _read(inputs: Inputs, given: Siblings, device: str) -> tuple[Pairs, Tensor, 
     path = inputs.one("transformer").path
     dataset, network = modular.read_config(path)["dataset"], modular.load(path, device)
     data = pairs(dataset["p"])
-    rows = modular.activations(network, data.tokens, [given.hook_name], given.position)[given.hook_name]
-    given.check_width(rows.shape[1])
+    rows = modular.activations(network, data.tokens, [group.hook_name], group.position)[group.hook_name]
+    group.check_width(rows.shape[1])
     return data, rows, modular.logits(network, data.tokens, dataset["position"]).argmax(1) == data.label
 
 
@@ -131,8 +122,8 @@ def _parts(spec: Spec, data: Pairs) -> dict[str, Tensor]:
 
     upper_a, upper_b = (data.tokens[:, column] >= _threshold(data.p) for column in (1, 3))
     lower = (~upper_a).nonzero()[:, 0]
-    part = split(len(lower), spec.validation_fraction, spec.test_fraction, spec.seed)
-    parts = {name: lower[part == i] for i, name in enumerate(("train", "validation", "id"))}
+    assigned = split(len(lower), spec.validation_fraction, spec.test_fraction, spec.seed)
+    parts = {name: lower[assigned == i] for i, name in enumerate(("train", "validation", "id"))}
     unmirrored = (upper_a & upper_b).nonzero()[:, 0]
     if len(unmirrored) < 2:
         raise UserError(f"too few pairs: {len(unmirrored)} have both operands in the upper half of modulus {data.p}")
@@ -150,18 +141,18 @@ def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) ->
 
     from husai_core.saes.evaluate import explained_variance
 
-    found = _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
-    if not all(map(isfinite, found.model_dump().values())):
+    domains = _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
+    if not all(map(isfinite, domains.model_dump().values())):
         raise UserError("explained variance cannot be computed: the activations of a part do not vary")
-    return found
+    return domains
 
 
-def _candidates(given: Siblings, rows: Tensor) -> dict[str, Estimate]:
+def _candidates(group: SeedGroup, rows: Tensor) -> dict[str, Estimate]:
     """Explained variance of the given SAEs themselves on rows of the upper half [n, d]."""
     from husai_core.saes.evaluate import evaluate
     from husai_core.stability.intervals import seed_mean
 
-    explained = [evaluate(sae, rows).explained_variance for sae in given.saes]
+    explained = [evaluate(sae, rows).explained_variance for sae in group.saes]
     return {"candidate_explained_variance_ood": seed_mean(explained).estimate()}
 
 
@@ -178,13 +169,13 @@ def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -
     """Means over seeds. The probe on raw activations has no seed, so it is a constant in the difference."""
     from husai_core.stability.intervals import Independent, seed_mean
 
-    found = {}
+    statistics = {}
     for name, values in (("explained_variance", explained), ("probe_accuracy", probes)):
-        found[f"{name}_id"] = seed_mean([value.id for value in values]).estimate()
-        found[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate()
-        found[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate()
+        statistics[f"{name}_id"] = seed_mean([value.id for value in values]).estimate()
+        statistics[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate()
+        statistics[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate()
     drops = seed_mean([value.drop for value in probes])
-    return found | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate()}
+    return statistics | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate()}
 
 
 KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

@@ -19,7 +19,7 @@ from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Matrix, Member
 
@@ -27,17 +27,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.stability.intervals import Statistic
-    from husai_core.stability.retrain import Trainings
-    from husai_core.stability.seed_group import Siblings
+    from husai_core.stability.seed_group import SeedGroup
 
 INPUTS = {
-    "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
+    "saes": SAES,
     "transformer": Port("transformer", "the network that they read"),
 }
 PARTS = ("train", "validation", "test")
 
 
-class Spec(Retraining):
+class Spec(StressSpec):
     """How the rows are split."""
 
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of the rows for convergence")
@@ -66,25 +65,14 @@ class Result(Evidence):
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train four groups and compare."""
-    from husai_core.seeding import seed_everything
-    from husai_core.stability import seed_group
-    from husai_core.stability.retrain import Trainings
-
-    seed_everything(spec.seed)
-    given = seed_group.read(inputs.many("saes"), spec.recipe)
-    given.check(inputs.one("transformer"))
-    hooks, (source, target) = _rows(spec, inputs, given, job.device)
-    training = Trainings(job, given, 4)
-    sae = _Arm("sae", training, source, None, spec.seed)
-    transcoder = _Arm("transcoder", training, source, target, spec.seed)
+    stress = Stress(spec, inputs, job, trainings=4, seed=spec.seed)
+    hooks, (source, target) = _rows(spec, inputs, stress.group, job.device)
+    sae = _Arm("sae", stress, source, None, spec.seed)
+    transcoder = _Arm("transcoder", stress, source, target, spec.seed)
     return Result(
-        subject=given.digests,
-        converged=training.converged,
-        imported=given.imported,
-        unconverged=training.unconverged,
-        leaks_label=given.leaks_label(inputs.one("transformer")),
+        **stress.evidence(),
         statistics=_statistics(sae, transcoder),
-        seeds=given.seeds,
+        seeds=stress.group.seeds,
         input_hook=hooks[0],
         output_hook=hooks[1],
         sae=sae.compared,
@@ -92,7 +80,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _rows(spec: Spec, inputs: Inputs, given: Siblings, device: str) -> tuple[list[str], list[dict[str, Tensor]]]:
+def _rows(spec: Spec, inputs: Inputs, group: SeedGroup, device: str) -> tuple[list[str], list[dict[str, Tensor]]]:
     """The hooks at input and output of the MLP of the SAE's layer, and their rows by split."""
     import re
 
@@ -101,35 +89,37 @@ def _rows(spec: Spec, inputs: Inputs, given: Siblings, device: str) -> tuple[lis
 
     path = inputs.one("transformer").path
     cfg = modular.read_config(path)
-    layer = re.match(r"blocks\.(\d+)\.", given.hook_name)
+    layer = re.match(r"blocks\.(\d+)\.", group.hook_name)
     if layer is None:
-        raise UserError(f"the SAEs' hook {given.hook_name!r} lies in no block, so it has no MLP to compare with")
+        raise UserError(f"the SAEs' hook {group.hook_name!r} lies in no block, so it has no MLP to compare with")
     inside = "hook_resid_mid" if cfg["normalization_type"] is None else "ln2.hook_normalized"
     hooks = [f"blocks.{layer.group(1)}.{name}" for name in (inside, "hook_mlp_out")]
     tokens = data.pairs(cfg["dataset"]["p"]).tokens
-    found = modular.activations(modular.load(path, device), tokens, [*hooks, given.hook_name], given.position)
-    given.check_width(found[given.hook_name].shape[1])
+    activations = modular.activations(modular.load(path, device), tokens, [*hooks, group.hook_name], group.position)
+    group.check_width(activations[group.hook_name].shape[1])
     split = data.split(len(tokens), spec.validation_fraction, spec.test_fraction, spec.seed)
-    return hooks, [{part: found[hook][split == i] for i, part in enumerate(PARTS)} for hook in hooks]
+    return hooks, [{name: activations[hook][split == i] for i, name in enumerate(PARTS)} for hook in hooks]
 
 
 class _Arm:
     """SAEs, or with targets transcoders, and their shuffled control, trained and measured."""
 
     def __init__(
-        self, name: str, training: Trainings, source: dict[str, Tensor], target: dict[str, Tensor] | None, seed: int
+        self, name: str, stress: Stress, source: dict[str, Tensor], target: dict[str, Tensor] | None, seed: int
     ) -> None:
         from husai_core.stability import nulls
-        from husai_core.stability.battery import Group
+        from husai_core.stability.pairwise import PairwiseOverlaps
         from husai_core.stability.retrain import members
 
-        noise = {part: nulls.shuffled(rows, seed, part) for part, rows in source.items()}
-        noise_target = target and {part: nulls.shuffled(rows, seed, f"target {part}") for part, rows in target.items()}
-        groups, tables = list[Group](), list[list[Member]]()
+        noise = {split: nulls.shuffled(rows, seed, split) for split, rows in source.items()}
+        noise_target = target and {
+            split: nulls.shuffled(rows, seed, f"target {split}") for split, rows in target.items()
+        }
+        groups, tables = list[PairwiseOverlaps](), list[list[Member]]()
         for label, x, y in ((name, source, target), (f"{name} shuffled", noise, noise_target)):
-            rows, targets = [x[part] for part in PARTS], [y[part] if y else None for part in PARTS]
-            trained = training.run(label, rows[0], rows[1], targets[0], targets[1])
-            groups.append(Group(trained, rows[2]))
+            rows, targets = [x[name] for name in PARTS], [y[name] if y else None for name in PARTS]
+            trained = stress.train(label, rows[0], rows[1], targets[0], targets[1])
+            groups.append(PairwiseOverlaps(trained, rows[2]))
             tables.append(members(trained, rows[2], targets[2]))
         self.group, self.control = groups
         pairs, control_pairs = (group.matrices["pwmcc"] for group in groups)
@@ -137,7 +127,7 @@ class _Arm:
 
     def figures(self, metric: str) -> tuple[dict[str, Estimate], dict[str, Statistic]]:
         """A metric with its nulls and excess, and the excess over each null as a figure about the seeds."""
-        from husai_core.stability.battery import against_nulls, excesses
+        from husai_core.stability.pairwise import against_nulls, excesses
 
         controls = {"shuffled": self.control.statistic(metric)}
         terms = self.group.statistic(metric), self.group.gaussian(metric), controls
@@ -148,16 +138,17 @@ def _statistics(sae: _Arm, transcoder: _Arm) -> dict[str, Estimate]:
     """Figures over all and over alive features; the difference is of excesses over the same null, the smallest."""
     from husai_core.stability.intervals import smallest
 
-    found = {}
+    statistics = {}
     for suffix in ("", "_alive"):
-        (own, above), (other, other_above) = (arm.figures(f"pwmcc{suffix}") for arm in (sae, transcoder))
-        for name, figures in (("sae", own), ("transcoder", other)):
-            found[f"{name}_excess{suffix}"] = figures.pop(f"pwmcc{suffix}_excess")
-            found |= {f"{name}_{statistic}": estimate for statistic, estimate in figures.items()}
-        found[f"sae_minus_transcoder{suffix}"] = smallest(
-            [(excess - other_above[null]).estimate() for null, excess in above.items()]
+        of_sae, sae_above = sae.figures(f"pwmcc{suffix}")
+        of_transcoder, transcoder_above = transcoder.figures(f"pwmcc{suffix}")
+        for name, figures in (("sae", of_sae), ("transcoder", of_transcoder)):
+            statistics[f"{name}_excess{suffix}"] = figures.pop(f"pwmcc{suffix}_excess")
+            statistics |= {f"{name}_{statistic}": estimate for statistic, estimate in figures.items()}
+        statistics[f"sae_minus_transcoder{suffix}"] = smallest(
+            [(excess - transcoder_above[null]).estimate() for null, excess in sae_above.items()]
         )
-    return found
+    return statistics
 
 
 KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

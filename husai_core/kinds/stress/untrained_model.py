@@ -15,22 +15,22 @@ from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common.stress import Spec as Retraining
+from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
-    from husai_core.stability.battery import Group
+    from husai_core.stability.pairwise import PairwiseOverlaps
 
 INPUTS = {
-    "saes": Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2),
+    "saes": SAES,
     "activations": Port("activations", "the rows that they were trained on"),
     "transformer": Port("transformer", "the trained network that gave the rows"),
 }
 METRICS = ("pwmcc", "pwmcc_alive", "pw_mcc", "activation_mcc")
 
 
-class Spec(Retraining):
+class Spec(StressSpec):
     """Which random weights."""
 
     network_seed: int = Field(1000, ge=0, lt=2**53, description="seed of the weights of the untrained network")
@@ -52,35 +52,27 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.activations.rank import effective_rank
     from husai_core.activations.store import load
     from husai_core.models import modular
-    from husai_core.seeding import seed_everything
-    from husai_core.stability import seed_group
-    from husai_core.stability.battery import Group
-    from husai_core.stability.retrain import Trainings, members
+    from husai_core.stability.pairwise import PairwiseOverlaps
+    from husai_core.stability.retrain import members
 
-    seed_everything(spec.network_seed)
-    given = seed_group.read(inputs.many("saes"), spec.recipe)
-    given.check(inputs.one("activations"))
-    given.check(inputs.one("transformer"))
+    stress = Stress(spec, inputs, job, trainings=1, seed=spec.network_seed)
+    group = stress.group
     rows = load(inputs.one("activations").path)
     if rows.source != "model":
         raise UserError(f"this stress is about networks for addition (source 'model'), not source {rows.source!r}")
     if rows.model_digest != inputs.one("transformer").digest:
         raise UserError("the activations are not of this transformer")
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
-    untrained_rows = modular.activations(network, rows.tokens, [given.hook_name], given.position)[given.hook_name]
+    untrained_rows = modular.activations(network, rows.tokens, [group.hook_name], group.position)[group.hook_name]
     train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
-    training = Trainings(job, given, 1)
-    saes = training.run("untrained", train, validation)
+    saes = stress.train("untrained", train, validation)
 
-    trained, untrained = Group(given.saes, rows.part("test")[:]), Group(saes, test)
+    trained = PairwiseOverlaps(group.saes, rows.part("test")[:])
+    untrained = PairwiseOverlaps(saes, test)
     return Result(
-        subject=given.digests,
-        converged=training.converged,
-        imported=given.imported,
-        unconverged=training.unconverged,
-        leaks_label=given.leaks_label(inputs.one("activations")) or given.leaks_label(inputs.one("transformer")),
-        statistics=_statistics(trained, untrained, not given.imported),
-        seeds=given.seeds,
+        **stress.evidence(),
+        statistics=_statistics(trained, untrained, stress.paired),
+        seeds=group.seeds,
         pairs=trained.matrices["pwmcc"],
         untrained_pairs=untrained.matrices["pwmcc"],
         effective_rank=rows.moments.effective_rank,
@@ -89,19 +81,19 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _statistics(trained: Group, untrained: Group, paired: bool) -> dict[str, Estimate]:
+def _statistics(trained: PairwiseOverlaps, untrained: PairwiseOverlaps, paired: bool) -> dict[str, Estimate]:
     """Per metric both overlaps and their difference; of PWMCC also the Gaussian null and both excesses over it."""
-    found = dict[str, Estimate]()
+    statistics = dict[str, Estimate]()
     for metric in METRICS:
-        own, other = trained.statistic(metric), untrained.statistic(metric)
+        on_trained, on_untrained = trained.statistic(metric), untrained.statistic(metric)
         difference = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
-        found |= {f"{metric}_trained": own.estimate(), f"{metric}_untrained": other.estimate()}
-        found[difference] = own.above(other, paired).estimate()
+        statistics |= {f"{metric}_trained": on_trained.estimate(), f"{metric}_untrained": on_untrained.estimate()}
+        statistics[difference] = on_trained.above(on_untrained, paired).estimate()
     null = trained.gaussian("pwmcc")
-    found["pwmcc_gaussian_null"] = null.estimate()
-    found["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()
-    found["pwmcc_untrained_excess"] = untrained.statistic("pwmcc").minus(null.independent).estimate()
-    return found
+    statistics["pwmcc_gaussian_null"] = null.estimate()
+    statistics["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()
+    statistics["pwmcc_untrained_excess"] = untrained.statistic("pwmcc").minus(null.independent).estimate()
+    return statistics
 
 
 KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

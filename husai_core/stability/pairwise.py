@@ -1,4 +1,4 @@
-"""The stability battery of one group of siblings: every overlap of every pair, over all and over alive features."""
+"""Every overlap of every pair of sibling SAEs, over all and over alive features, and what is left above the nulls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Group:
+class PairwiseOverlaps:
     """SAEs that differ in their seed alone, and held-out rows [n, d_in] on which their latents are compared."""
 
     saes: Sequence[SAE]
@@ -36,9 +36,9 @@ class Group:
     @cached_property
     def latents(self) -> list[Tensor]:
         """Per member, latents [n, d_sae] of at most `MOST_ROWS` rows, drawn at random where there are more."""
-        chosen = torch.randperm(len(self.rows), generator=generator(0, "battery"))[:MOST_ROWS].sort().values
+        drawn = torch.randperm(len(self.rows), generator=generator(0, "battery"))[:MOST_ROWS].sort().values
         with torch.no_grad():
-            return [sae.encode(self.rows[chosen]) for sae in self.saes]
+            return [sae.encode(self.rows[drawn]) for sae in self.saes]
 
     @cached_property
     def alive(self) -> list[Tensor]:
@@ -49,16 +49,16 @@ class Group:
     def matrices(self) -> dict[str, Matrix]:
         """Pair matrices of all metrics (see `DECODER`, `ACTIVATION`); a name ends in `_alive` over alive features."""
         n = len(self.saes)
-        found = {name + suffix: _diagonal(n) for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES}
+        matrices = {name + suffix: _diagonal(n) for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES}
         for suffix, alive_only in SUFFIXES.items():
             masks = self.alive if alive_only else [torch.ones_like(mask) for mask in self.alive]
             decoders = [sae.decoder[mask] for sae, mask in zip(self.saes, masks, strict=True)]
             actives = [profiles(latents[:, mask]) for latents, mask in zip(self.latents, masks, strict=True)]
             for i, j in combinations(range(n), 2):
                 for metric, value in _overlaps(decoders[i], decoders[j], actives[i], actives[j]).items():
-                    matrix = found[metric + suffix]
+                    matrix = matrices[metric + suffix]
                     matrix[i][j] = matrix[j][i] = value if isfinite(value) else None
-        return found
+        return matrices
 
     def statistic(self, metric: str) -> Statistic:
         """The mean of a metric over pairs, as a figure about the seeds."""
@@ -93,8 +93,8 @@ def excesses(
     observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
 ) -> dict[str, Statistic]:
     """What is left of a figure above each of its nulls, by the null's name."""
-    own = {name: observed.above(control, paired) for name, control in controls.items()}
-    return {"gaussian": observed.minus(chance.independent), **own}
+    above = {name: observed.above(control, paired) for name, control in controls.items()}
+    return {"gaussian": observed.minus(chance.independent), **above}
 
 
 def _diagonal(n: int) -> Matrix:
@@ -105,11 +105,11 @@ def _overlaps(a: Tensor, b: Tensor, active_a: Tensor, active_b: Tensor) -> dict[
     """All metrics of one pair of dictionaries [n, d] and [m, d] with their activation profiles [n, r] and [m, r]."""
     if not len(a) or not len(b):
         return dict.fromkeys((*DECODER, *ACTIVATION), torch.nan)
-    found = best_matches(a, b)
+    matches = best_matches(a, b)
     return {
-        "pwmcc": found.pwmcc,
-        "mmcs_signed": found.mmcs_signed,
-        "shared_fraction_0_7": found.shared_fraction(0.7),
+        "pwmcc": matches.pwmcc,
+        "mmcs_signed": matches.mmcs_signed,
+        "shared_fraction_0_7": matches.shared_fraction(0.7),
         "pw_mcc": pw_mcc(a, b),
         "activation_mcc": activation_mcc(active_a, active_b),
         "activation_pw_mcc": activation_pw_mcc(active_a, active_b),
