@@ -3,12 +3,12 @@
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
-from api import access
 from api.deps import Context
 from husai_core.release import policy as policies
 from services import jobs, lifecycle, tables
 from services.accounts import Principal
 from services.jobs import Submission
+from services.queries import access
 
 
 def add_known(context: Context, session: Session, principal: Principal, gate: Submission, key: str | None) -> None:
@@ -49,7 +49,7 @@ def known(
         .join(result, result.execution_id == execution.id)
         .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
         .where(cast(result.result, Text).contains(candidate))
-        .where(access.artifacts(context, principal, output.sha256))
+        .where(access.artifacts(context.settings, principal, output.sha256))
         .order_by(execution.id)
     )
     rows = session.execute(query)

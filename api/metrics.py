@@ -5,12 +5,10 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
 from starlette.types import Scope
 
-from services import tables
-from services.db import Database, now
-from services.states import LIVE
+from services.db import Database
+from services.queries import counts
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
 
@@ -51,21 +49,20 @@ class _Stored(Collector):
         """Jobs by state, live executions by queue, the outbox, the age of heartbeats, and every counter."""
         with self.database.read() as session:
             jobs = GaugeMetricFamily("husai_jobs", "Jobs by state", labels=["state"])
-            for state, count in session.execute(select(tables.Job.state, func.count()).group_by(tables.Job.state)):
-                jobs.add_metric([str(state)], count)
+            for state, count in counts.jobs_by_state(session):
+                jobs.add_metric([state], count)
             depth = GaugeMetricFamily("husai_queue_depth", "Unfinished executions", labels=["queue", "state"])
-            execution = tables.Execution
-            query = select(execution.queue, execution.state, func.count()).where(execution.state.in_(LIVE))
-            for queue, state, count in session.execute(query.group_by(execution.queue, execution.state)):
-                depth.add_metric([queue, str(state)], count)
+            for queue, state, count in counts.live_executions(session):
+                depth.add_metric([queue, state], count)
             counters = [
-                CounterMetricFamily(f"husai_{row.name.replace('.', '_')}", "Counted in the database", value=row.value)
-                for row in session.scalars(select(tables.Counter))
+                CounterMetricFamily(f"husai_{name.replace('.', '_')}", "Counted in the database", value=value)
+                for name, value in counts.counters(session).items()
             ]
-            bells = session.scalar(select(func.count()).select_from(tables.Outbox)) or 0
+            messages = counts.outbox(session)
             age = GaugeMetricFamily("husai_worker_heartbeat_age_seconds", "Since a worker was seen", labels=["worker"])
-            worker = tables.Worker
-            for id, seconds in session.execute(select(worker.id, now() - worker.seen_at).where(worker.state != "gone")):
-                age.add_metric([id], seconds)
-        outbox = GaugeMetricFamily("husai_outbox_bells", "Doorbells that are still to be rung", value=bells)
+            for worker, seconds in counts.heartbeat_ages(session).items():
+                age.add_metric([worker], seconds)
+        outbox = GaugeMetricFamily(
+            "husai_outbox_messages", "Wake-up messages that are still to be sent", value=messages
+        )
         return [jobs, depth, outbox, age, *counters]

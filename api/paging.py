@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
-from sqlalchemy import Select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from services.problems import Problem
+from services.queries.keyset import Column
 
 Limit = Annotated[int, Query(ge=1, le=200, description="rows on one page")]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before")]
-Column = InstrumentedAttribute[Any]
 
 
 def encode(*key: Any) -> str:
@@ -29,33 +27,36 @@ def decode(cursor: str, *types: type) -> list[Any]:
     """
     try:
         key = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
-        if [type(part) for part in key] == list(types) and all(_storable(part) for part in key):
+        if [type(value) for value in key] == list(types) and all(_storable(value) for value in key):
             return list(key)
     except (ValueError, TypeError, RecursionError):
         pass
     raise Problem(400, "bad-cursor", "Bad cursor", "cursor: this is not a cursor of this list.")
 
 
-def _storable(part: Any) -> bool:
+def _storable(value: Any) -> bool:
     """True for what every database can compare with."""
-    return part.isascii() and part.isalnum() if isinstance(part, str) else abs(part) < 2**53
+    return value.isascii() and value.isalnum() if isinstance(value, str) else abs(value) < 2**53
 
 
-def newest_first(
-    session: Session, query: Select[Any], columns: Sequence[Column], cursor: str | None, limit: int
-) -> tuple[list[Any], str | None]:
-    """A page of rows in descending order of `columns`, and the cursor of the next page."""
-    if cursor is not None:
-        last = decode(cursor, *(column.type.python_type for column in columns))
-        query = query.where(tuple_(*columns) < tuple_(*last))
-    rows = list(session.scalars(query.order_by(*(column.desc() for column in columns)).limit(limit + 1)))
-    if len(rows) <= limit:
-        return rows, None
-    return rows[:limit], encode(*(getattr(rows[limit - 1], column.key) for column in columns))
+def after(cursor: str | None, columns: Sequence[Column]) -> list[Any] | None:
+    """The sort key that a cursor of a list with these columns holds; None without a cursor.
+
+    Raises:
+        Problem: 400 `bad-cursor`.
+    """
+    return None if cursor is None else decode(cursor, *(column.type.python_type for column in columns))
 
 
-def link_next(request: Request, response: Response, cursor: str | None) -> str | None:
-    """Name the next page in a `Link` header; returns the cursor."""
-    if cursor is not None:
-        response.headers["Link"] = f'<{request.url.include_query_params(cursor=cursor)}>; rel="next"'
+def link_next(request: Request, response: Response, last: Sequence[Any] | None) -> str | None:
+    """Name the page that follows a row with the key `last` in a `Link` header; returns its cursor.
+
+    The link is a path, since a caller may send any Host.
+    """
+    if last is None:
+        return None
+    cursor = encode(*last)
+    response.headers["Link"] = (
+        f'<{request.url.path}?{request.url.include_query_params(cursor=cursor).query}>; rel="next"'
+    )
     return cursor

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
+from husai_core.panels import AnyPanel
 from services.states import State
 
 SHA256, JOB_ID = r"^[0-9a-f]{64}$", r"^[0-9a-f]{24}$"
@@ -73,36 +74,49 @@ class Progress(BaseModel):
     unit: str
 
 
-class Job(BaseModel):
-    """One request of one kind, where it stands and what came of it."""
+class JobBase(BaseModel):
+    """A job without what may be large."""
 
     id: str
     kind: str
     state: State
     reason: str | None
     detail: str | None
-    spec: dict[str, Any]
-    inputs: dict[str, Any]
+    name: str | None = Field(description="the job's name inside its study")
+    parent: str | None = Field(description="the study that asked for this job")
+    owner: str
     labels: list[str]
     priority: Priority
     device: str
-    owner: str
-    parent: str | None = Field(description="the study that asked for this job")
-    name: str | None = Field(description="the job's name inside its study")
-    retry_of: str | None
-    reuse: Literal["allow", "never"]
-    reused_from: str | None = Field(description="the job whose result this is; somebody else's has no id here")
-    digest: str | None = Field(description="identity of the computation; null until its inputs are known")
-    attempt: int
-    progress: Progress | None
     queue: str
-    environment: dict[str, Any]
+    progress: Progress | None
+    attempt: int
+    retry_of: str | None
+    reused_from: str | None = Field(description="the job whose result this is; somebody else's has no id here")
     created_at: Time
     started_at: Time | None
     finished_at: Time | None
+    version: int = Field(description="grows with every change")
+
+
+class Job(JobBase):
+    """One request of one kind, where it stands and what came of it."""
+
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+    reuse: Literal["allow", "never"]
+    digest: str | None = Field(description="identity of the computation; null until its inputs are known")
+    environment: dict[str, Any]
     outputs: dict[str, list[str]] = Field(description="artifact digests by output name")
     result: dict[str, Any] | None
-    version: int = Field(description="grows with every change")
+
+
+class JobRow(JobBase):
+    """A job in a list. `spec`, `inputs` and `outputs` are there when `include` names them; results never are."""
+
+    spec: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, list[str]] = {}
 
 
 class Page(BaseModel):
@@ -114,7 +128,28 @@ class Page(BaseModel):
 class Jobs(Page):
     """A page of jobs."""
 
-    items: list[Job]
+    items: list[JobRow]
+
+
+class ChildPanels(BaseModel):
+    """What there is to see of one child of a study."""
+
+    job: str
+    name: str | None
+    kind: str
+    state: State
+    panels: list[AnyPanel]
+
+
+class JobPanels(BaseModel):
+    """What there is to see of a job: its kind's panels, and those of a study's children."""
+
+    job: str
+    kind: str
+    title: str = Field(description="what question the kind answers")
+    state: State
+    panels: list[AnyPanel] = Field(description="empty before the job has a result")
+    children: list[ChildPanels]
 
 
 class Cell(BaseModel):

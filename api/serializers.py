@@ -1,21 +1,20 @@
-"""Rows as documents. Lists are loaded with one query per table, never one per row."""
+"""Rows as documents."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any, overload
 
-from sqlalchemy import select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from api import schemas
 from husai_core.kinds.kind import QUEUES
 from services import jobs as job_service
 from services import tables
-from services.accounts import Principal
-from services.states import State
+from services.queries import jobs as job_queries
+from services.queries.jobs import JobView
+from services.queries.lineage import Lineage
+from services.queries.panels import JobPanels
 
-Produced = tuple[dict[str, list[str]], dict[str, Any] | None]
 PRIORITY_NAMES: dict[int, Any] = {value: name for name, value in job_service.PRIORITIES.items()}
 
 
@@ -32,96 +31,51 @@ def rfc3339(seconds: float | None) -> str | None:
 
 def job(session: Session, row: tables.Job) -> schemas.Job:
     """One job's document."""
-    return jobs(session, [row])[0]
-
-
-def jobs(session: Session, rows: Sequence[tables.Job]) -> list[schemas.Job]:
-    """The documents of many jobs."""
-    ids = {row.execution_id for row in rows if row.execution_id}
-    executions = {one.id: one for one in _where(session, tables.Execution.id, ids)}
-    owners = owner_names(session, {row.owner_id for row in rows})
-    parents = jobs_of(session, {row.parent_id for row in rows if row.parent_id})
-    reused = {one.id: one.owner_id for one in _where(session, tables.Job.id, {r.reused_from for r in rows} - {None})}
-    produced = _produced(session, {row.execution_id for row in rows if row.state == State.SUCCEEDED})
-    made = []
-    for row in rows:
-        parent = _same_owner(parents.get(row.parent_id or "", []), row.owner_id)
-        outputs, result = produced.get(row.execution_id or "", ({}, None))
-        execution = executions.get(row.execution_id or "")
-        foreign = reused.get(row.reused_from or "", row.owner_id) != row.owner_id
-        first = f"execution:{row.execution_id}" if foreign else row.reused_from
-        made.append(_job(row, execution, owners[row.owner_id], parent, first, outputs, result))
-    return made
-
-
-def _where(session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]) -> list[Any]:
-    """The rows whose `column` is among `values`; asks nothing when there are none."""
-    return list(session.scalars(select(column.class_).where(column.in_(values)))) if values else []
-
-
-def _produced(session: Session, ids: Collection[str | None]) -> dict[str, Produced]:
-    """Outputs and result of each succeeded execution."""
-    found: dict[str, Produced] = {}
-    for one in _where(session, tables.Result.execution_id, ids):
-        found[one.execution_id] = ({}, one.result)
-    for one in sorted(_where(session, tables.Output.execution_id, ids), key=lambda one: (one.name, one.position)):
-        found[one.execution_id][0].setdefault(one.name, []).append(one.sha256)
-    return found
-
-
-def _job(
-    row: tables.Job,
-    execution: tables.Execution | None,
-    owner: str,
-    parent: str | None,
-    reused_from: str | None,
-    outputs: dict[str, list[str]],
-    result: dict[str, Any] | None,
-) -> schemas.Job:
-    progress = execution.progress if execution else None
+    view = job_queries.view(session, row)
     return schemas.Job(
-        id=row.id, kind=row.kind, state=row.state, reason=row.reason, detail=row.detail, spec=row.spec,
-        inputs=row.inputs, labels=row.labels, priority=PRIORITY_NAMES[row.priority], device=row.device, owner=owner,
-        parent=parent, name=row.name, retry_of=row.retry_of, reuse="allow" if row.reuse else "never",
-        reused_from=reused_from, digest=execution.digest if execution else None,
-        attempt=execution.attempt if execution else 0,
-        progress=schemas.Progress(**progress) if progress else None, queue=QUEUES[row.kind.split(".")[0]],
-        environment=row.environment, created_at=rfc3339(row.created_at),
-        started_at=rfc3339(execution.started_at if execution else None), finished_at=rfc3339(row.finished_at),
-        outputs=outputs, result=result, version=row.version + (execution.version if execution else 0),
+        **_common(view), spec=row.spec, inputs=row.inputs, reuse="allow" if row.reuse else "never",
+        digest=view.execution.digest if view.execution else None, environment=row.environment,
+        outputs=view.outputs, result=view.result,
     )  # fmt: skip
 
 
-def owner_names(session: Session, ids: Iterable[str]) -> dict[str, str]:
-    """Owners' names by id."""
-    return {owner.id: owner.name for owner in _where(session, tables.Owner.id, list(ids))}
+def job_row(view: JobView, include: Collection[str] = ()) -> schemas.JobRow:
+    """A job's document in a list, with those of its heavy fields that were asked for."""
+    heavy: dict[str, Callable[[], Any]] = {
+        "spec": lambda: view.job.spec, "inputs": lambda: view.job.inputs, "outputs": lambda: view.outputs
+    }  # fmt: skip
+    return schemas.JobRow(**_common(view), **{name: read() for name, read in heavy.items() if name in include})
 
 
-def jobs_of(session: Session, execution_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
-    """(job id, owner id) of every job of each execution: oldest first, then those that were cancelled."""
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    if not execution_ids:
-        return found
-    row = tables.Job
-    query = select(row.execution_id, row.id, row.owner_id).where(row.execution_id.in_(execution_ids))
-    query = query.order_by(row.state == State.CANCELLED, row.id)
-    for execution_id, job_id, owner_id in session.execute(query):
-        found[execution_id or ""].append((job_id, owner_id))
-    return found
+def _common(view: JobView) -> dict[str, Any]:
+    """What a job's document says in a list, too."""
+    row, execution = view.job, view.execution
+    progress = execution.progress if execution else None
+    return {
+        "id": row.id, "kind": row.kind, "state": row.state, "reason": row.reason, "detail": row.detail,
+        "labels": row.labels, "priority": PRIORITY_NAMES[row.priority], "device": row.device, "owner": view.owner,
+        "parent": view.parent, "name": row.name, "retry_of": row.retry_of, "reused_from": view.reused_from,
+        "attempt": execution.attempt if execution else 0, "queue": QUEUES[row.kind.split(".")[0]],
+        "progress": schemas.Progress(**progress) if progress else None,
+        "created_at": rfc3339(row.created_at), "started_at": rfc3339(execution.started_at if execution else None),
+        "finished_at": rfc3339(row.finished_at), "version": row.version + (execution.version if execution else 0),
+    }  # fmt: skip
 
 
-def visible_jobs(session: Session, principal: Principal, execution_ids: Iterable[str | None]) -> dict[str, str]:
-    """One job per execution that the caller may see: the caller's own first, any for an admin."""
-    found = {}
-    for execution_id, attached in jobs_of(session, {id for id in execution_ids if id}).items():
-        job_id = _same_owner(attached, principal.owner_id) or (attached[0][0] if principal.admin else None)
-        if job_id:
-            found[execution_id] = job_id
-    return found
+def panels(shown: JobPanels) -> schemas.JobPanels:
+    """What there is to see of a job and of its children."""
+    children = [
+        schemas.ChildPanels(job=child.job, name=child.name, kind=child.kind, state=child.state, panels=child.panels)
+        for child in shown.children
+    ]
+    return schemas.JobPanels(
+        job=shown.job, kind=shown.kind, title=shown.title, state=shown.state, panels=shown.panels, children=children
+    )
 
 
-def _same_owner(attached: Sequence[tuple[str, str]], owner_id: str) -> str | None:
-    return next((job_id for job_id, owner in attached if owner == owner_id), None)
+def lineage(graph: Lineage) -> schemas.Lineage:
+    """A graph of jobs and artifacts."""
+    return schemas.Lineage(nodes=[schemas.Node(**vars(node)) for node in graph.nodes], edges=graph.edges)
 
 
 def event(row: tables.Event) -> schemas.Event:

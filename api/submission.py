@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api import access, schemas
+from api import schemas
 from api.deps import Context
 from husai_core import kinds
 from husai_core.identity import canonical
@@ -14,6 +14,7 @@ from services import accounts, jobs
 from services.accounts import Principal
 from services.jobs import Reference, Submission
 from services.problems import invalid
+from services.queries import access
 
 DECIDING = "release.gate"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -68,9 +69,9 @@ def check_visible(context: Context, session: Session, principal: Principal, subm
         for reference in references:
             if isinstance(reference, dict):
                 jobs.get(session, principal, reference["job"])
-        if access.everything(context, principal):
+        if access.everything(context.settings, principal):
             continue
-        for digest in sorted(digests - access.among(context, session, principal, digests)):
+        for digest in sorted(digests - access.among(context.settings, session, principal, digests)):
             detail = f"Input {name!r}: there is no artifact {digest!r}."
             raise invalid("unknown-artifact", "Unknown artifact", detail)
 

@@ -86,19 +86,32 @@ class Husai:
         return Job.read(self._json("GET", f"/v1/jobs/{_segment(job_id)}"))
 
     def jobs(
-        self, *, state: str | None = None, kind: str | None = None, label: str | None = None, parent: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        label: str | None = None,
+        parent: str | None = None,
+        include: Sequence[str] = (),
     ) -> Iterator[Job]:
-        """Jobs, newest first, read page by page as they are asked for."""
-        return self._pages("/v1/jobs", Job, state=state, kind=kind, label=label, parent=parent)
+        """Jobs, newest first, read page by page as they are asked for; none carries its result.
+
+        Args:
+            include: which of `spec`, `inputs` and `outputs` they carry.
+        """
+        return self._pages(
+            "/v1/jobs", Job, state=state, kind=kind, label=label, parent=parent, include=list(include) or None
+        )
 
     def children(self, job: Job) -> list[Job]:
         """The jobs that a study asked for, each after those that it needs; none before its own inputs exist."""
-        found = {child.id: child for child in self.jobs(parent=job.id)} if job.digest else {}
+        include = ["spec", "inputs", "outputs"]
+        children = {child.id: child for child in self.jobs(parent=job.id, include=include)}
 
         def rank(child: Job) -> int:
-            return 1 + max((rank(found[source]) for source in child.sources if source in found), default=0)
+            return 1 + max((rank(children[source]) for source in child.sources if source in children), default=0)
 
-        return sorted(found.values(), key=rank)
+        return sorted(children.values(), key=rank)
 
     def limit(self, seconds: float) -> None:
         """From now on, requests raise `TimedOut` when so many seconds have passed, whatever the patience."""
@@ -340,7 +353,7 @@ class Husai:
         """A short list."""
         return list(self._json("GET", path)["items"])
 
-    def _pages(self, path: str, model: type[D], **filters: str | None) -> Iterator[D]:
+    def _pages(self, path: str, model: type[D], **filters: str | list[str] | None) -> Iterator[D]:
         cursor: str | None = None
         while True:
             page = self._json("GET", path, params={**filters, "cursor": cursor, "limit": PAGE})

@@ -1,13 +1,12 @@
 """What a caller can do with jobs: submit, look up, list, cancel, retry, run again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
@@ -191,36 +190,6 @@ def get(session: Session, principal: Principal, job_id: str) -> Job:
     if job is None or not (principal.admin or job.owner_id == principal.owner_id):
         raise not_found("job", job_id)
     return job
-
-
-def listing(
-    session: Session,
-    principal: Principal,
-    *,
-    state: State | None = None,
-    kind: str | None = None,
-    label: str | None = None,
-    parent: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
-) -> tuple[list[Job], str | None]:
-    """A page of jobs, newest first (children of `parent` oldest first), and the cursor of the next page."""
-    query = select(Job)
-    if not principal.admin:
-        query = query.where(Job.owner_id == principal.owner_id)
-    if state is not None:
-        query = query.where(Job.state == state)
-    if kind is not None:
-        query = query.where(Job.kind == kind)
-    if label is not None:
-        query = query.where(cast(Job.labels, Text).contains(json.dumps(label), autoescape=True))
-    if parent is not None:
-        query = query.where(Job.parent_id == (get(session, principal, parent).execution_id or ""))
-    if cursor is not None:
-        query = query.where(Job.id > cursor if parent else Job.id < cursor)
-    order = Job.id if parent else Job.id.desc()
-    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
 def cancel(session: Session, principal: Principal, job_id: str) -> Job:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Annotated, BinaryIO, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from api import access, paging, schemas, serializers
+from api import paging, schemas, serializers
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import (
     CHUNK,
@@ -30,6 +29,9 @@ from husai_core.job import ArtifactType
 from services import artifacts, tables
 from services.accounts import Principal
 from services.problems import Problem, invalid, not_found
+from services.queries import access
+from services.queries import artifacts as artifact_queries
+from services.queries import jobs as job_queries
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
@@ -68,9 +70,9 @@ def _declared(header: str) -> str:
     Raises:
         Problem: 422 `invalid-request`.
     """
-    found = re.search(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{44}):", header)
+    digest = re.search(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{44}):", header)
     try:
-        return base64.b64decode(found[1], validate=True).hex() if found else _no_digest()
+        return base64.b64decode(digest[1], validate=True).hex() if digest else _no_digest()
     except binascii.Error:
         return _no_digest()
 
@@ -124,21 +126,18 @@ def listing(
     limit: paging.Limit = 50,
 ) -> schemas.Artifacts:
     """Artifacts, newest first: everybody's where the lab shares results, otherwise yours."""
-    row = tables.ArtifactRow
-    query = select(row).where(access.artifacts(context, principal, row.sha256))
-    if type is not None:
-        query = query.where(row.type == type)
+    after = paging.after(cursor, artifact_queries.KEY)
     with context.database.read() as session:
-        rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
-        seen = serializers.visible_jobs(session, principal, {one.execution_id for one in rows})
+        rows, last = artifact_queries.page(session, context.settings, principal, type=type, after=after, limit=limit)
+        jobs = job_queries.visible(session, principal, {row.execution_id for row in rows})
     items = [
         schemas.ArtifactRow(
-            sha256=one.sha256, type=one.type, size=one.size, job=seen.get(one.execution_id or ""),
-            created_at=serializers.rfc3339(one.created_at),
+            sha256=row.sha256, type=row.type, size=row.size, job=jobs.get(row.execution_id or ""),
+            created_at=serializers.rfc3339(row.created_at),
         )
-        for one in rows
+        for row in rows
     ]  # fmt: skip
-    return schemas.Artifacts(items=items, next=paging.link_next(request, response, following))
+    return schemas.Artifacts(items=items, next=paging.link_next(request, response, last))
 
 
 BYTES = content("application/octet-stream", "The bytes of a file, or an artifact's index as JSON")
@@ -177,7 +176,7 @@ def read(
 def _open_to(context: Context, principal: Principal, digest: str) -> bool:
     """True when the blob is stored and the caller may see it."""
     with context.database.read() as session:
-        return context.store.exists(digest) and access.blob(context, session, principal, digest)
+        return context.store.exists(digest) and access.blob(context.settings, context.store, session, principal, digest)
 
 
 def _pieces(context: Context, digest: str, start: int, end: int) -> Iterator[bytes]:

@@ -13,10 +13,10 @@ from starlette.concurrency import run_in_threadpool
 from api import schemas, serializers
 from api.deps import Context, Ctx, Reader
 from api.http import IfRange, JobPath, Range, byte_range, bytes_response, content, reply
-from api.lineage import lineage
 from services import events, jobs
 from services.accounts import Principal
 from services.problems import Problem, conflict
+from services.queries import lineage, panels
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 BATCH = 500
@@ -122,7 +122,14 @@ def _log(context: Context, principal: Principal, job_id: str) -> Iterator[bytes]
 def read_lineage(job_id: JobPath, context: Ctx, principal: Reader) -> schemas.Lineage:
     """Jobs and artifacts that led to a job, and what it produced."""
     with context.database.read() as session:
-        return lineage(session, principal, jobs.get(session, principal, job_id))
+        return serializers.lineage(lineage.of_job(session, principal, jobs.get(session, principal, job_id)))
+
+
+@router.get("/panels")
+def read_panels(job_id: JobPath, context: Ctx, principal: Reader) -> schemas.JobPanels:
+    """What there is to see of a job: its kind's panels, and those of a study's children."""
+    with context.database.read() as session:
+        return serializers.panels(panels.of_job(session, jobs.get(session, principal, job_id)))
 
 
 @router.get("/report", response_class=HTMLResponse)

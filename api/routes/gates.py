@@ -1,15 +1,14 @@
 """Policies, candidates, and the decisions of the one about the other."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import access, evidence, paging, schemas, serializers
+from api import evidence, paging, schemas, serializers
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
@@ -26,10 +25,13 @@ from api.http import (
 from api.routes.jobs import submit_for
 from api.waiting import DECISIONS
 from husai_core.release import policy as policies
-from services import decisions, jobs, tables
+from services import decisions, tables
 from services.accounts import Principal
 from services.jobs import Reference, Submission
 from services.problems import Problem, not_found
+from services.queries import candidates as candidate_queries
+from services.queries import decisions as decision_queries
+from services.queries import jobs as job_queries
 
 router = APIRouter(tags=["gates"])
 Subject = Annotated[schemas.Digest, Query(description="the candidate's digest")]
@@ -52,9 +54,9 @@ def load_policy(name: str) -> policies.Policy:
 
 @cache
 def _policy(name: str) -> schemas.Policy:
-    found = load_policy(name)
-    rules = [rule.model_dump(mode="json") for rule in found.rules]
-    return schemas.Policy(name=name, version=found.version, title=found.title, digest=found.digest, rules=rules)
+    policy = load_policy(name)
+    rules = [rule.model_dump(mode="json") for rule in policy.rules]
+    return schemas.Policy(name=name, version=policy.version, title=policy.title, digest=policy.digest, rules=rules)
 
 
 @router.get("/policies")
@@ -86,28 +88,20 @@ def list_candidates(
     limit: paging.Limit = 50,
 ) -> schemas.Candidates:
     """SAE checkpoints that a gate may judge, newest first."""
-    row = tables.Candidate
+    after = paging.after(cursor, candidate_queries.KEY)
     with context.database.read() as session:
-        query = select(row).where(access.artifacts(context, principal, row.sha256))
-        rows, following = paging.newest_first(session, query, [row.created_at, row.sha256], cursor, limit)
-        seen = serializers.visible_jobs(session, principal, {one.execution_id for one in rows})
-    items = [_candidate(one, seen) for one in rows]
-    return schemas.Candidates(items=items, next=paging.link_next(request, response, following))
+        rows, last = candidate_queries.page(session, context.settings, principal, after=after, limit=limit)
+        jobs = job_queries.visible(session, principal, {row.execution_id for row in rows})
+    items = [_candidate(row, jobs) for row in rows]
+    return schemas.Candidates(items=items, next=paging.link_next(request, response, last))
 
 
 @router.get("/candidates/{candidate}")
 def read_candidate(candidate: DigestPath, context: Ctx, principal: Reader) -> schemas.Candidate:
     """One candidate."""
     with context.database.read() as session:
-        row = _known(context, session, principal, candidate)
-        return _candidate(row, serializers.visible_jobs(session, principal, {row.execution_id}))
-
-
-def _known(context: Context, session: Session, principal: Principal, candidate: str) -> tables.Candidate:
-    row = session.get(tables.Candidate, candidate)
-    if row is None or not access.blob(context, session, principal, candidate):
-        raise not_found("candidate", candidate)
-    return row
+        row = candidate_queries.get(session, context.settings, context.store, principal, candidate)
+        return _candidate(row, job_queries.visible(session, principal, {row.execution_id}))
 
 
 @router.post("/gates/{policy}/decisions", status_code=202, response_model=schemas.Job)
@@ -123,7 +117,7 @@ def decide(
     inputs: dict[str, list[Reference]] = {"candidate": [body.candidate], "evidence": [*(body.evidence or [])]}
     submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
     with context.database.read() as session:
-        _known(context, session, principal, body.candidate)
+        candidate_queries.get(session, context.settings, context.store, principal, body.candidate)
         evidence.add_known(context, session, principal, submission, idempotency_key)
     return submit_for(context, principal, submission, idempotency_key)
 
@@ -133,7 +127,7 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
     name = (row.id, principal.owner_id, principal.admin)
     if name not in context.decisions:
         whole = decisions.document(session, context.store, row)
-        job = serializers.visible_jobs(session, principal, {row.execution_id}).get(row.execution_id)
+        job = job_queries.visible(session, principal, {row.execution_id}).get(row.execution_id)
         if len(context.decisions) >= CACHED:
             context.decisions.clear()
         context.decisions[name] = schemas.Decision(
@@ -142,16 +136,6 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
             created_at=serializers.rfc3339(row.created_at),
         )  # fmt: skip
     return context.decisions[name]
-
-
-def _latest(
-    context: Context, session: Session, principal: Principal, policy: str, candidate: str
-) -> tables.Decision | None:
-    """The decision of a policy about a candidate that was judged last, of those that the caller may see."""
-    row = tables.Decision
-    query = select(row).where(row.policy == policy, row.candidate == candidate)
-    query = query.order_by(row.judged_at.desc(), row.seq.desc()).limit(1)
-    return session.scalar(query.where(access.executions(context, principal, row.execution_id)))
 
 
 @router.get(
@@ -172,19 +156,18 @@ async def latest(
 
     def load() -> schemas.Decision | None:
         with context.database.read() as session:
-            row = _latest(context, session, principal, policy, subject)
+            row = decision_queries.latest(session, context.settings, principal, policy, subject)
             return None if row is None else _decision(context, session, principal, row)
 
-    def ready(found: schemas.Decision | None) -> bool:
-        return found is not None and not matches(if_none_match, f'"{found.id}"')
+    def ready(decision: schemas.Decision | None) -> bool:
+        return decision is not None and not matches(if_none_match, f'"{decision.id}"')
 
-    found = await context.hub.until(load, ready, lambda _: {DECISIONS}, wait)
-    if found is None:
+    document = await context.hub.until(load, ready, lambda _: {DECISIONS}, wait)
+    if document is None:
         problem = not_found("decision", f"{policy}/{subject}")
         problem.extra["headers"] = {"Retry-After": "2"}
         raise problem
-    document = found
-    return unless_matched(if_none_match, f'"{document.id}"', lambda: reply(document))
+    return unless_matched(if_none_match, f'"{document.id}"', partial(reply, document))
 
 
 @router.get("/gates/{policy}/badge.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
@@ -194,7 +177,7 @@ def read_badge(
     """A picture of the newest verdict about a candidate."""
     load_policy(policy)
     with context.database.read() as session:
-        row = _latest(context, session, principal, policy, subject)
+        row = decision_queries.latest(session, context.settings, principal, policy, subject)
     verdict = row.verdict if row else "undecided"
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")
     return unless_matched(
@@ -213,27 +196,11 @@ def list_decisions(
     limit: paging.Limit = 50,
 ) -> schemas.Decisions:
     """Decisions, newest first: everybody's where the lab shares results, otherwise yours."""
-    row = tables.Decision
+    after = paging.after(cursor, decision_queries.KEY)
     with context.database.read() as session:
-        query = select(row).where(access.executions(context, principal, row.execution_id))
-        if job is not None:
-            query = query.where(row.execution_id == jobs.get(session, principal, job).execution_id)
-        rows, following = paging.newest_first(session, query, [row.seq], cursor, limit)
-        items = [_decision(context, session, principal, one) for one in rows]
-    return schemas.Decisions(items=items, next=paging.link_next(request, response, following))
-
-
-def _recorded(context: Context, session: Session, principal: Principal, decision_id: str) -> tables.Decision:
-    """A decision that the caller may see.
-
-    Raises:
-        Problem: 404 `unknown-decision`.
-    """
-    row = decisions.get(session, decision_id)
-    seen = access.executions(context, principal, tables.Decision.execution_id)
-    if session.scalar(select(tables.Decision.id).where(tables.Decision.seq == row.seq, seen)) is None:
-        raise not_found("decision", decision_id)
-    return row
+        rows, last = decision_queries.page(session, context.settings, principal, job=job, after=after, limit=limit)
+        items = [_decision(context, session, principal, row) for row in rows]
+    return schemas.Decisions(items=items, next=paging.link_next(request, response, last))
 
 
 def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Response]) -> Response:
@@ -243,17 +210,19 @@ def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Respon
 @router.get("/decisions/{decision_id}", response_model=schemas.Decision)
 def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """One decision."""
-    found = context.decisions.get((decision_id, principal.owner_id, principal.admin))
-    if found is None:
+    document = context.decisions.get((decision_id, principal.owner_id, principal.admin))
+    if document is None:
         with context.database.read() as session:
-            found = _decision(context, session, principal, _recorded(context, session, principal, decision_id))
-    document = found
-    return _immutable(f'"{document.id}"', if_none_match, lambda: reply(document))
+            row = decision_queries.get(session, context.settings, principal, decision_id)
+            document = _decision(context, session, principal, row)
+    return _immutable(f'"{document.id}"', if_none_match, partial(reply, document))
 
 
 @router.get("/decisions/{decision_id}/bundle", response_model=dict[str, Any])
 def read_bundle(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Everything that `husai verify` needs to check a decision offline."""
     with context.database.read() as session:
-        bundle = decisions.bundle(session, context.store, _recorded(context, session, principal, decision_id))
+        bundle = decisions.bundle(
+            session, context.store, decision_queries.get(session, context.settings, principal, decision_id)
+        )
     return _immutable(f'"{decision_id}-bundle"', if_none_match, lambda: JSONResponse(bundle))

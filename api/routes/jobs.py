@@ -1,7 +1,7 @@
 """Submit, look up, list, cancel, retry and rerun jobs."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -9,9 +9,11 @@ from api import evidence, kinds, paging, plan, schemas, serializers
 from api import submission as submissions
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
-from services import jobs
+from services import jobs, tables
 from services.accounts import Principal
 from services.artifacts import read_json
+from services.queries import jobs as job_queries
+from services.queries.jobs import Filters
 from services.states import State
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": schemas.Job | schemas.Plan, "description": "Answered at once, or the plan of a dry run"},
 }
 Label = Annotated[schemas.Label | None, Query()]
+Heavy = Literal["spec", "inputs", "outputs"]
 
 
 def etag(job: schemas.Job) -> str:
@@ -71,7 +74,7 @@ def submit_for(context: Context, principal: Principal, submission: jobs.Submissi
     return accepted(*context.transact(work))
 
 
-@router.get("/jobs", response_model=schemas.Jobs)
+@router.get("/jobs", response_model=schemas.Jobs, response_model_exclude_unset=True)
 def listing(
     request: Request,
     response: Response,
@@ -80,21 +83,22 @@ def listing(
     state: State | None = None,
     kind: Annotated[schemas.Name | None, Query()] = None,
     label: Label = None,
-    parent: Annotated[schemas.JobId | None, Query()] = None,
+    parent: Annotated[schemas.JobId | None, Query(description="only the children of this study")] = None,
+    owner: Annotated[schemas.Name | None, Query(description="only jobs of this owner")] = None,
+    top: Annotated[bool, Query(description="only jobs that no study asked for")] = False,
+    include: Annotated[list[Heavy] | None, Query(max_length=3, description="what rows carry besides")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Jobs:
     """Your jobs, newest first; the children of a study in the order of their making. An admin sees everyone's."""
-    after = paging.decode(cursor, str)[0] if cursor is not None else None
+    (after,) = paging.after(cursor, [tables.Job.id]) or [None]
     if kind is not None:
-        jobs.find_kind(kind)
+        kind = jobs.find_kind(kind).name
+    filters = Filters(state, kind, label, parent, owner, top)
     with context.database.read() as session:
-        rows, last = jobs.listing(
-            session, principal, state=state, kind=kind, label=label, parent=parent, cursor=after, limit=limit
-        )
-        items = serializers.jobs(session, rows)
-    following = paging.encode(last) if last else None
-    return schemas.Jobs(items=items, next=paging.link_next(request, response, following))
+        views, last = job_queries.page(session, principal, filters, after=after, limit=limit, include=include or ())
+        items = [serializers.job_row(view, include or ()) for view in views]
+    return schemas.Jobs(items=items, next=paging.link_next(request, response, [last] if last else None))
 
 
 def load(context: Context, principal: Principal, job_id: str) -> tuple[schemas.Job, set[str]]:

@@ -1,14 +1,15 @@
 """API keys: made by admins, shown once, revoked at any time."""
 
 from fastapi import APIRouter, Depends, Request, Response
-from sqlalchemy import select
 
 from api import paging, schemas, serializers
 from api.deps import Admin, Ctx, Reader
 from api.http import JobPath
-from services import accounts, tables
+from services import accounts
 from services.db import clock
 from services.problems import conflict
+from services.queries import jobs as job_queries
+from services.queries import keys as key_queries
 
 
 def _never_stored(response: Response) -> None:
@@ -28,13 +29,12 @@ def listing(
     limit: paging.Limit = 50,
 ) -> schemas.Keys:
     """Your keys, newest first; an admin sees everyone's."""
-    row = tables.ApiKey
-    query = select(row) if principal.admin else select(row).where(row.owner_id == principal.owner_id)
+    after = paging.after(cursor, key_queries.KEY)
     with context.database.read() as session:
-        rows, following = paging.newest_first(session, query, [row.id], cursor, limit)
-        owners = serializers.owner_names(session, {one.owner_id for one in rows})
-    items = [serializers.key(one, owners[one.owner_id]) for one in rows]
-    return schemas.Keys(items=items, next=paging.link_next(request, response, following))
+        rows, last = key_queries.page(session, principal, after=after, limit=limit)
+        owners = job_queries.owner_names(session, {row.owner_id for row in rows})
+    items = [serializers.key(row, owners[row.owner_id]) for row in rows]
+    return schemas.Keys(items=items, next=paging.link_next(request, response, last))
 
 
 @router.post("", status_code=201)
@@ -61,7 +61,7 @@ def revoke(key_id: JobPath, context: Ctx, principal: Reader) -> schemas.Key:
     with context.write() as session:
         row = accounts.revoke(session, principal, key_id)
         session.flush()
-        owner = serializers.owner_names(session, {row.owner_id})[row.owner_id]
+        owner = job_queries.owner_names(session, {row.owner_id})[row.owner_id]
         document = serializers.key(row, owner)
     context.forget_keys()
     return document

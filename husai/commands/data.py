@@ -221,7 +221,7 @@ def log(limit: Limit = 50, json: Json = False) -> int:
     terminal = Terminal(json)
     with connect() as husai:
         known = {kind.name: kind for kind in husai.kinds()}
-        jobs = list(islice(husai.jobs(), limit))
+        jobs = list(islice(husai.jobs(include=["spec", "inputs", "outputs"]), limit))
         rows = [(job, describe.command(job, known.get(job.kind))) for job in jobs]
     if json:
         items = [{"job": j.id, "state": j.state, "command": c, "outputs": dict(j.outputs)} for j, c in rows]

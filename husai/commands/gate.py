@@ -121,7 +121,7 @@ def gate_of(husai: Husai, job: Job) -> Job | None:
     if job.kind == "release.gate":
         return job
     gates = [child for child in husai.children(job) if child.kind == "release.gate"]
-    return gates[-1] if gates and gates[-1].state == "succeeded" else None
+    return husai.job(gates[-1].id) if gates and gates[-1].state == "succeeded" else None
 
 
 @app.command("show")

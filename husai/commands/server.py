@@ -85,7 +85,7 @@ def demo(
             job = husai.submit("study.pipeline", {"preset": preset}, labels=["demo"])
             terminal.note(f"job {job.id}: study.pipeline, preset {preset}")
             job = follow(husai, job.id, terminal, tend=tend)
-            children = {child.name or child.id: child for child in husai.children(job)}
+            children = {child.name or child.id: husai.job(child.id) for child in husai.children(job)}
             code = _tell(husai, terminal, job, children, place, home_)
         if keep and server:
             terminal.line(f"The server stays at {server.url}; stop it with Ctrl-C.")

@@ -105,7 +105,9 @@ def test_evidence_of_others_is_not_used(private: Server, tmp_path):
         folder = tmp_path / "shared"
         folder.mkdir()
         candidate = make_candidate(private, submit, folder)
-        activations = client.get("/v1/jobs?kind=train.sae&limit=1").json()["items"][0]["inputs"]["activations"]
+        activations = client.get("/v1/jobs?kind=train.sae&limit=1&include=inputs").json()["items"][0]["inputs"][
+            "activations"
+        ]
         inputs = {"saes": [candidate, candidate], "activations": activations}
         body = {"kind": "stress.trained_vs_random", "inputs": inputs}
         claim = private.claim(client.post("/v1/jobs", json=body).json()["id"])

@@ -9,8 +9,10 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.routes import jobs
+from husai_core.panels import PANELS
 from services.accounts import Principal
 from services.artifacts import Store
+from services.queries import panels
 from services.tables import Execution, Job
 from tests.api.serving import Server, slug
 
@@ -207,7 +209,7 @@ def test_others_write_while_a_rerun_waits_for_its_manifest(submit, server: Serve
 def test_jobs_of_others_do_not_exist(admin: httpx.Client, submit, server: Server):
     job = submit()
     eve = server.client(server.make_key("eve", ["read", "submit"]))
-    for path in ("", "/events", "/logs", "/lineage", "/report"):
+    for path in ("", "/events", "/logs", "/lineage", "/panels", "/report"):
         assert slug(eve.get(f"/v1/jobs/{job['id']}{path}")) == (404, "unknown-job")
     for action in ("cancel", "retry", "rerun"):
         assert slug(eve.post(f"/v1/jobs/{job['id']}:{action}")) == (404, "unknown-job")
@@ -229,6 +231,67 @@ def test_pages_follow_each_other_without_gap_or_repeat(server: Server, submit):
     assert [job["id"] for job in labelled["items"]] == made[1::2][::-1]
     assert bob.get("/v1/jobs?label=L1").json()["items"] == []
     assert bob.get("/v1/jobs?state=succeeded").json()["items"] == []
+
+
+def test_a_list_of_jobs_carries_nothing_heavy(ada, submit, server: Server, tmp_path):
+    job = submit()
+    model = server.stored("transformer", {"cfg.json": b"heavy"}, tmp_path)
+    server.finish(server.claim(job["id"]), {"curve": list(range(9999))}, {"transformer": [model]})
+    response = ada.get("/v1/jobs?limit=1")
+    (row,) = response.json()["items"]
+    assert len(response.content) < 1000
+    assert set(row) == {
+        "id", "kind", "state", "reason", "detail", "name", "parent", "owner", "labels", "priority", "device", "queue",
+        "progress", "attempt", "retry_of", "reused_from", "created_at", "started_at", "finished_at", "version",
+    }  # fmt: skip
+    assert {name: value for name, value in ada.get(f"/v1/jobs/{job['id']}").json().items() if name in row} == row
+    (full,) = ada.get("/v1/jobs?limit=1&include=spec&include=outputs").json()["items"]
+    assert full == row | {"spec": job["spec"], "outputs": {"transformer": [model.sha256]}}
+    assert slug(ada.get("/v1/jobs?include=result")) == (422, "invalid-request")
+
+
+def test_lists_of_jobs_can_be_narrowed(ada, admin: httpx.Client, submit, server: Server):
+    eve = server.client(server.make_key("eve", ["read", "submit"]))
+    hers, study = submit(eve)["id"], submit(kind="study.pipeline", spec={"transformer": {"seed": 48}})["id"]
+
+    def ids(client: httpx.Client, **filters: str) -> list[str]:
+        return [row["id"] for row in client.get("/v1/jobs", params={"limit": "200"} | filters).json()["items"]]
+
+    assert hers in ids(admin, owner="eve")
+    assert study not in ids(admin, owner="eve")
+    assert ids(ada, owner="eve") == ids(ada, owner="nobody") == []
+    children = ids(ada, parent=study)
+    assert study in ids(ada, top="true")
+    assert not set(children) & set(ids(ada, top="true"))
+    assert set(children) <= set(ids(ada))
+    ada.post(f"/v1/jobs/{study}:cancel")
+
+
+def test_the_panels_of_a_job_and_of_a_study(ada, submit, server: Server):
+    job = submit()
+    empty = ada.get(f"/v1/jobs/{job['id']}/panels").json()
+    assert (empty["job"], empty["kind"], empty["state"]) == (job["id"], "train.transformer", "queued")
+    assert (empty["panels"], empty["children"]) == ([], [])
+    assert empty["title"] == ada.get("/v1/kinds/train.transformer").json()["help"].splitlines()[0]
+    server.finish(server.claim(job["id"]), {"steps": 3})
+    shown = PANELS.validate_python(ada.get(f"/v1/jobs/{job['id']}/panels").json()["panels"])
+    assert shown == panels.panels_of("train.transformer", {"steps": 3})
+    study = submit(kind="study.pipeline", spec={"transformer": {"seed": 56}})
+    children = ada.get(f"/v1/jobs/{study['id']}/panels").json()["children"]
+    rows = ada.get("/v1/jobs", params={"parent": study["id"]}).json()["items"]
+    assert [(child["job"], child["name"], child["kind"]) for child in children] == [
+        (row["id"], row["name"], row["kind"]) for row in rows
+    ]
+    ada.post(f"/v1/jobs/{study['id']}:cancel")
+
+
+def test_the_next_page_is_named_by_its_path(ada, submit):
+    submit(), submit()
+    answer = ada.get("/v1/jobs?limit=1&top=true", headers={"Host": "evil.example"})
+    link = answer.headers["link"]
+    assert link.startswith("</v1/jobs?limit=1&top=true&cursor=")
+    assert "evil" not in link
+    assert ada.get(answer.links["next"]["url"]).status_code == 200
 
 
 def test_bad_queries_are_refused(ada):

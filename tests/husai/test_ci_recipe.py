@@ -86,7 +86,9 @@ def ci(lab: Server, key: str, tmp_path: Path) -> dict[str, str]:
 
 def asked(lab: Server, candidate: str) -> list[dict[str, Any]]:
     """The gate jobs about a candidate."""
-    found = lab.admin.get("/v1/jobs", params={"kind": "release.gate", "limit": 200}).json()["items"]
+    found = lab.admin.get(
+        "/v1/jobs", params={"kind": "release.gate", "limit": 200, "include": ["spec", "inputs"]}
+    ).json()["items"]
     return [job for job in found if job["inputs"]["candidate"] == [candidate]]
 
 
