@@ -18,7 +18,14 @@ PACKAGE = Path(__file__).parent
 DATA = (".yaml", ".json", ".cpp", ".hpp")
 NOT_FIGURES = {"present", "estimate"}
 """What a kind declares that decides no figure."""
-PRESENTATION = ("husai_core.panels", "husai_core.render", "husai_core.kinds.kind")
+PRESENTATION = (
+    "husai_core.panels",
+    "husai_core.render",
+    "husai_core.kinds.kind",
+    "husai_core.kinds.common.panels",
+    "husai_core.kinds.common.variants",
+    "husai_core.kinds.plan_estimate",
+)
 """Modules that decide no figure."""
 KERNELS_USED: set[str] = set()
 """Names of the numerical kernels that this process has used, for the manifest."""
@@ -139,25 +146,47 @@ def _imports(path: Path) -> tuple[str, ...]:
 
 
 def _deciding(tree: ast.Module) -> ast.Module:
-    """A module without what cannot change a figure."""
+    """A module without what cannot change a figure: what only shows results, and what nothing else there uses."""
     tree = _WithoutHelp().visit(tree)
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    dropped = NOT_FIGURES & functions.keys()
+    dropped = NOT_FIGURES & {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     while dropped:
-        kept = [node for node in tree.body if getattr(node, "name", None) not in dropped]
+        kept = [node for node in tree.body if not _defines(node) or _defines(node) - dropped]
+        gone = [node for node in tree.body if _defines(node) & dropped]
         used = {name for node in kept for name in _names(node)}
-        only_dropped = {name for gone in dropped for name in _names(functions[gone])} & functions.keys()
-        unused = {name for name in only_dropped if name not in used} - dropped
+        defined = {name for node in tree.body for name in _defines(node)}
+        unused = ({name for node in gone for name in _names(node)} & defined) - used - dropped
         if not unused:
-            tree.body = kept
+            tree.body = [_without(node, dropped) for node in kept]
             break
         dropped |= unused
     return tree
 
 
+def _defines(node: ast.AST) -> set[str]:
+    """The names that a statement of a module gives to a function, a constant or what it imports."""
+    if isinstance(node, ast.FunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {_imported(alias) for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _imported(alias: ast.alias) -> str:
+    """The name that an import gives to what it imports."""
+    return (alias.asname or alias.name).partition(".")[0]
+
+
+def _without(node: ast.stmt, dropped: set[str]) -> ast.stmt:
+    """An import without the names that were dropped; any other statement as it is."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        node.names = [alias for alias in node.names if _imported(alias) not in dropped]
+    return node
+
+
 def _names(node: ast.AST) -> set[str]:
     """The names that a node reads."""
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
 
 
 class _WithoutHelp(ast.NodeTransformer):

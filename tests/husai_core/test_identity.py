@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from husai_core.unused import X
 
+from husai_core import deep as shown, tools
+
 LIMIT = 3
 """Of something."""
+TITLE = "title"
 
 
 class Result:
@@ -27,7 +30,7 @@ class Result:
 def run():
     """Work."""
     from husai_core.tools import helper
-    return LIMIT  # here
+    return LIMIT + tools.X  # here
 
 
 def present(result):
@@ -35,7 +38,7 @@ def present(result):
 
 
 def title(result):
-    return "title"
+    return shown.X + TITLE
 
 
 KIND = Kind(run=run, present=present)
@@ -121,7 +124,10 @@ def test_code_digest_follows_imports_lazy_and_transitive(package: Path, changed:
         ('"""Of something."""', '"""Of something else."""', False),
         ("# here", "# there", False),
         ("a figure", "one figure", False),
-        ('return "title"', 'return "another title"', False),
+        ("return shown.X + TITLE", "return shown.X + TITLE * 2", False),
+        ('TITLE = "title"', 'TITLE = "another title"', False),
+        ("import deep as shown, tools", "import unused as shown, tools", False),
+        ("import deep as shown, tools", "import deep as shown, unused as tools", True),
         ("return [title(result)]", "return [title(result), 1]", False),
         ("husai_core.unused", "husai_core.deep", False),
         ("LIMIT = 3", "LIMIT = 4", True),
