@@ -7,10 +7,13 @@ fonts, colours or widths. Figures keep their full precision; who renders them ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from husai_core.estimate import Estimate
 
@@ -22,7 +25,7 @@ Cell = str | bool | int | float | Estimate | None
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Panel(_Model):
@@ -65,6 +68,12 @@ class Table(Panel):
     type: Literal["table"] = "table"
     columns: list[Column]
     rows: list[list[Cell]]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"table {self.title!r} has a row that does not have {len(self.columns)} cells")
+        return self
 
 
 class IntervalRow(_Model):
@@ -145,6 +154,12 @@ class HeatMap(Panel):
     low_label: str = ""
     high_label: str = ""
 
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        if [len(row) for row in self.values] != [len(self.columns)] * len(self.rows):
+            raise ValueError(f"heat map {self.title!r} is no matrix of {len(self.rows)} by {len(self.columns)}")
+        return self
+
 
 class Bar(_Model):
     """One bar."""
@@ -195,9 +210,117 @@ PANELS: TypeAdapter[list[AnyPanel]] = TypeAdapter(list[AnyPanel])
 """Reads panels from JSON and writes them."""
 
 
-def plain(document: dict[str, object], title: str = "") -> Sequence[AnyPanel]:
-    """The single figures of a result whose kind no longer knows it, as a table of names and values."""
-    rows: list[list[Cell]] = [
-        [name, value] for name, value in document.items() if isinstance(value, str | bool | int | float)
-    ]
-    return [Table(title=title, columns=[Column(label="figure"), Column(label="value", format="number")], rows=rows)]
+def plain(document: Mapping[str, Any], title: str = "") -> Sequence[AnyPanel]:
+    """What can be shown of a result whose kind no longer knows it: single figures, estimates, and lists of records."""
+    tables = [Table(title=title, columns=[Column(label="figure"), Column(label="value", format="number")], rows=[])]
+    for name, value in document.items():
+        label = name.replace("_", " ")
+        if (cell := _cell(value)) is not None:
+            tables[0].rows.append([label, cell])
+        elif isinstance(value, Mapping) and (figures := [[key, _cell(figure)] for key, figure in value.items()]):
+            columns = [Column(label="figure"), Column(label="value", format="number")]
+            tables.append(Table(title=label, columns=columns, rows=figures, folded=len(figures) > PLAIN_ROWS))
+        elif isinstance(value, Sequence) and value and all(isinstance(record, Mapping) for record in value):
+            tables.append(_records(label, value))
+    return [table for table in tables if table.rows]
+
+
+PLAIN_ROWS = 12
+"""Rows from which the table of an unknown result is folded."""
+
+
+def _records(title: str, records: Sequence[Mapping[str, Any]]) -> Table:
+    """Records as rows, under the names of whatever can be written in one cell."""
+    names = dict.fromkeys(name for record in records for name, value in record.items() if _cell(value) is not None)
+    columns = [Column(label=name.replace("_", " "), format="number") for name in names]
+    rows = [[_cell(record.get(name)) for name in names] for record in records]
+    return Table(title=title, columns=columns, rows=rows if names else [], folded=True)
+
+
+def _cell(value: object) -> Cell:
+    """A value as a cell: text, a finite figure, or an estimate that is written as a mapping; else None."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Sequence) and value and all(isinstance(item, str | int) for item in value):
+        return ", ".join(map(str, value))
+    try:
+        return Estimate.model_validate(value) if isinstance(value, Mapping) and "value" in value else None
+    except ValidationError:
+        return None
+
+
+def to_csv(panel: AnyPanel) -> str:
+    """The figures of a panel as comma-separated values with a header; an estimate takes the columns value, low, high.
+
+    Figures keep their full precision; what is unknown is left empty.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(_lines_of(panel))
+    return text.getvalue()
+
+
+def _lines_of(panel: AnyPanel) -> Iterable[Sequence[object]]:
+    """The rows of a panel's CSV, the header first."""
+    match panel:
+        case Headline():
+            figures = [(figure.label, *_triple(figure.value)) for figure in panel.figures]
+            return [("figure", "value", "low", "high"), ("text", panel.text, "", ""), *figures]
+        case Table():
+            return _table_lines(panel)
+        case Intervals():
+            return _interval_lines(panel)
+        case Lines():
+            steps = [(line.label, x, y) for line in panel.series for x, y in line.points]
+            return [("series", panel.x_label, panel.y_label), *steps]
+        case Scatter():
+            names = [f"{label}{end}" for label in (panel.x_label, panel.y_label) for end in ("", " low", " high")]
+            return [
+                ("group", "label", *names),
+                *((p.group, p.label, *_triple(p.x), *_triple(p.y)) for p in panel.points),
+            ]
+        case HeatMap():
+            return [("", *panel.columns), *((name, *row) for name, row in zip(panel.rows, panel.values, strict=True))]
+        case Bars():
+            return [("label", panel.x_label or "value"), *((bar.label, bar.value) for bar in panel.bars)]
+        case Text():
+            return [("text",), *((paragraph,) for paragraph in panel.paragraphs)]
+        case FeatureCard():
+            return _card_lines(panel)
+
+
+def _triple(value: Cell) -> tuple[Cell, Cell, Cell]:
+    """Value, low and high of a cell."""
+    return (value.value, value.low, value.high) if isinstance(value, Estimate) else (value, None, None)
+
+
+def _table_lines(panel: Table) -> Iterable[Sequence[object]]:
+    wide = [any(isinstance(row[i], Estimate) for row in panel.rows) for i in range(len(panel.columns))]
+    header = list[str]()
+    for column, three in zip(panel.columns, wide, strict=True):
+        header += [f"{column.label}{end}".strip() for end in (("", " low", " high") if three else ("",))]
+    yield header
+    for row in panel.rows:
+        cells = [_triple(cell)[: 3 if three else 1] for cell, three in zip(row, wide, strict=True)]
+        yield [value for cell in cells for value in cell]
+
+
+def _interval_lines(panel: Intervals) -> Iterable[Sequence[object]]:
+    yield "label", "unit", "value", "low", "high", "needed", "bar"
+    for row in panel.rows:
+        bar = ("", "") if row.bar is None else (row.op, row.bar)
+        yield row.label, "", *_triple(row.estimate), *bar
+        yield from ((row.label, unit, value, "", "", "", "") for unit, value in row.points)
+    yield from ((reference.label, "reference", reference.value, "", "", "", "") for reference in panel.references)
+
+
+def _card_lines(panel: FeatureCard) -> Iterable[Sequence[object]]:
+    yield "what", "label", "value", "low", "high"
+    yield "latent", panel.latent, "", "", ""
+    yield from (("figure", figure.label, *_triple(figure.value)) for figure in panel.figures)
+    for place, context in enumerate(panel.contexts, 1):
+        tokens = zip(context.tokens, context.activations, strict=True)
+        yield from ((f"context {place}", token, value, "", "") for token, value in tokens)
+    for name, effects in (("promoted", panel.promoted), ("suppressed", panel.suppressed)):
+        yield from ((name, token, value, "", "") for token, value in effects)
