@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
 from husai_core.kinds.kind import BaseSpec, Kind, Port
 
 if TYPE_CHECKING:
@@ -302,4 +304,37 @@ def needed_assets(spec: Spec) -> list[str]:
     return [spec.model] if spec.source == "language" and spec.model else []
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, assets=needed_assets)
+def present(result: Result) -> list[panels.AnyPanel]:
+    """What was collected at which hooks, and how the rows are split."""
+    first, n = result.hooks[0] if result.hooks else None, max(1, len(result.hooks))
+    sentence = f"{result.n_rows} rows at {n} hook{'s' * (n > 1)}"
+    if first and n == 1:
+        sentence += (
+            f" ({first.hook_name}) of width {first.d_model}: they vary in about {common.number(first.effective_rank)} "
+            f"directions (effective rank)"
+        )
+    note = "The input shows the answer (leaks_label), so features of these rows may be copies of it."
+    leaks = result.leaks_label
+    headline = panels.Headline(text=f"{sentence}.", note=note * leaks, tone="bad" if leaks else "neutral")
+    return [headline, _hooks(result), _splits(result)]
+
+
+def _hooks(result: Result) -> panels.Table:
+    columns = [
+        panels.Column(label="hook"),
+        panels.Column(label="width", format="integer"),
+        panels.Column(label="eff. rank", digits=1, format="number"),
+        panels.Column(label="mean norm", digits=2, format="number"),
+    ]
+    rows: list[list[panels.Cell]] = [[h.hook_name, h.d_model, h.effective_rank, h.mean_norm] for h in result.hooks]
+    note = "In the order of the output `activations`. Effective rank: exp of the entropy of the singular values."
+    return panels.Table(title="Hooks", note=note, columns=columns, rows=rows)
+
+
+def _splits(result: Result) -> panels.Table:
+    columns = [panels.Column(label="split"), panels.Column(label="rows", format="integer")]
+    rows: list[list[panels.Cell]] = [[split, count] for split, count in result.rows_by_split.items()]
+    return panels.Table(title="Splits", columns=columns, rows=rows)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, assets=needed_assets)

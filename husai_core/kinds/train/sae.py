@@ -12,29 +12,35 @@ its curve. Every other figure is measured on the `test` rows.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from husai_core import panels
 from husai_core.errors import UserError
+from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import variants
+from husai_core.kinds.common.training import Reporter, StateKeeper
+from husai_core.kinds.common.variants import Variant
 from husai_core.kinds.kind import BaseSpec, Kind, Port
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
+from husai_core.stability.result_tables import Member as SAEFigures
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from husai_core.activations.rows import Rows as StoredRows
     from husai_core.activations.store import Activations
     from husai_core.saes.bank import Rows
-    from husai_core.saes.trainer import Save, TrainedSAE
+    from husai_core.saes.trainer import TrainedSAE
 
 INPUTS = {"activations": Port("activations", "rows to train on, with their split")}
 OUTPUTS = {"saes": Port("sae", "one checkpoint per variant and seed, in their order", many=True)}
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
-CHECKPOINT_SECONDS = 60.0
 IN_MEMORY = 2 * 2**30
-PROGRESS_SECONDS = 0.5
 DEFAULT = SAERecipe(d_sae=128, k=8, k_aux=32)
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -98,7 +104,7 @@ class Spec(BaseSpec):
         return [self.recipe.changed(change) for change in self.variants] or [self.recipe]
 
 
-class Member(BaseResult):
+class Member(SAEFigures):
     """One SAE on the test rows."""
 
     variant: int = Field(description="place in `variants`, counted from 0")
@@ -106,11 +112,6 @@ class Member(BaseResult):
     k: int | None = Field(description="as in the recipe, like l1 and target_l0")
     l1: float | None
     target_l0: float | None
-    seed: int
-    explained_variance: float
-    normalised_mse: float = Field(description="sum of squared errors / sum of squares")
-    l0: float = Field(description="non-zero latents per row")
-    dead_fraction: float = Field(description="share of latents that are zero on all test rows")
     drift_from_init: float = Field(description="mean |cosine| between final and initial decoder rows; 1 is no change")
     converged: bool
 
@@ -122,10 +123,21 @@ class Point(BaseResult):
     normalised_mse: list[float] = Field(description="per member, sum of squared errors / sum of squares")
 
 
+class Means(BaseResult):
+    """Means over the seeds of one variant."""
+
+    explained_variance: Estimate
+    normalised_mse: Estimate
+    l0: Estimate
+    dead_fraction: Estimate
+    drift_from_init: Estimate
+
+
 class Result(BaseResult):
     """Figures of all members."""
 
     members: list[Member] = Field(description="variant by variant, seed by seed")
+    means: list[Means] = Field([], description="variant by variant, with intervals over seeds")
     curves: list[Point]
     converged: bool = Field(description="every member converged")
 
@@ -146,8 +158,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         spec.seeds,
         validation=_near(activations.part("validation")),
         device=job.device,
-        on_step=_Reporter(job).step,
-        on_state=_Keeper(job).offer,
+        on_step=Reporter(job).step,
+        on_state=StateKeeper(job).offer,
         state=job.resume,
     )
     members = _finish(saes, len(spec.seeds), activations, source.digest, job)
@@ -155,7 +167,26 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         Point(tokens=points[0][0], normalised_mse=[error for _, error in points])
         for points in zip(*(sae.curve for sae in saes), strict=True)
     ]
-    return Result(members=members, curves=curves, converged=all(member.converged for member in members))
+    return Result(
+        members=members,
+        means=[_means(group) for group in _variants(members)],
+        curves=curves,
+        converged=all(member.converged for member in members),
+    )
+
+
+def _variants(members: Sequence[Member]) -> list[list[Member]]:
+    """The members of each variant."""
+    groups: dict[int, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.variant, []).append(member)
+    return list(groups.values())
+
+
+def _means(members: Sequence[Member]) -> Means:
+    from husai_core.stability.intervals import seed_mean
+
+    return Means(**{name: seed_mean([getattr(m, name) for m in members]).estimate() for name in Means.model_fields})
 
 
 def _near(rows: StoredRows) -> Rows:
@@ -165,11 +196,11 @@ def _near(rows: StoredRows) -> Rows:
 
 
 def _check(activations: Activations) -> None:
-    for part in ("train", "validation", "test"):
-        rows = activations.part(part)
+    for split in ("train", "validation", "test"):
+        rows = activations.part(split)
         varies = any(bool((block != rows[:1]).any()) for block in rows.blocks())
         if not varies or not all(block.isfinite().all() for block in rows.blocks()):
-            raise UserError(f"the {part} rows must be at least two, finite and not all equal")
+            raise UserError(f"the {split} rows must be at least two, finite and not all equal")
 
 
 def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, digest: str, job: Job) -> list[Member]:
@@ -193,9 +224,9 @@ def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, dige
             seed=sae.seed,
             drift_from_init=sae.drift_from_init,
             converged=sae.converged,
-            **asdict(found),
+            **asdict(measured),
         )
-        for place, (sae, found) in enumerate(zip(saes, figures, strict=True))
+        for place, (sae, measured) in enumerate(zip(saes, figures, strict=True))
     ]
 
 
@@ -212,33 +243,67 @@ def _save(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> N
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
 
 
-class _Reporter:
-    """Passes progress and curves on, not more often than anybody can read."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.last = job, 0.0
-
-    def step(self, done: int, total: int, figures: dict[str, float]) -> None:
-        if figures:
-            self.job.metrics(done, figures)
-        if figures or time.monotonic() - self.last > PROGRESS_SECONDS:
-            self.job.progress(done, total, "rows")
-            self.last = time.monotonic()
+def present(result: Result) -> list[panels.AnyPanel]:
+    """Means of the variants, what they trade for what, and how they came to rest; members folded."""
+    described = _described(result)
+    several = len(described) > 1
+    shown: list[panels.AnyPanel] = [variants.headline(described)]
+    shown += [variants.table(described), *variants.frontier(described)] if several else []
+    return [*shown, variants.explained_variance(described), *_curves(result, described), _members(described)]
 
 
-class _Keeper:
-    """Keeps a resumable state every minute, and once when the worker is about to stop."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.last, self.drained = job, time.monotonic(), False
-
-    def offer(self, save: Save) -> None:
-        draining = self.job.draining and not self.drained
-        if draining or time.monotonic() - self.last > CHECKPOINT_SECONDS:
-            path = self.job.checkpoint()
-            save(path)
-            self.job.commit_checkpoint(path)
-            self.last, self.drained = time.monotonic(), self.drained or draining
+def _described(result: Result) -> list[Variant]:
+    """The variants as they are shown: under a short name, with a number where that is ambiguous."""
+    groups = _variants(result.members)
+    means = result.means or [_plain_means(group) for group in groups]
+    names = [_name(group[0]) for group in groups]
+    unique = [name if names.count(name) == 1 else f"{place}: {name}" for place, name in enumerate(names)]
+    return [
+        Variant(name=name, architecture=group[0].architecture, members=group, means=dict(mean))
+        for name, group, mean in zip(unique, groups, means, strict=True)
+    ]
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, presets=PRESETS)
+def _plain_means(members: Sequence[Member]) -> Means:
+    """Means without intervals, of a result that has none."""
+    return Means(**{name: common.mean(getattr(m, name) for m in members) for name in Means.model_fields})
+
+
+def _name(member: Member) -> str:
+    field = SPARSITY.get(member.architecture, "k")
+    return f"{member.architecture} {field.replace('target_l0', 'L0')} {common.number(getattr(member, field, None))}"
+
+
+def _curves(result: Result, described: Sequence[Variant]) -> list[panels.AnyPanel]:
+    """One line per SAE; those of one variant share their colour."""
+    labels = [variant.name for variant in described for _ in variant.members]
+    if len(described) == 1:
+        labels = [f"seed {member.seed}" for member in result.members]
+    series = []
+    for place, label in enumerate(labels):
+        errors = ((float(point.tokens), point.normalised_mse[place]) for point in result.curves)
+        points = [(tokens, error) for tokens, error in errors if (common.finite(error) or 0) > 0]
+        series += [panels.Series(label=label, points=points)] if points else []
+    curves = panels.Lines(
+        title="Held-out error during training",
+        note="Normalised mean squared error on validation rows; one line per SAE.",
+        series=series,
+        x_label="tokens",
+        y_label="normalised MSE",
+        log_y=True,
+    )
+    return [curves] if series else []
+
+
+def _members(described: Sequence[Variant]) -> panels.Table:
+    """Every SAE, folded, under the place by which `saes:PLACE` names its checkpoint."""
+    members = [(variant.name, member) for variant in described for member in variant.members]
+    rows: list[list[panels.Cell]] = [
+        [place, name, *common.member_cells(member)] for place, (name, member) in enumerate(members)
+    ]
+    columns = [panels.Column(label="#", format="integer"), panels.Column(label="variant"), *common.MEMBER_COLUMNS]
+    note = f"{common.MEMBERS_NOTE} #: place among the output `saes`."
+    return panels.Table(title="Every SAE", note=note, folded=True, columns=columns, rows=rows)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, presets=PRESETS)

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.identity import sha256
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
 from husai_core.kinds.kind import BaseSpec, Kind, Port
 from husai_core.models.text_recipe import TextRecipe
 
@@ -293,4 +295,101 @@ def _grokked(curve: Sequence[Mapping[str, float]]) -> int | None:
     return next((int(step) for step in steps), None)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, presets=PRESETS)
+def present(result: Result) -> list[panels.AnyPanel]:
+    """How well it predicts, whether it cheats, and how it learned."""
+    shown = [_headline(result), *_leak_test(result.leak), *_curves(result)]
+    return [*shown, _figures(result)]
+
+
+def _headline(result: Result) -> panels.Headline:
+    leak, text = result.leak, result.text
+    accuracy = common.percent(result.test_accuracy)
+    if text:
+        sentence = (
+            f"The language model predicts {accuracy} of the tokens of held-out text: "
+            f"{common.number(text.test_bits_per_byte)} bits per byte, {common.number(result.test_loss)} nats per token."
+        )
+        return panels.Headline(text=sentence)
+    sentence = f"The network adds {accuracy} of the held-out pairs right."
+    if leak:
+        sentence += (
+            f" The leak test {'passed' if leak.passed else 'FAILED'}: with random operands it is right in "
+            f"{common.percent(leak.operand_randomised_accuracy)} of the cases, chance is {common.percent(leak.chance)}."
+        )
+    note = LEAKS if result.leaks_label else ""
+    tone: panels.Tone = "bad" if result.leaks_label or (leak and not leak.passed) else "neutral"
+    return panels.Headline(text=sentence, note=note, tone=tone)
+
+
+LEAKS = "The input of this network shows the answer (leaks_label), so its features may be copies of it."
+
+
+def _leak_test(leak: Leak | None) -> list[panels.AnyPanel]:
+    if leak is None:
+        return []
+    bars = [
+        panels.Bar(label="unchanged input", value=leak.accuracy),
+        panels.Bar(label="random operands", value=leak.operand_randomised_accuracy),
+        panels.Bar(label="random answer token", value=leak.answer_randomised_accuracy),
+    ]
+    return [
+        panels.Bars(
+            title="Leak test: accuracy when a part of the input is replaced",
+            note="A network that adds needs its operands and does not look at the answer token.",
+            bars=bars,
+            x_label="accuracy",
+            references=[panels.Reference(label="chance", value=leak.chance)],
+        )
+    ]
+
+
+def _curves(result: Result) -> list[panels.AnyPanel]:
+    if len(result.curve) < 2:
+        return []
+    labels = {"train": "training", "validation": "held out"}
+    chance = [panels.Reference(label="chance", value=result.leak.chance)] if result.leak else []
+
+    def series(figure: str) -> list[panels.Series]:
+        return [
+            panels.Series(
+                label=label, points=[(point.step, getattr(point, f"{split}_{figure}")) for point in result.curve]
+            )
+            for split, label in labels.items()
+        ]
+
+    note = "Held out: the validation split, which decided when to stop." if result.text is None else ""
+    losses = panels.Lines(
+        title="Loss", note=note, series=series("loss"), x_label="step", y_label="cross-entropy", log_x=True, log_y=True
+    )
+    accuracies = panels.Lines(
+        title="Accuracy",
+        series=series("accuracy"),
+        x_label="step",
+        y_label="accuracy",
+        log_x=True,
+        references=chance,
+    )
+    return [losses, accuracies]
+
+
+def _figures(result: Result) -> panels.Table:
+    rows: list[list[panels.Cell]] = [
+        [f"{label} {figure}", getattr(result, f"{split}_{figure}")]
+        for figure in ("accuracy", "loss")
+        for split, label in (("test", "test"), ("validation", "validation"), ("train", "training"))
+    ]
+    rows += [["steps", result.steps], ["stopped early", result.stopped_early]]
+    rows += [["grokking step", result.grokking_step]] if result.grokking_step is not None else []
+    rows += [["the input shows the answer", result.leaks_label]]
+    if text := result.text:
+        rows += [[name.replace("_", " "), value] for name, value in text if not isinstance(value, dict)]
+        rows += [[f"{split} sequences", count] for split, count in text.sequences_by_split.items()]
+    note = (
+        "Losses are in nats. Grokking step: the first evaluation with training accuracy of at least 0.99 and "
+        "validation accuracy of at least 0.95."
+    )
+    columns = [panels.Column(label="figure"), panels.Column(label="value", format="number", digits=4)]
+    return panels.Table(title="Figures", note=note, columns=columns, rows=rows)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, presets=PRESETS)

@@ -1,0 +1,228 @@
+"""Panels and words that several kinds show alike. Light: no torch, no scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+from husai_core import panels
+from husai_core.estimate import Estimate
+from husai_core.evidence import Evidence
+from husai_core.stability.result_tables import Matrix, Member
+
+PWMCC = "PWMCC (mean maximum cosine between seeds)"
+"""How the measure is called where it first stands."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure in few characters, without an exponent where it is readable without one."""
+    if value is None or not isfinite(value):
+        return "unknown"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent."""
+    return "unknown" if share is None or not isfinite(share) else f"{100 * share:.3g} %"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """A figure with its interval, such as `0.842 [0.831, 0.853]`."""
+    if estimate is None or estimate.value is None:
+        return "unknown"
+    if estimate.low is None or estimate.high is None:
+        return f"{number(estimate.value)} (interval unknown)"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def yes(value: bool | None) -> str:
+    """A truth value as a word."""
+    return "unknown" if value is None else "yes" if value else "no"
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is no number."""
+    return value if value is not None and isfinite(value) else None
+
+
+def value_only(value: float | None, n: int = 0) -> Estimate:
+    """A figure without an interval."""
+    return Estimate(value=finite(value), n=n)
+
+
+def mean(values: Iterable[float | None]) -> Estimate:
+    """The mean of the known values, without an interval."""
+    known = [value for value in values if value is not None and isfinite(value)]
+    return value_only(sum(known) / len(known) if known else None, len(known))
+
+
+def difference(a: Estimate | None, b: Estimate | None) -> Estimate | None:
+    """The difference of two values, without an interval, which their own intervals do not give."""
+    if a is None or b is None or a.value is None or b.value is None:
+        return None
+    return value_only(a.value - b.value, min(a.n, b.n))
+
+
+def tone(estimate: Estimate | None, bar: float = 0.0, op: str = ">=") -> panels.Tone:
+    """`good` where the whole interval lies on the wanted side of the bar, `bad` where it lies on the other."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "unknown"
+    above, below = estimate.low > bar, estimate.high < bar
+    if not above and not below:
+        return "unknown"
+    return "good" if above == (op == ">=") else "bad"
+
+
+def interval_row(
+    label: str,
+    estimate: Estimate | None,
+    points: Sequence[tuple[str, float]] = (),
+    bar: float | None = None,
+    tone: panels.Tone = "neutral",
+) -> list[panels.IntervalRow]:
+    """A row of an interval plot, or none where there is no value."""
+    if estimate is None or estimate.value is None:
+        return []
+    known = [(name, value) for name, value in points if isfinite(value)]
+    return [panels.IntervalRow(label=label, estimate=estimate, points=known, bar=bar, tone=tone)]
+
+
+def pair_points(matrix: Matrix, seeds: Sequence[int]) -> list[tuple[str, float]]:
+    """The known values below the diagonal of a pair matrix, with the seeds that each is of."""
+    cells = [(seeds[j], seeds[i], matrix[i][j]) for i in range(len(matrix)) for j in range(i)]
+    return [(f"seeds {a} and {b}", value) for a, b, value in cells if value is not None and isfinite(value)]
+
+
+def pair_map(matrix: Matrix, seeds: Sequence[int], title: str, low: Estimate | None, note: str = "") -> panels.HeatMap:
+    """A pair matrix, shaded from chance level to 1."""
+    names = [f"seed {seed}" for seed in seeds]
+    chance = low.value if low and low.value is not None else 0.0
+    values = [[None if i == j else finite(value) for j, value in enumerate(row)] for i, row in enumerate(matrix)]
+    return panels.HeatMap(
+        title=title,
+        note=note,
+        rows=names,
+        columns=names,
+        values=values,
+        low=chance,
+        high=1.0,
+        low_label="Gaussian chance" if low else "",
+        high_label="identical",
+    )
+
+
+MEMBER_COLUMNS = [
+    panels.Column(label="seed", format="integer"),
+    panels.Column(label="EV", digits=4, format="number"),
+    panels.Column(label="NMSE", digits=4, format="number"),
+    panels.Column(label="L0", digits=1, format="number"),
+    panels.Column(label="dead", format="share"),
+    panels.Column(label="drift", digits=3, format="number"),
+    panels.Column(label="conv."),
+]
+MEMBERS_NOTE = (
+    "On rows that neither training nor selection saw. EV: explained variance; NMSE: squared error as a "
+    "share of the squares; L0: active latents per row; dead: share of latents that never fire; drift: mean cosine "
+    "between a decoder row and its start, 1 is no change; conv.: the training had converged."
+)
+
+
+def member_cells(member: Member) -> list[panels.Cell]:
+    """One SAE's row under `MEMBER_COLUMNS`."""
+    figures = (member.explained_variance, member.normalised_mse, member.l0, member.dead_fraction)
+    return [member.seed, *map(finite, figures), finite(member.drift_from_init), yes(member.converged)]
+
+
+def members_table(groups: Mapping[str, Sequence[Member]], title: str) -> list[panels.AnyPanel]:
+    """The SAEs of some groups, one a row, folded; nothing where there is none."""
+    rows = [[name, *member_cells(member)] for name, members in groups.items() for member in members]
+    columns = [panels.Column(label="group"), *MEMBER_COLUMNS]
+    if len(groups) == 1:
+        rows, columns = [row[1:] for row in rows], MEMBER_COLUMNS
+    table = panels.Table(title=title, note=MEMBERS_NOTE, folded=True, columns=columns, rows=rows)
+    return [table] if rows else []
+
+
+def caveats(result: Evidence) -> str:
+    """What keeps the figures of a result from being relied on, in sentences; empty if nothing does."""
+    sentences = []
+    if result.unconverged:
+        sentences.append(f"These trainings had not converged: {'; '.join(result.unconverged)}.")
+    elif not result.converged and not result.imported:
+        sentences.append("Not every training had converged.")
+    if result.imported:
+        sentences.append("The SAEs were imported, so how they were trained is known from their user only.")
+    if result.leaks_label:
+        sentences.append("The input of the model shows the answer, so features may be copies of it.")
+    return " ".join(sentences)
+
+
+METRICS = {
+    "pwmcc": "PWMCC",
+    "mmcs_signed": "MMCS, signed",
+    "shared_fraction_0_7": "shared fraction",
+    "pw_mcc": "PW-MCC",
+    "activation_mcc": "activation MCC",
+    "activation_pw_mcc": "activation PW-MCC",
+}
+MEASURES = [
+    "PWMCC: mean over latents of the largest |cosine| with a latent of another seed, averaged over both directions.",
+    "MMCS, signed: the same with the signed cosine.",
+    "Shared fraction: share of latents whose largest |cosine| is above 0.7.",
+    "PW-MCC: mean |cosine| when latents are matched one to one (Song et al. 2025).",
+    "Activation MCC: mean over latents of the largest correlation of activations on held-out rows; "
+    "activation PW-MCC: the same, matched one to one.",
+    "Alive: over latents that fire on held-out rows only. Measures differ in meaning and in chance level: compare "
+    "figures of one measure only.",
+]
+"""What the overlap measures are."""
+ENDINGS = {
+    "": "observed",
+    "gaussian_null": "Gaussian null",
+    "shuffled_null": "shuffled control",
+    "covariance_null": "covariance control",
+    "excess": "above largest null",
+    "gaussian_excess": "above Gaussian null",
+    "shuffled_excess": "above shuffled",
+    "covariance_excess": "above covariance",
+    "trained": "trained network",
+    "untrained": "untrained network",
+    "trained_minus_untrained": "trained - untrained",
+    "trained_excess": "trained, above null",
+    "untrained_excess": "untrained, above null",
+}
+
+
+def measure(name: str) -> tuple[str, str]:
+    """A statistic's measure and what is said of it, in words: `pwmcc_alive_shuffled_null` and the like."""
+    metric = max((m for m in METRICS if name == m or name.startswith(f"{m}_")), key=len, default=None)
+    if metric is None:
+        return name.replace("_", " "), ""
+    ending = name[len(metric) :].removeprefix("_")
+    alive = ending == "alive" or ending.startswith("alive_")
+    ending = ending.removeprefix("alive").removeprefix("_")
+    label = METRICS[metric] + (", alive" if alive else "")
+    return label, ENDINGS.get(ending, ending.replace("_", " "))
+
+
+def statistics_table(
+    statistics: Mapping[str, Estimate], title: str = "Every statistic", names: Mapping[str, str] | None = None
+) -> panels.Table:
+    """All statistics of a result with their intervals, folded; `names` says what those that are no overlaps mean."""
+    known = names or {}
+    rows: list[list[panels.Cell]] = []
+    for name, estimate in statistics.items():
+        label, what = (known[name], "") if name in known else measure(name)
+        rows.append([label, what, estimate, estimate.n])
+    columns = [
+        panels.Column(label="measure"),
+        panels.Column(label="figure"),
+        panels.Column(label="value", format="number"),
+        panels.Column(label="n", format="integer"),
+    ]
+    if not any(row[1] for row in rows):
+        rows, columns = [[row[0], *row[2:]] for row in rows], [columns[0], *columns[2:]]
+    note = "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. n: number of units."
+    return panels.Table(title=title, note=note, folded=True, columns=columns, rows=rows)
