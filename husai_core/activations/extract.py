@@ -1,4 +1,4 @@
-"""Activations of a language model on text, written while they are computed."""
+"""Activations of a model on sequences, written while they are computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from husai_core.activations.store import Writer
 from husai_core.data.text import Sequences
 from husai_core.job import Job
-from husai_core.models.language import LanguageModel
+from husai_core.models.model import Model
 from husai_core.seeding import generator
 
 TOKENS_PER_PASS = 8192
@@ -51,14 +51,14 @@ def first_seen(tokens: Tensor, rows: Tensor) -> Tensor:
     vocabulary, prefix = int(tokens.max()) + 1 if n else 1, torch.zeros(n, dtype=torch.int64)
     for place, column in enumerate(tokens.T):
         prefix = torch.unique(prefix * vocabulary + column, return_inverse=True)[1]
-        own = rows[:, place].nonzero()[:, 0]
-        earliest = torch.full((n,), n).scatter_reduce(0, prefix[own], own, "amin")
+        sequences = rows[:, place].nonzero()[:, 0]
+        earliest = torch.full((n,), n).scatter_reduce(0, prefix[sequences], sequences, "amin")
         first[earliest[earliest < n], place] = True
     return first
 
 
 def extract(
-    model: LanguageModel,
+    model: Model,
     sequences: Tensor,
     kept: Tensor,
     split: Tensor,
@@ -70,7 +70,7 @@ def extract(
     size = max(1, TOKENS_PER_PASS // sequences.shape[1])
     for start in range(0, len(sequences), size):
         tokens, at = sequences[start : start + size], kept[start : start + size].nonzero()
-        found = model.activations(tokens, list(writers))
+        activations = model.activations(tokens, list(writers))
         sequence, place = at.T
         columns = {
             "tokens": tokens[sequence, place][:, None],
@@ -80,7 +80,7 @@ def extract(
             "place": place.int(),
         }
         for name, writer in writers.items():
-            where = at.to(found[name].device)
-            writer.add(found[name][where[:, 0], where[:, 1]], **columns)
+            where = at.to(activations[name].device)
+            writer.add(activations[name][where[:, 0], where[:, 1]], **columns)
         done += len(at)
         job.progress(done, total, "rows")

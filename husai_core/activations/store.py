@@ -26,8 +26,8 @@ from husai_core.errors import UserError
 from husai_core.identity import canonical
 
 SHARD_BYTES = 256 * 2**20
-FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", "model", "context")
-LANGUAGE = ("model", "context")
+FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", "model", "context", "prepend_bos")
+LANGUAGE = ("model", "context", "prepend_bos")
 COLUMNS = ("tokens", "label", "split", "sequence", "place")
 
 
@@ -40,7 +40,8 @@ class Activations:
     2 test). `sequence` and `place` int32 [n] say which sequence of the text a row comes from and where in it; they are
     None where every row has a sequence of its own. `source` is `model`, `untrained`, `synthetic`, `language` or
     `imported`; `model_digest` names the trained network; `leaks_label` says that the input at this position, or the
-    training of the model, showed the answer; `model` and `context` are a language model's name and tokens per sequence.
+    training of the model, showed the answer; `model`, `context` and `prepend_bos` are a language model's name, its
+    tokens per sequence, and whether each begins with the beginning-of-sequence token.
     """
 
     rows: Rows
@@ -55,6 +56,7 @@ class Activations:
     leaks_label: bool = False
     model: str | None = None
     context: int | None = None
+    prepend_bos: bool | None = None
     sequence: Tensor | None = None
     place: Tensor | None = None
 

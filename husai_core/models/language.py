@@ -9,79 +9,148 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from husai_core import assets
 from husai_core.data import text
 from husai_core.errors import MissingAssets, UserError
 from husai_core.identity import digest
+from husai_core.models.model import Model, Replace, replacing
+from husai_core.seeding import generator
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""The name of a hook point, and what is called with its value."""
+
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """A loaded model: TransformerLens' bridge, the tokeniser, and the digest of the files."""
+class LanguageModel(Model):
+    """A loaded model: TransformerLens' bridge, the tokeniser as its files say, and the digest of the files."""
 
     bridge: TransformerBridge
     tokenizer: PreTrainedTokenizerBase
     digest: str
 
     @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.bridge.cfg.d_model)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return int(self.bridge.cfg.n_layers)
+
+    @property
     def n_ctx(self) -> int:
-        """Most tokens per sequence."""
+        """Most tokens of a sequence."""
         return int(self.bridge.cfg.n_ctx)
 
-    def sequences(self, documents: Sequence[text.Document], context: int) -> text.Sequences:
-        """The documents as windows of `context` tokens.
+    @property
+    def d_vocab(self) -> int:
+        """Number of different tokens."""
+        return int(self.bridge.cfg.d_vocab)
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a sequence, where the tokeniser has one."""
+        bos: int | None = self.tokenizer.bos_token_id
+        return bos
+
+    def prepends_bos(self, choice: bool | None) -> bool:
+        """Whether sequences begin with the beginning-of-sequence token; without a choice, where there is one.
 
         Raises:
-            UserError: the model cannot read that many tokens.
+            UserError: it is asked for, but the tokeniser has none.
+        """
+        if choice and self.bos is None:
+            raise UserError("the model's tokeniser has no beginning-of-sequence token, so prepend_bos cannot be true")
+        return self.bos is not None if choice is None else choice
+
+    def sequences(
+        self, documents: Sequence[text.Document], context: int, prepend_bos: bool | None = None
+    ) -> text.Sequences:
+        """The documents as windows of `context` tokens; `prepend_bos` as in `prepends_bos`.
+
+        Raises:
+            UserError: the model cannot read that many tokens, or has no token to prepend.
         """
         if context > self.n_ctx:
             raise UserError(f"a context of {context} tokens is more than the {self.n_ctx} that the model can read")
+        bos = self.bos if self.prepends_bos(prepend_bos) else None
         encode = partial(self.tokenizer.encode, add_special_tokens=False, verbose=False)
         ids = (encode(document.text) for document in documents)
-        return text.windows(ids, context, self.tokenizer.bos_token_id, self.tokenizer.all_special_ids)
+        return text.windows(ids, context, bos, self.tokenizer.all_special_ids)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Cross-entropy in nats of every token but the first of sequences [n, t], on the model's device [n, t - 1]."""
+        return self._loss(tokens, [])
+
+    def loss_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
+        """The same, with the activations at a hook replaced by what `replace` makes of them [n, t, width]."""
+        self.check_hooks([hook])
+        change = replacing(hook, replace, tokens)
+        return self._loss(tokens, [(hook, lambda value, hook: change(value))])
+
+    def untrained(self, seed: int, keep_embeddings: bool = False) -> LanguageModel:
+        """The model with fresh weights as its architecture draws them; it may keep the embeddings.
+
+        Those of tokens and, where places have embeddings, of places; with tied embeddings, the unembedding, too. The
+        global random state is left as it was.
+        """
+        from transformers import AutoModelForCausalLM
+
+        trained = self.bridge.original_model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(seed, "weights").initial_seed())
+            how = {"attn_implementation": "eager", "dtype": torch.float32}
+            fresh = AutoModelForCausalLM.from_config(trained.config, **how)  # type: ignore[no-untyped-call]
+        if keep_embeddings:
+            with torch.no_grad():
+                for old, new in zip(_embeddings(trained), _embeddings(fresh), strict=True):
+                    new.weight.copy_(old.weight)
+        return LanguageModel(_bridge(fresh, str(self.bridge.cfg.device), self.tokenizer), self.tokenizer, self.digest)
+
+    def has_hook(self, name: str) -> bool:
+        """Whether there is a hook of this name, whatever it gives."""
+        return name in self.bridge.hook_dict
 
     @torch.no_grad()
-    def activations(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
-        """Activations of sequences int64 [n, context] at hooks, for each [n, context, d] on the model's device.
+    def _loss(self, tokens: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        tokens = tokens.to(self.bridge.cfg.device)
+        logits = self.bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), return_type="logits", use_cache=False)
+        return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
 
-        One forward pass serves all hooks and ends at the last of them.
-
-        Raises:
-            UserError: the model has no such hook, or does not give one vector per position there.
-        """
+    @torch.no_grad()
+    def _values(self, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
-        found = dict[str, Tensor]()
+        values = dict[str, Tensor]()
 
         def keep(value: Tensor, hook: Any, name: str) -> None:
-            found[name] = value
-            if len(found) == len(hook_names):
+            values[name] = value
+            if len(values) == len(hooks):
                 raise StopAtLayerException(value)
 
-        for name in hook_names:
-            if name not in self.bridge.hook_dict:
-                raise UserError(f"the model has no hook {name!r}")
-        hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = [
-            (name, partial(keep, name=name)) for name in hook_names
-        ]
-        self.bridge.run_with_hooks(tokens.to(self.bridge.cfg.device), fwd_hooks=hooks, use_cache=False)
-        for name in hook_names:
-            shape = list(found[name].shape) if name in found else "nothing"
-            if shape == "nothing" or len(shape) != 3 or shape[:2] != list(tokens.shape):
-                raise UserError(f"hook {name!r} gives {shape}, not one vector per position")
-        return found
+        wanted: list[Hook] = [(name, partial(keep, name=name)) for name in hooks]
+        self.bridge.run_with_hooks(tokens.to(self.bridge.cfg.device), fwd_hooks=wanted, use_cache=False)
+        return values
+
+    @torch.no_grad()
+    def _everything(self, tokens: Tensor) -> dict[str, Tensor]:
+        cache = self.bridge.run_with_cache(tokens.to(self.bridge.cfg.device), use_cache=False)[1]
+        return {name: value for name, value in cache.cache_dict.items() if isinstance(value, Tensor)}
 
 
 def find(name: str) -> Path:
@@ -118,7 +187,6 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
     Raises:
         UserError: a file is missing or the model cannot be read.
     """
-    from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -132,12 +200,29 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
         how = {"attn_implementation": "eager", "use_safetensors": True, "dtype": torch.float32}
         model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(directory, **local, **how)
-        model.to(device).eval()
-        bridge = TransformerBridge.boot_transformers(str(directory), hf_model=model, tokenizer=tokenizer, device=device)
+        bridge = _bridge(model, device, tokenizer)
     except Exception as error:  # transformers raises many types for what it cannot read
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the language model cannot be read: {reason}") from error
     return LanguageModel(bridge, tokenizer, _digest(directory))
+
+
+def _bridge(model: torch.nn.Module, device: str, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:
+    """The model with hook points.
+
+    The bridge gives its tokeniser the special tokens that it lacks, so it gets a copy that nothing else reads.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model.to(device).eval()
+    name, own_copy = str(model.config.name_or_path), deepcopy(tokenizer)  # type: ignore[union-attr]
+    with torch.random.fork_rng(devices=[]):  # it draws weights that it then throws away
+        return TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=own_copy, device=device)
+
+
+def _embeddings(model: torch.nn.Module) -> list[torch.nn.Embedding]:
+    """The embeddings of tokens and of places."""
+    return [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
 
 
 def _digest(directory: Path) -> str:

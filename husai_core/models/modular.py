@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -17,9 +19,12 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from husai_core.data.modular import LENGTH, POSITIONS, vocabulary
 from husai_core.errors import UserError
 from husai_core.identity import canonical
+from husai_core.models.model import Model, Replace, batches, replacing
 from husai_core.seeding import generator
 
 SHAPE = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx", "d_vocab", "act_fn", "normalization_type")
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""The name of a hook point, and what is called with its value."""
 
 
 def config(
@@ -59,10 +64,10 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: the artifact is a language model.
     """
-    found: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
-    if found.get("architecture") not in (None, "HookedTransformer"):
+    cfg: dict[str, Any] = json.loads((directory / "cfg.json").read_bytes())
+    if cfg.get("architecture") not in (None, "HookedTransformer"):
         raise UserError("the transformer is a language model, not a network for modular addition")
-    return found
+    return cfg
 
 
 def load(directory: Path, device: str = "cpu") -> HookedTransformer:
@@ -73,49 +78,100 @@ def load(directory: Path, device: str = "cpu") -> HookedTransformer:
     """
     model = build(read_config(directory), 0, device)
     weights = load_file(directory / "model.safetensors")
-    own = dict(model.named_parameters())
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
+    expected = {name: value.shape for name, value in model.named_parameters()}
+    if {name: value.shape for name, value in weights.items()} != expected:
         raise UserError("the transformer's weights do not fit its cfg.json")
     model.load_state_dict(weights, strict=False)
     return model
+
+
+@dataclass(frozen=True)
+class ModularNetwork(Model):
+    """A network for modular addition behind the interface of all models; `position` is where it says the sum."""
+
+    network: HookedTransformer
+    position: str = "answer"
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.network.cfg.d_model
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.network.cfg.n_layers
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens of a sequence."""
+        return self.network.cfg.n_ctx
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of different tokens."""
+        return self.network.cfg.d_vocab
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Cross-entropy in nats of the sum of each sequence [n, 7], on the network's device [n, 1]."""
+        return self._loss(tokens, [])
+
+    def loss_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
+        """The same, with the activations at a hook replaced; `replace` sees the tokens up to where the sum is said."""
+        self.check_hooks([hook])
+        change = replacing(hook, replace, tokens[:, : POSITIONS[self.position] + 1])
+        return self._loss(tokens, [(hook, lambda value, hook: change(value))])
+
+    def untrained(self, seed: int, keep_embeddings: bool = False) -> ModularNetwork:
+        """A network of the same shape with fresh weights; it may keep the embeddings of tokens and places."""
+        cfg = self.network.cfg
+        fresh = build({name: getattr(cfg, name) for name in SHAPE}, seed, str(cfg.device))
+        if keep_embeddings:
+            fresh.embed.load_state_dict(self.network.embed.state_dict())
+            fresh.pos_embed.load_state_dict(self.network.pos_embed.state_dict())
+        return ModularNetwork(fresh, self.position)
+
+    def has_hook(self, name: str) -> bool:
+        """Whether there is a hook of this name, whatever it gives."""
+        return name in self.network.hook_dict
+
+    @torch.no_grad()
+    def _loss(self, tokens: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        tokens, at = tokens.to(self.network.cfg.device), POSITIONS[self.position]
+        logits = self.network.run_with_hooks(tokens[:, : at + 1], fwd_hooks=list(hooks))[:, at]
+        return F.cross_entropy(logits, tokens[:, POSITIONS["answer_token"]], reduction="none")[:, None]
+
+    @torch.no_grad()
+    def _values(self, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        values = dict[str, Tensor]()
+
+        def keep(value: Tensor, hook: Any) -> None:
+            if hook.name in values:
+                raise UserError(f"hook {hook.name!r} gives more than one vector per position")
+            values[hook.name] = value
+
+        wanted: list[Hook] = [(name, keep) for name in hooks]
+        tokens = tokens.to(self.network.cfg.device)
+        self.network.run_with_hooks(tokens, return_type=None, fwd_hooks=wanted, stop_at_layer=_last_layer(hooks))
+        return values
+
+    @torch.no_grad()
+    def _everything(self, tokens: Tensor) -> dict[str, Tensor]:
+        return dict(self.network.run_with_cache(tokens.to(self.network.cfg.device))[1])
 
 
 def logits(model: HookedTransformer, tokens: Tensor, position: str = "answer", batch_size: int = 4096) -> Tensor:
     """Logits [n, vocabulary] read at `position` from whole sequences [n, length], on the CPU."""
     at = POSITIONS[position]
     with torch.no_grad():
-        return torch.cat([model(part)[:, at].cpu() for part in _batches(model, tokens, batch_size)])
+        return torch.cat([model(batch.to(model.cfg.device))[:, at].cpu() for batch in batches(tokens, batch_size)])
 
 
 def activations(
     model: HookedTransformer, tokens: Tensor, hook_names: Sequence[str], position: str, batch_size: int = 4096
 ) -> dict[str, Tensor]:
-    """Activations at hooks, for each hook fp32 [n, d] on the CPU.
-
-    The forward pass ends at the last hooked layer and reads no token behind `position` (the network is causal).
-
-    Raises:
-        UserError: the network has no such hook, or does not give one vector per position there, once.
-    """
-    for name in hook_names:
-        if name not in model.hook_dict:
-            raise UserError(f"the network has no hook {name!r}")
-    found: dict[str, list[Tensor]] = {name: [] for name in hook_names}
-    at = POSITIONS[position]
-
-    def keep(value: Tensor, hook: Any) -> None:
-        if value.ndim != 3 or value.shape[1] != at + 1:
-            raise UserError(f"hook {hook.name!r} gives {list(value.shape)}, not one vector per position")
-        found[hook.name].append(value[:, at].float().cpu())
-
-    with torch.no_grad():
-        for part in _batches(model, tokens[:, : at + 1], batch_size):
-            hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = [(name, keep) for name in hook_names]
-            model.run_with_hooks(part, return_type=None, fwd_hooks=hooks, stop_at_layer=_last_layer(hook_names))
-    for name, parts in found.items():
-        if sum(map(len, parts)) != len(tokens):
-            raise UserError(f"hook {name!r} gives {sum(map(len, parts))} vectors for {len(tokens)} sequences")
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    """Activations at hooks, for each hook fp32 [n, width] on the CPU, as by `Model.read` at a named position."""
+    return ModularNetwork(model).read(tokens, hook_names, POSITIONS[position], batch_size)
 
 
 def _last_layer(hook_names: Sequence[str]) -> int | None:
@@ -125,7 +181,3 @@ def _last_layer(hook_names: Sequence[str]) -> int | None:
     if any("unembed" in name for name in hook_names) or outside:
         return None
     return max((int(layer.group(1)) + 1 for layer in layers if layer), default=0)
-
-
-def _batches(model: HookedTransformer, tokens: Tensor, size: int) -> Iterator[Tensor]:
-    return (tokens[i : i + size].to(model.cfg.device) for i in range(0, len(tokens), size))

@@ -7,11 +7,13 @@ Every row belongs to the training, validation or test split, and later jobs keep
 that are alike up to the position read give one row there, so that no test row is the copy of a training row; where such
 pairs have different sums, the label is -1.
 
-A language model is built in, in the local Hugging Face cache, or a checkpoint of `train.transformer`; the text is that
-of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences of `context`
-tokens, the beginning-of-sequence token included; every token of the text gives a row (where sequences begin alike, one
-of them does), special tokens and padding none. Sequences are drawn at random until there are `max_rows` rows, and each
-lies in one split. Several hooks are read in one forward pass and give one artifact each, in their order.
+A language model is built in, in the local Hugging Face cache, or a transformer artifact (trained or imported here); the
+text is that of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences
+of `context` tokens, which begin with the beginning-of-sequence token if the tokeniser has one (`prepend_bos`). Every
+token of the text gives a row (where sequences begin alike, one of them does), special tokens and padding none.
+Sequences are drawn at random until there are `max_rows` rows, and each lies in one split. Several hooks are read in one
+forward pass and give one artifact each, in their order; a hook inside attention gives the vectors of its heads side by
+side.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("world", "structureless"), ("synthetic",)),
     "transformer": NETWORKS,
     "text": ("language",),
-    **dict.fromkeys(("model", "context", "max_rows", "from_position", "special_tokens"), ("language",)),
+    **dict.fromkeys(("model", "context", "prepend_bos", "max_rows", "from_position", "special_tokens"), ("language",)),
 }
 """The sources that read a field or an input; what is not here is read by all."""
 
@@ -96,6 +98,10 @@ class Spec(BaseSpec):
         None, max_length=200, description="language only: a built-in model or Hugging Face id; else the input's"
     )
     context: int = Field(128, ge=2, le=131_072, description="language only: tokens per sequence")
+    prepend_bos: bool | None = Field(
+        None,
+        description="language only: begin each sequence with the beginning-of-sequence token; null: if there is one",
+    )
     max_rows: int = Field(1_000_000, ge=16, le=10**10, description="language only: most rows; sequences are sampled")
     from_position: int = Field(0, ge=0, description="language only: earlier tokens of each sequence give no row")
     special_tokens: bool = Field(False, description="language only: special tokens but padding give rows, too")
@@ -174,9 +180,9 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
 
     spec.check_ports(inputs.bound)
     seed_everything(spec.seed)
-    made = _language(spec, inputs, job) if spec.source == "language" else _small(spec, inputs, job)
-    hooks = [Hook(**{name: cfg[name] for name in Hook.model_fields}) for cfg in made]
-    return Result(hooks=hooks, **{name: made[0][name] for name in Result.model_fields if name != "hooks"})
+    configs = _language(spec, inputs, job) if spec.source == "language" else _small(spec, inputs, job)
+    hooks = [Hook(**{name: cfg[name] for name in Hook.model_fields}) for cfg in configs]
+    return Result(hooks=hooks, **{name: configs[0][name] for name in Result.model_fields if name != "hooks"})
 
 
 def _small(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
@@ -185,10 +191,10 @@ def _small(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
 
     from husai_core.activations import store
 
-    found = [_synthetic(spec)] if spec.source == "synthetic" else _read(spec, inputs, job)
-    n_rows = len(found[0].rows)
+    collected = [_synthetic(spec)] if spec.source == "synthetic" else _read(spec, inputs, job)
+    n_rows, dtype = len(collected[0].rows), getattr(torch, spec.dtype)
     job.progress(n_rows, n_rows, "rows")
-    return [store.save(job.output("activations", "activations"), one, getattr(torch, spec.dtype)) for one in found]
+    return [store.save(job.output("activations", "activations"), activations, dtype) for activations in collected]
 
 
 def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
@@ -204,14 +210,16 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
 
     directory, digest = _model(spec, inputs)
     model = language.load(directory, job.device)
-    documents = text.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
-    sequences = model.sequences(documents, spec.context)
+    model.check_hooks(spec.hooks)
+    documents = text.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
+    sequences = model.sequences(documents, spec.context, spec.prepend_bos)
     rows = rows_of(sequences, spec.from_position, spec.special_tokens)
     index, kept = chosen(sequences.tokens, rows, spec.max_rows, spec.seed)
     job.log(f"{len(documents)} documents, {len(index)} of {len(rows)} sequences of {spec.context} tokens")
     parts = split(len(index), spec.validation_fraction, spec.test_fraction, spec.seed, "different sequences")
     facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": digest or model.digest}
     facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
+    facts["prepend_bos"] = model.prepends_bos(spec.prepend_bos)
     writers = {
         hook_name: Writer(
             job.output("activations", "activations"), facts | {"hook_name": hook_name}, getattr(torch, spec.dtype)
@@ -235,19 +243,19 @@ def _model(spec: Spec, inputs: Inputs) -> tuple[Path, str | None]:
 def _read(spec: Spec, inputs: Inputs, job: Job) -> list[Activations]:
     from husai_core.activations.rows import Rows
     from husai_core.activations.store import Activations
-    from husai_core.data.modular import split
+    from husai_core.data.modular import POSITIONS, split
     from husai_core.models import modular
 
     artifact = inputs.one("transformer")
     cfg = modular.read_config(artifact.path)
-    trained = spec.source == "model"
-    model = modular.load(artifact.path, job.device) if trained else modular.build(cfg, spec.untrained_seed, job.device)
+    trained, model = spec.source == "model", modular.ModularNetwork(modular.load(artifact.path, job.device))
     data = _contexts(cfg["dataset"]["p"], spec.position)
-    found = modular.activations(model, data.tokens, spec.hooks, spec.position)
+    network = model if trained else model.untrained(spec.untrained_seed)
+    rows = network.read(data.tokens, spec.hooks, POSITIONS[spec.position])
     parts = split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed)
     return [
         Activations(
-            rows=Rows([found[hook_name]]),
+            rows=Rows([rows[hook_name]]),
             tokens=data.tokens,
             label=data.label,
             split=parts,
@@ -286,8 +294,8 @@ def _synthetic(spec: Spec) -> Activations:
     from husai_core.data.synthetic import world
 
     size = spec.world
-    made = world(spec.seed, size.n_features, size.d_model, size.active, size.low, size.high)
-    draw = made.structureless if spec.structureless else made.sample
+    source = world(spec.seed, size.n_features, size.d_model, size.active, size.low, size.high)
+    draw = source.structureless if spec.structureless else source.sample
     return Activations(
         rows=Rows([draw(size.rows, spec.seed)]),
         tokens=torch.zeros(size.rows, 0, dtype=torch.int64),

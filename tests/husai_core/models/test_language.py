@@ -53,7 +53,7 @@ def test_the_forward_pass_ends_at_the_last_hook(model: LanguageModel) -> None:
     [
         ("blocks.9.hook_resid_post", "has no hook"),
         ("blocks.0.attn.hook_pattern", "not one vector per position"),
-        ("blocks.0.attn.hook_z", "not one vector per position"),
+        ("blocks.0.attn.hook_attn_scores", "not one vector per position"),
     ],
 )
 def test_hooks_without_a_vector_per_position_are_refused(model: LanguageModel, name: str, message: str) -> None:

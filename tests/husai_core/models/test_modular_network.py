@@ -13,9 +13,9 @@ CFG = modular.config(p=7, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="r
 
 def test_build_depends_on_the_seed_alone() -> None:
     state = torch.random.get_rng_state()
-    one, two, other = (modular.build(CFG, seed).W_E for seed in (0, 0, 1))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+    first, again, other = (modular.build(CFG, seed).W_E for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -57,8 +57,8 @@ def test_the_forward_pass_ends_at_the_hooked_layer() -> None:
     [
         ("blocks.9.hook_resid_post", "has no hook"),
         ("blocks.0.attn.hook_pattern", "not one vector per position"),
-        ("blocks.0.attn.hook_z", "not one vector per position"),
-        ("blocks.0.hook_q_input", "0 vectors for 49"),
+        ("blocks.0.attn.hook_attn_scores", "not one vector per position"),
+        ("blocks.0.hook_q_input", "gives nothing"),
     ],
 )
 def test_hooks_without_a_vector_per_position_are_refused(name: str, message: str) -> None:
@@ -70,5 +70,5 @@ def test_hooks_without_a_vector_per_position_are_refused(name: str, message: str
 def test_a_hook_that_fires_twice_is_refused() -> None:
     model = modular.build(CFG, 0)
     model.blocks[0].register_forward_hook(lambda block, _, out: block.hook_resid_post(out))
-    with pytest.raises(UserError, match="98 vectors for 49"):
+    with pytest.raises(UserError, match="more than one vector"):
         modular.activations(model, pairs(7).tokens, ["blocks.0.hook_resid_post"], "answer")

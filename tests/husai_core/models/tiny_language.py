@@ -9,7 +9,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 TEXT = "the quick brown fox jumps over the lazy dog; the dog sleeps, the fox does not. " * 20
 
 
-def write(directory: Path, n_layers: int = 3, n_ctx: int = 32) -> Path:
+def write(directory: Path, n_layers: int = 3, n_ctx: int = 32, bos: bool = True) -> Path:
+    """Write the model; without `bos` its tokeniser has an end, but no beginning-of-sequence token, as Qwen's."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -19,7 +20,8 @@ def write(directory: Path, n_layers: int = 3, n_ctx: int = 32) -> Path:
         vocab_size=300, special_tokens=["<e>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([TEXT], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<e>", eos_token="<e>").save_pretrained(directory)
+    special = {"eos_token": "<e>"} | ({"bos_token": "<e>"} if bos else {})
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
     config = GPTNeoXConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=16,

@@ -79,8 +79,8 @@ def test_equal_specs_give_equal_bytes(tmp_path: Path, inputs: Inputs, local_job:
     for name in ("one", "two"):
         activations.run(Spec(), inputs, local_job(tmp_path / name))
     for file in ("activations.safetensors", "cfg.json"):
-        one, two = ((tmp_path / name / "activations" / file).read_bytes() for name in ("one", "two"))
-        assert one == two
+        first, second = ((tmp_path / name / "activations" / file).read_bytes() for name in ("one", "two"))
+        assert first == second
 
 
 @pytest.mark.parametrize("source", ["model", "untrained"])
@@ -115,10 +115,19 @@ def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inp
     hooks = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post"]
     job = DirectoryJob(tmp_path)
     result = activations.run(Spec(hook_names=hooks), inputs, job)
-    found = [store.load(path) for _, _, path in job.outputs]
-    assert [one.hook_name for one in found] == [hook.hook_name for hook in result.hooks] == hooks
-    assert not torch.equal(found[0].rows[:], found[1].rows[:])
-    assert torch.equal(found[0].split, found[1].split)
+    stored = [store.load(path) for _, _, path in job.outputs]
+    assert [rows.hook_name for rows in stored] == [hook.hook_name for hook in result.hooks] == hooks
+    assert not torch.equal(stored[0].rows[:], stored[1].rows[:])
+    assert torch.equal(stored[0].split, stored[1].split)
+
+
+def test_heads_give_rows_of_their_width_together(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
+    result = activations.run(Spec(hook_name="blocks.1.attn.hook_z"), inputs, local_job(tmp_path))
+    model = modular.load(inputs.one("transformer").path)
+    rows = store.load(tmp_path / "activations")
+    _, cache = model.run_with_cache(torch.cat([rows.tokens, torch.zeros(169, 2, dtype=torch.int64)], 1))
+    assert result.d_model == 2 * 8
+    assert torch.allclose(rows.rows[:], cache["blocks.1.attn.hook_z"][:, 4].flatten(1), atol=1e-6)
 
 
 def test_a_language_model_is_no_network_for_addition(tmp_path: Path, local_job: Any) -> None:

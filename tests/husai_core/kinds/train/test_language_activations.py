@@ -76,6 +76,45 @@ def test_every_context_gives_its_hidden_state_once(made: Any, model: Artifact, t
     assert torch.equal(wanted[nearest] % 16, rows.place)
 
 
+@pytest.mark.parametrize(
+    ("bos", "choice", "prepended"), [(True, None, True), (True, False, False), (False, None, False)]
+)
+def test_the_first_token_of_a_sequence_is_chosen_and_recorded(
+    tmp_path: Path, text: Artifact, bos: bool, choice: bool | None, prepended: bool
+) -> None:
+    model = artifact(tiny_language.write(tmp_path / "model", bos=bos), "transformer")
+    spec = SPEC | {"hook_names": ["blocks.1.hook_resid_post"], "prepend_bos": choice, "special_tokens": True}
+    _, (artifact_of_rows,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text])
+    rows = store.load(artifact_of_rows.path)
+    assert rows.prepend_bos is prepended
+    assert rows.place is not None
+    assert bool((rows.tokens[rows.place == 0] == 0).all()) is prepended
+    assert bool((rows.tokens[rows.place == 0] == 0).any()) is prepended
+    sequences = language.load(model.path).sequences(read([text.path]), 16, choice)
+    original = AutoModelForCausalLM.from_pretrained(model.path).eval()
+    with torch.no_grad():
+        states = original(sequences.tokens, output_hidden_states=True).hidden_states[2].flatten(0, 1)
+    assert torch.cdist(rows.rows[:], states, compute_mode=EXACT).min(1).values.max() < 1e-4
+
+
+def test_a_token_that_is_not_there_cannot_be_prepended(tmp_path: Path, text: Artifact) -> None:
+    model = artifact(tiny_language.write(tmp_path / "model", bos=False), "transformer")
+    with pytest.raises(UserError, match="no beginning-of-sequence token"):
+        run(KIND, tmp_path / "rows", SPEC | {"prepend_bos": True}, transformer=[model], text=[text])
+
+
+def test_heads_give_rows_of_their_width_together(tmp_path: Path, model: Artifact, text: Artifact) -> None:
+    spec = SPEC | {"hook_names": ["blocks.1.attn.hook_z"]}
+    result, (rows,), _ = run(KIND, tmp_path, spec, transformer=[model], text=[text])
+    assert result.model_dump()["d_model"] == store.load(rows.path).rows.shape[1] == 2 * 8
+
+
+def test_a_misspelt_hook_is_refused_with_the_nearest(tmp_path: Path, model: Artifact, text: Artifact) -> None:
+    spec = SPEC | {"hook_names": ["blocks.1.hook_redis_post"]}
+    with pytest.raises(UserError, match=r"the nearest are blocks.1.hook_resid_post"):
+        run(KIND, tmp_path, spec, transformer=[model], text=[text])
+
+
 @pytest.mark.parametrize("change", [{}, {"context": 2}, {"special_tokens": True}])
 def test_no_test_row_is_the_copy_of_a_training_row(
     tmp_path: Path, model: Artifact, text: Artifact, change: dict[str, Any]
