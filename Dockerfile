@@ -24,6 +24,7 @@ STOPSIGNAL SIGTERM
 # `pip install .` brings the dependencies and the command; the metadata names the two files that are touched.
 FROM base AS pins
 COPY pyproject.toml requirements.lock ./
+COPY deploy/*.lock deploy/
 RUN touch README.md LICENSE
 
 # Readable by every user, whatever the checkout's umask was, and compiled, since nothing can be written later.
@@ -39,7 +40,8 @@ COPY api api
 RUN chmod -R a+rX . && python -m compileall -q --invalidation-mode unchecked-hash .
 
 FROM pins AS api
-RUN python -m pip install --constraint requirements.lock ".[api,client]" && rm -rf build ./*.egg-info
+RUN python -m pip install --no-deps --require-hashes --requirement deploy/api.lock \
+    && python -m pip install --no-deps . && rm -rf build ./*.egg-info
 COPY --from=code /app /app
 USER 65532:65532
 EXPOSE 8765
@@ -50,9 +52,11 @@ FROM pins AS worker
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
     && rm -rf /var/lib/apt/lists/*
-# A further index with builds of torch for one kind of device; the pin `X` also takes `X+build`.
+# A further index with builds of torch for one kind of device; the pin `X` also takes `X+build`, so it has no hash.
 ARG PIP_EXTRA_INDEX_URL=""
-RUN python -m pip install --constraint requirements.lock ".[worker]" && rm -rf build ./*.egg-info
+RUN python -m pip install --constraint requirements.lock torch \
+    && python -m pip install --no-deps --require-hashes --requirement deploy/worker.lock \
+    && python -m pip install --no-deps . && rm -rf build ./*.egg-info
 COPY --from=code /app /app
 USER 65532:65532
 CMD ["python", "-m", "worker"]
