@@ -10,10 +10,10 @@ def advice(verdict: str, rules: Iterable[Mapping[str, Any]], kinds: Collection[s
     Nothing is advised under `fail`, which further evidence would not change. A rule about a job kind that is not among
     `kinds` cannot be settled with this version, and that is what is said of it.
     """
-    found: dict[str, list[str]] = {}
+    ways: dict[str, list[str]] = {}
     for rule in rules if verdict != "fail" else ():
         if rule.get("settle"):
             kind = str(rule.get("evidence"))
-            way = rule["settle"] if kind in kinds else f"nothing yet, this version has no job kind {kind}"
-            found.setdefault(str(way), []).append(str(rule.get("name")))
-    return found
+            way = rule["settle"] if kind in kinds else f"not in this version: it has no job kind {kind}"
+            ways.setdefault(str(way), []).append(str(rule.get("name")))
+    return ways

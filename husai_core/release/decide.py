@@ -11,7 +11,16 @@ from husai_core import identity
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult
 from husai_core.release.evidence import Control, Controls, EvidenceItem
-from husai_core.release.judge import SEVERITY, Judged, RuleOutcome, Verdict, judge_result, judge_rule, read_evidence
+from husai_core.release.judge import (
+    SEVERITY,
+    Obstacle,
+    RuleOutcome,
+    Verdict,
+    judge_result,
+    judge_rule,
+    read_evidence,
+    undecided,
+)
 from husai_core.release.policy import Policy, Rule
 
 ENGINE = 4
@@ -144,10 +153,11 @@ def _control(policy: Policy, control: Control) -> ControlOutcome:
     """The worst outcome of the stability rules on a control; neither binding nor freshness applies."""
     rules = _stability(policy)
     if control.result is None or not rules:
-        judged, statistic = Judged(-8, "inconclusive", control.reason or "there is nothing to judge it by"), None
+        reason = control.reason or "there is nothing to judge it by"
+        judged, statistic = undecided(Obstacle.NO_RESULT, reason), None
     else:
         outcomes = [(judge_result(policy, rule, read_evidence(control.result)), rule.statistic) for rule in rules]
-        judged, statistic = min(outcomes, key=lambda pair: (SEVERITY[pair[0].verdict], pair[0].rank))
+        judged, statistic = min(outcomes, key=lambda pair: (SEVERITY[pair[0].verdict], pair[0].obstacle))
     estimate = judged.estimate or Estimate(value=None)
     return ControlOutcome(
         artifact=control.artifact,
@@ -155,6 +165,6 @@ def _control(policy: Policy, control: Control) -> ControlOutcome:
         statistic=statistic,
         **estimate.model_dump(include={"value", "low", "high"}),
         verdict=judged.verdict,
-        measured=judged.rank == 0,
+        measured=judged.obstacle is Obstacle.NONE,
         reason=judged.reason,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,14 +49,33 @@ class RuleOutcome(BaseModel):
     settle: str | None = Field(default=None, description="what would settle an inconclusive rule")
 
 
-class Judged(NamedTuple):
-    """The outcome of one rule on one result. `rank` says how far it came: 0 is measured, less is an obstacle."""
+class Obstacle(IntEnum):
+    """What kept a rule from being compared with a figure. The higher, the nearer the evidence came to being usable."""
 
-    rank: int
+    NO_RESULT = -8
+    UNREADABLE = -7
+    OTHER_CHECKPOINT = -6
+    WRONG_TIME = -5
+    LEAKED_LABEL = -4
+    NO_FIGURE = -3
+    UNPROVEN_TRAINING = -2
+    NO_INTERVAL = -1
+    NONE = 0
+
+
+class Judged(NamedTuple):
+    """The outcome of one rule on one result."""
+
+    obstacle: Obstacle
     verdict: Verdict
     reason: str
     settle: str | None = None
     estimate: Estimate | None = None
+
+
+def undecided(obstacle: Obstacle, reason: str, settle: str | None = None, estimate: Estimate | None = None) -> Judged:
+    """The outcome of a rule that nothing decides."""
+    return Judged(obstacle, "inconclusive", reason, settle, estimate)
 
 
 def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[EvidenceItem], at: float) -> RuleOutcome:
@@ -64,13 +84,13 @@ def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[Ev
     Where several usable results answer a rule, the least favourable counts, so that choosing among repetitions
     cannot improve a verdict. Where none is usable, the one nearest to being so gives the reason.
     """
-    found: list[tuple[Judged, str | None]] = [
+    outcomes: list[tuple[Judged, str | None]] = [
         (_judge_item(policy, rule, candidate, item, at), item.digest)
         for item in sorted(evidence, key=lambda item: item.digest)
         if item.document["kind"] == rule.evidence
     ]
-    missing = Judged(-8, "inconclusive", f"there is no result of {rule.evidence}", rule.settle), None
-    judged, digest = min(found or [missing], key=lambda pair: (-pair[0].rank, SEVERITY[pair[0].verdict]))
+    missing = undecided(Obstacle.NO_RESULT, f"there is no result of {rule.evidence}", rule.settle), None
+    judged, digest = min(outcomes or [missing], key=lambda pair: (-pair[0].obstacle, SEVERITY[pair[0].verdict]))
     estimate = judged.estimate or Estimate(value=None)
     return RuleOutcome(
         **rule.model_dump(include={"name", "title", "evidence", "statistic", "bound", "op", "threshold"}),
@@ -87,13 +107,15 @@ def _judge_item(policy: Policy, rule: Rule, candidate: str, item: EvidenceItem, 
     read = read_evidence(item.document["result"])
     inputs = {digest for port in item.document["inputs"].values() for digest in port}
     if read and (candidate not in inputs or candidate not in read.subject):
-        return Judged(-6, "inconclusive", f"the result of {rule.evidence} is about other checkpoints", rule.settle)
+        return undecided(
+            Obstacle.OTHER_CHECKPOINT, f"the result of {rule.evidence} is about other checkpoints", rule.settle
+        )
     age = (at - item.produced_at) / DAY
     if age < -AHEAD_DAYS:
-        return Judged(-5, "inconclusive", "the result was produced after as_of", "decide again at a later as_of")
+        return undecided(Obstacle.WRONG_TIME, "the result was produced after as_of", "decide again at a later as_of")
     if policy.max_age_days is not None and age > policy.max_age_days:
         reason = f"the result is {age:.0f} days old; the policy allows {policy.max_age_days:g}"
-        return Judged(-5, "inconclusive", reason, f"{rule.settle} again")
+        return undecided(Obstacle.WRONG_TIME, reason, f"{rule.settle} again")
     return judge_result(policy, rule, read)
 
 
@@ -108,21 +130,21 @@ def read_evidence(result: dict[str, Any]) -> Evidence | None:
 def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
     """Check that a result holds an honest, converged figure with a sufficient interval, then compare it."""
     if read is None:
-        return Judged(-7, "inconclusive", f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
+        return undecided(Obstacle.UNREADABLE, f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
     if read.leaks_label:
         settle = "train and measure on a model whose input does not show the answer"
-        return Judged(-4, "inconclusive", "the model's input shows the answer", settle)
+        return undecided(Obstacle.LEAKED_LABEL, "the model's input shows the answer", settle)
     estimate = read.statistics.get(rule.statistic)
     if estimate is None or estimate.value is None:
-        return Judged(-3, "inconclusive", f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
+        return undecided(Obstacle.NO_FIGURE, f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
     if read.imported:
         reason = "the SAEs were imported, so nothing shows how they were trained"
-        return Judged(-2, "inconclusive", reason, "train them here with train.sae", estimate)
+        return undecided(Obstacle.UNPROVEN_TRAINING, reason, "train them here with train.sae", estimate)
     if rule.requires_converged and not read.converged:
         settle = "train for more tokens, then repeat the measurement"
-        young = f"training had not converged: {', '.join(read.unconverged)}"
-        earlier = "a training run behind the figure had not converged"
-        return Judged(-2, "inconclusive", young if read.unconverged else earlier, settle, estimate)
+        named = f"training had not converged: {', '.join(read.unconverged)}"
+        unnamed = "a training run behind the figure had not converged"
+        return undecided(Obstacle.UNPROVEN_TRAINING, named if read.unconverged else unnamed, settle, estimate)
     return _unknown(policy, rule, estimate) or _compare(rule, estimate)
 
 
@@ -132,12 +154,12 @@ def _unknown(policy: Policy, rule: Rule, estimate: Estimate) -> Judged | None:
         return None
     if getattr(estimate, rule.bound) is None:
         reason = f"the interval is unknown with {estimate.n} {estimate.unit}s"
-        return Judged(-1, "inconclusive", reason, f"use at least {LEAST_UNITS} {estimate.unit}s", estimate)
+        return undecided(Obstacle.NO_INTERVAL, reason, f"use at least {LEAST_UNITS} {estimate.unit}s", estimate)
     if not _usable(estimate):
-        return Judged(-1, "inconclusive", "the interval is not usable", rule.settle, estimate)
+        return undecided(Obstacle.NO_INTERVAL, "the interval is not usable", rule.settle, estimate)
     if estimate.confidence < policy.confidence:
         reason = f"the interval has confidence {estimate.confidence:g}; the policy asks for {policy.confidence:g}"
-        return Judged(-1, "inconclusive", reason, f"repeat it at confidence {policy.confidence:g}", estimate)
+        return undecided(Obstacle.NO_INTERVAL, reason, f"repeat it at confidence {policy.confidence:g}", estimate)
     return None
 
 
@@ -156,13 +178,15 @@ def _compare(rule: Rule, estimate: Estimate) -> Judged:
     name = {"low": "the lower bound", "high": "the upper bound", "value": "the value"}
     sign, side = (1, "below") if rule.op == ">=" else (-1, "above")
     if sign * (bound - rule.threshold) >= 0:
-        return Judged(0, "pass", f"{name[rule.bound]} {bound:.4g} is {rule.op} {rule.threshold:g}", None, estimate)
+        return Judged(
+            Obstacle.NONE, "pass", f"{name[rule.bound]} {bound:.4g} is {rule.op} {rule.threshold:g}", None, estimate
+        )
     if best is not None and sign * (best - rule.threshold) < 0:
         whole = "" if rule.bound == "value" else "even "
         reason = f"{whole}{name[other]} {best:.4g} lies {side} {rule.threshold:g}"
-        return Judged(0, "fail", reason, None, estimate)
+        return Judged(Obstacle.NONE, "fail", reason, None, estimate)
     reason = f"{name[rule.bound]} {bound:.4g} lies {side} {rule.threshold:g}, but the interval reaches across it"
-    return Judged(0, "inconclusive", reason, _settle(rule, estimate), estimate)
+    return undecided(Obstacle.NONE, reason, _settle(rule, estimate), estimate)
 
 
 def _settle(rule: Rule, estimate: Estimate) -> str:

@@ -99,7 +99,7 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     assert shown.out == husai("gate", "show", decided["job"]).out
     assert decided["decision"] in shown.out
     assert "would settle reconstruction, stability: run stress.trained_vs_random" in shown.out
-    assert "would settle external.saebench: nothing yet, this version has no job kind benchmark.saebench" in shown.out
+    assert "would settle external.saebench: not in this version: it has no job kind benchmark.saebench" in shown.out
     monkeypatch.setenv("HUSAI_HOME", str(tmp_path / "nowhere"))
     verified = husai("verify", bundle, "--json")
     assert (verified.code, verified.json["ok"], verified.json["trusted"]) == (Exit.OK, True, False)

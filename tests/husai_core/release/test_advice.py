@@ -11,7 +11,7 @@ RULES = [
 def test_only_what_can_be_done_here_is_advised() -> None:
     assert advice("inconclusive", RULES, ["stress.one", "stress.three"]) == {
         "run stress.one": ["stability", "reconstruction"],
-        "nothing yet, this version has no job kind benchmark.two": ["external"],
+        "not in this version: it has no job kind benchmark.two": ["external"],
     }
 
 

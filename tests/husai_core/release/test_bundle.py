@@ -19,6 +19,7 @@ from tests.husai_core.release.make import AS_OF, CANDIDATE, controls, full_evide
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 STRICT = load("strict")
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def sealed(directory: Path, chain: bundle.Chain | None = None, key: Ed25519PrivateKey = KEY) -> bundle.Bundle:
@@ -118,6 +119,16 @@ def test_a_decision_of_the_engine_before_verifies(tmp_path: Path) -> None:
     (tmp_path / "decision.json").write_bytes(identity.canonical(made | {"engine": 2}))
     earlier = bundle.seal(tmp_path, KEY, bundle.Chain(seq=1)).model_dump(mode="json")
     assert bundle.verify(earlier).ok
+
+
+def test_a_bundle_that_an_earlier_version_wrote_verifies() -> None:
+    """Written by a pipeline of the version whose evidence did not yet say which siblings were left out."""
+    document = json.loads((FIXTURES / "engine-4.bundle.json").read_bytes())
+    assert "siblings_left_out" not in document["evidence"][0]["document"]["result"]
+    report = bundle.verify(document, dsse.decode(document["public_key"]))
+    assert (report.ok, report.trusted, report.verdict) == (True, True, "inconclusive"), report.problems
+    verdicts = {rule["name"]: rule["verdict"] for rule in document["decision"]["rules"]}
+    assert verdicts["stability"] == "inconclusive"
 
 
 def test_a_forger_with_another_key_is_refused(tmp_path: Path) -> None:
