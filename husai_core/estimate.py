@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -23,3 +25,17 @@ class Estimate(BaseModel):
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError("the interval's low lies above its high")
         return self
+
+    def within(self, least: float = -inf, most: float = inf) -> Estimate:
+        """The same figure with its interval cut to the range of values that the figure can take.
+
+        An interval that is symmetric about a share near 0 or 1 may reach beyond them. Cutting off what is impossible
+        costs no coverage; `method` says that it was done. The value always stays inside its interval.
+        """
+        if self.value is None or self.low is None or self.high is None:
+            return self
+        low, high = min(self.value, max(self.low, least)), max(self.value, min(self.high, most))
+        if (low, high) == (self.low, self.high):
+            return self
+        limits = f"[{least:g}, {most:g}]"
+        return self.model_copy(update={"low": low, "high": high, "method": f"{self.method}, cut to {limits}"})

@@ -22,6 +22,8 @@ from husai_core.stability.result_tables import Matrix
 
 DECODER = ("pwmcc", "mmcs_signed", "shared_fraction_0_7", "pw_mcc")
 ACTIVATION = ("activation_mcc", "activation_pw_mcc")
+RANGES = {"mmcs_signed": (-1.0, 1.0), "activation_mcc": (-1.0, 1.0), "activation_pw_mcc": (-1.0, 1.0)}
+"""Where a metric is no mean of shares or |cosines|, which lie in [0, 1], the values that it can take."""
 SUFFIXES = {"": False, "_alive": True}
 MOST_ROWS = 8192
 
@@ -80,13 +82,20 @@ def against_nulls(
     Where controls share their seeds with what was observed, they are `paired`: a difference is one figure about these
     seeds.
     """
+    least, most = value_range(metric)
     above = excesses(observed, chance, controls, paired)
+    figures = {metric: observed, f"{metric}_gaussian_null": chance}
+    figures |= {f"{metric}_{name}_null": control for name, control in controls.items()}
+    excess = smallest([figure.estimate() for figure in above.values()])
     return {
-        metric: observed.estimate(),
-        f"{metric}_gaussian_null": chance.estimate(),
-        **{f"{metric}_{name}_null": control.estimate() for name, control in controls.items()},
-        f"{metric}_excess": smallest([excess.estimate() for excess in above.values()]),
+        **{name: figure.estimate().within(least, most) for name, figure in figures.items()},
+        f"{metric}_excess": excess.within(least - most, most - least),
     }
+
+
+def value_range(metric: str) -> tuple[float, float]:
+    """The least and the largest value that a metric can take."""
+    return RANGES.get(metric.removesuffix("_alive"), (0.0, 1.0))
 
 
 def excesses(

@@ -10,6 +10,7 @@ a first one. The network's own accuracy stands beside.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -153,7 +154,7 @@ def _candidates(group: SeedGroup, rows: Tensor) -> dict[str, Estimate]:
     from husai_core.stability.intervals import seed_mean
 
     explained = [evaluate(sae, rows).explained_variance for sae in group.saes]
-    return {"candidate_explained_variance_ood": seed_mean(explained).estimate()}
+    return {"candidate_explained_variance_ood": seed_mean(explained).estimate().within(most=1)}
 
 
 def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:
@@ -170,12 +171,12 @@ def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -
     from husai_core.stability.intervals import Independent, seed_mean
 
     statistics = {}
-    for name, values in (("explained_variance", explained), ("probe_accuracy", probes)):
-        statistics[f"{name}_id"] = seed_mean([value.id for value in values]).estimate()
-        statistics[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate()
-        statistics[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate()
+    for name, values, least in (("explained_variance", explained, -inf), ("probe_accuracy", probes, 0.0)):
+        statistics[f"{name}_id"] = seed_mean([value.id for value in values]).estimate().within(least, 1)
+        statistics[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate().within(least, 1)
+        statistics[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate().within(least - 1, 1 - least)
     drops = seed_mean([value.drop for value in probes])
-    return statistics | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate()}
+    return statistics | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate().within(-2, 2)}
 
 
 KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)

@@ -79,7 +79,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], group.seeds), test)
     table = stress.members(test)
     known = MEANS if stress.paired else MEANS[:1]
-    means = {name: seed_mean([getattr(row, name) for row in table]).estimate() for name in known}
+    means = {name: seed_mean([getattr(row, name) for row in table]).estimate().within(most=1) for name in known}
     return Result(
         **stress.evidence(),
         statistics=means | _overlaps(trained, random, controls, stress.paired),

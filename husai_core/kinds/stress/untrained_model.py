@@ -83,11 +83,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
 
 def _statistics(trained: PairwiseOverlaps, untrained: PairwiseOverlaps, paired: bool) -> dict[str, Estimate]:
     """Per metric both overlaps and their difference; of PWMCC also the Gaussian null and both excesses over it."""
+    from husai_core.stability.pairwise import value_range
+
     statistics = dict[str, Estimate]()
     for metric in METRICS:
         on_trained, on_untrained = trained.statistic(metric), untrained.statistic(metric)
         difference = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
-        statistics |= {f"{metric}_trained": on_trained.estimate(), f"{metric}_untrained": on_untrained.estimate()}
+        for network, overlap in (("trained", on_trained), ("untrained", on_untrained)):
+            statistics[f"{metric}_{network}"] = overlap.estimate().within(*value_range(metric))
         statistics[difference] = on_trained.above(on_untrained, paired).estimate()
     null = trained.gaussian("pwmcc")
     statistics["pwmcc_gaussian_null"] = null.estimate()

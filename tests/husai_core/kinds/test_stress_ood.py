@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from husai_core.data.modular import pairs
 from husai_core.errors import UserError
 from husai_core.job import Artifact
-from husai_core.kinds.stress.ood import Result, Spec, _parts, _probe
+from husai_core.kinds.stress.ood import Domains, Result, Spec, _parts, _probe, _statistics
 from husai_core.saes import checkpoint
 from husai_core.stability.seed_group import read
 from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
@@ -121,3 +121,14 @@ def test_a_network_that_is_shown_the_answer_is_told(given: Pair, tmp_path: Path)
 def test_repeats_bit_for_bit(given: Pair, evidence: Result, tmp_path: Path) -> None:
     again = stress(KIND, tmp_path, saes=given[1], transformer=[given[0]])
     assert again.model_dump_json() == evidence.model_dump_json()
+
+
+def test_accuracies_and_explained_variances_have_intervals_that_they_can_lie_in() -> None:
+    """Three seeds, two of which are perfect: the interval over seeds would reach beyond 1."""
+    perfect, poor = Domains(id=1.0, ood=1.0, unmirrored=1.0), Domains(id=0.7, ood=0.0, unmirrored=0.0)
+    figures = _statistics([perfect, perfect, poor], [perfect, perfect, poor], poor)
+    assert figures["probe_accuracy_id"].high == figures["explained_variance_id"].high == 1
+    assert figures["probe_accuracy_ood"].low == 0
+    assert figures["explained_variance_ood"].low is not None
+    assert figures["explained_variance_ood"].low < 0
+    assert "cut to [0, 1]" in figures["probe_accuracy_ood"].method
