@@ -20,5 +20,9 @@ class Evidence(BaseResult):
     converged: bool = Field(description="every training run behind the figures had converged")
     imported: bool = Field(default=False, description="how the SAEs were trained is known from their user only")
     unconverged: list[str] = Field(default=[], description="the training runs that had not, by group and seed")
+    siblings_left_out: int | None = Field(
+        default=None,
+        description="seeds of the same trainings that are not among the SAEs; unknown where these do not say",
+    )
     leaks_label: bool = Field(description="the input of the model, where it was read or trained, shows the answer")
     statistics: dict[str, Estimate] = Field(description="the figures that rules may name")

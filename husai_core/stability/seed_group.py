@@ -56,6 +56,17 @@ class SeedGroup:
         """Per member, whether its training came to rest."""
         return [sae.provenance["converged"] for sae in self.saes]
 
+    @property
+    def siblings_left_out(self) -> int | None:
+        """How many seeds the trainings of these SAEs had besides theirs, as whoever picks seeds would leave out.
+
+        None where an SAE does not say which seeds were trained with it.
+        """
+        banks = [sae.provenance.get("bank_seeds") for sae in self.saes]
+        if self.imported or None in banks:
+            return None
+        return len({int(seed) for bank in banks for seed in bank or []} - set(self.seeds))
+
     def leaks_label(self, artifact: Artifact) -> bool:
         """True when the input shows the answer: at the SAEs' position, or as this artifact they come from says."""
         cfg = json.loads((artifact.path / "cfg.json").read_bytes())

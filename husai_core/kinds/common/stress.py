@@ -93,5 +93,6 @@ class Stress:
             "converged": self.trainings.converged,
             "imported": self.group.imported,
             "unconverged": self.trainings.unconverged,
+            "siblings_left_out": self.group.siblings_left_out,
             "leaks_label": any(self.group.leaks_label(artifact) for artifact in self.origins),
         }

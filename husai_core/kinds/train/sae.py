@@ -209,8 +209,9 @@ def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, dige
 
     from husai_core.saes.evaluate import evaluate_all
 
+    seeds = [sae.seed for sae in saes[:n_seeds]]
     for sae in saes:
-        _save(sae, activations, digest, job)
+        _save(sae, activations, digest, seeds, job)
     figures = evaluate_all(
         saes,
         activations.part("test"),
@@ -230,7 +231,7 @@ def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, dige
     ]
 
 
-def _save(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> None:
+def _save(sae: TrainedSAE, activations: Activations, digest: str, seeds: list[int], job: Job) -> None:
     from husai_core.saes import checkpoint
 
     try:
@@ -238,7 +239,7 @@ def _save(sae: TrainedSAE, activations: Activations, digest: str, job: Job) -> N
     except UserError as error:
         raise UserError(f"training with seed {sae.seed} diverged ({error}); lower the learning rate") from error
     names = ("hook_name", "position", "source", "model_digest", "leaks_label")
-    origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest}
+    origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest, "bank_seeds": seeds}
     sae.hook_name = activations.hook_name
     checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
 
