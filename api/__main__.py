@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8765)
     arguments = parser.parse_args()
     settings = load()
-    app = create_app(settings)
+    app = create_app(settings, arguments.host)
     if not app.state.context.database.sqlite:
         await_schema(app.state.context.database)
     config = uvicorn.Config(

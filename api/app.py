@@ -10,7 +10,8 @@ from api import errors, openapi
 from api.deps import Context, known_query
 from api.metrics import Metrics
 from api.middleware import Shell
-from api.routes import artifacts, events, gates, jobs, keys, kinds, system
+from api.pages import router as pages
+from api.routes import artifacts, events, gates, jobs, keys, kinds, login_codes, system
 from api.waiting import Hub
 from services import accounts
 from services.artifacts import Store
@@ -20,12 +21,16 @@ from services.settings import Settings
 DESCRIPTION = "Trains sparse autoencoders, measures whether they are stable, and decides whether they may be released."
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """An application that brings the database up to date when it starts."""
+def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
+    """An application that brings the database up to date when it starts.
+
+    Args:
+        address: what the server listens on; browsers may use it as a host name.
+    """
     settings = settings or Settings()
     database = Database(settings.database)
     metrics = Metrics(database)
-    context = Context(settings, database, Store(settings.artifacts), Hub(database), metrics)
+    context = Context(settings, database, Store(settings.artifacts), Hub(database), metrics, settings.hosts(address))
     app = FastAPI(
         title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
     )  # fmt: skip
@@ -35,10 +40,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )  # fmt: skip
     errors.install(app)
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
-    for module in (jobs, events, kinds, artifacts, gates, keys, system):
+    for module in (jobs, events, kinds, artifacts, gates, keys, login_codes, system):
         v1.include_router(module.router)
     app.include_router(v1)
     app.include_router(system.root)
+    app.include_router(pages)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
 

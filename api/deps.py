@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api import schemas
+from api import browsers, schemas
 from api.metrics import Metrics
 from api.waiting import Hub
 from services import accounts
@@ -37,6 +37,7 @@ class Context:
     store: Store
     hub: Hub
     metrics: Metrics
+    hosts: frozenset[str] = frozenset()
     mac_key: bytes = b""
     decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
     _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)
@@ -88,17 +89,20 @@ bearer = HTTPBearer(auto_error=False, bearerFormat="husai_<id>_<secret>", descri
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder_of(scope: str) -> Callable[[Request, Credentials], Awaitable[Principal]]:
+def _holder_of(scope: str | None) -> Callable[[Request, Credentials], Awaitable[Principal]]:
     async def principal(request: Request, credentials: Credentials) -> Principal:
         if credentials is None:
-            raise Problem(401, "bad-key", "Key missing", "Send the header `Authorization: Bearer <key>`.")
-        found = await context(request).principal(credentials.credentials)
-        accounts.require(found, scope)
-        return found
+            holder = await browsers.principal(request, context(request))
+        else:
+            holder = await context(request).principal(credentials.credentials)
+        if scope is not None:
+            accounts.require(holder, scope)
+        return holder
 
     return principal
 
 
+Holder = Annotated[Principal, Depends(_holder_of(None))]
 Reader = Annotated[Principal, Depends(_holder_of("read"))]
 Submitter = Annotated[Principal, Depends(_holder_of("submit"))]
 Gatekeeper = Annotated[Principal, Depends(_holder_of("gate"))]

@@ -375,6 +375,13 @@ class Keys(Page):
     items: list[Key]
 
 
+class LoginCode(BaseModel):
+    """Signs a browser in at `/sign-in?code=…`, once."""
+
+    code: str
+    expires_in: int = Field(description="seconds")
+
+
 class Queue(BaseModel):
     """Unfinished jobs by queue and state: of everybody, and yours."""
 

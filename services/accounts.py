@@ -79,6 +79,15 @@ def authenticate(session: Session, mac_key: bytes, token: str) -> Principal:
         key = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
     if key is None or not hmac.compare_digest(key.mac, _mac(mac_key, token)):
         raise _refused("bad-key", "This is not a key of this server.")
+    return holder(session, key)
+
+
+def holder(session: Session, key: ApiKey) -> Principal:
+    """Who holds a key that is still good.
+
+    Raises:
+        Problem: 401 `expired-key` or `revoked-key`.
+    """
     if key.revoked_at is not None:
         raise _refused("revoked-key", f"Key {key.prefix} was revoked.")
     if key.expires_at is not None and key.expires_at <= clock(session):

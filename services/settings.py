@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1 << 20, gt=0, description="largest JSON request body")
     max_upload_bytes: int = Field(default=8 << 30, gt=0, description="largest uploaded file")
     max_queued: int = Field(default=10_000, ge=1, description="unfinished jobs one owner may have")
+    allowed_hosts: str = Field(
+        default="localhost,127.0.0.1,[::1]",
+        description="names under which browsers may reach the web pages, besides the address that is listened on",
+    )
     share_results: bool = Field(default=True, description="equal jobs of other owners may be reused")
 
     @classmethod
@@ -128,6 +132,13 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """The fsspec URL of the artifact store in force."""
         return self.artifact_url or str(self.root / "artifacts")
+
+    def hosts(self, address: str = "") -> frozenset[str]:
+        """The names under which browsers may reach the pages of a server that listens on `address`."""
+        names = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}
+        if address and address not in ("0.0.0.0", "::"):
+            names.add(f"[{address}]" if ":" in address else address.lower())
+        return frozenset(names)
 
     @property
     def device_class(self) -> str:

@@ -259,3 +259,22 @@ class Counter(Base):
     __tablename__ = "counters"
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[int] = mapped_column(BigInteger)
+
+
+class WebSession(Base):
+    """A browser that is signed in with a key. Only an HMAC of its cookie is kept; it ends with its key."""
+
+    __tablename__ = "sessions"
+    mac: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[float]
+    expires_at: Mapped[float] = mapped_column(index=True)
+
+
+class LoginCode(Base):
+    """A code that signs a browser in once, within a minute. Only an HMAC of it is kept."""
+
+    __tablename__ = "login_codes"
+    mac: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    expires_at: Mapped[float] = mapped_column(index=True)

@@ -35,6 +35,8 @@ from services.queries import jobs as job_queries
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
+HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+"""Artifacts share their origin with the pages: a browser stores them and runs nothing that is in them."""
 ContentDigest = Annotated[str, Header(max_length=200, description="RFC 9530: `sha-256=:<base64>:`")]
 
 
@@ -160,7 +162,8 @@ def read(
     with context.database.read() as session:
         is_index = session.get(tables.ArtifactRow, sha256) is not None
     media_type = "application/json" if is_index else "application/octet-stream"
-    headers = {"ETag": f'"{sha256}"', "Cache-Control": IMMUTABLE}
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": IMMUTABLE, **HARMLESS}
+    headers["Content-Disposition"] = f'attachment; filename="{sha256[:12]}{".json" if is_index else ""}"'
 
     def answer() -> Response:
         size = context.store.size(sha256)

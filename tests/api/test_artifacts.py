@@ -12,8 +12,8 @@ from tests.api.serving import MAX_UPLOAD, Server, slug
 
 def upload(client: httpx.Client, data: bytes, name: str = "weights.bin", **headers: str) -> httpx.Response:
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-    given = {"Content-Type": "application/octet-stream", "Content-Digest": f"sha-256=:{digest}:"} | headers
-    return client.post("/v1/artifacts", params={"name": name}, content=data, headers=given)
+    sent = {"Content-Type": "application/octet-stream", "Content-Digest": f"sha-256=:{digest}:"} | headers
+    return client.post("/v1/artifacts", params={"name": name}, content=data, headers=sent)
 
 
 def test_an_upload_comes_back_by_digest(ada):
@@ -126,3 +126,16 @@ def test_an_uploaded_index_is_not_an_artifact_of_that_type(ada):
     upload(ada, forged, "index.json")
     inputs = {"activations": hashlib.sha256(forged).hexdigest()}
     assert slug(ada.post("/v1/jobs", json={"kind": "train.sae", "inputs": inputs})) == (422, "unknown-artifact")
+
+
+def test_a_browser_stores_an_artifact_and_runs_nothing_in_it(ada):
+    page = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    stored = upload(ada, page, "a.svg").json()
+    for digest in (hashlib.sha256(page).hexdigest(), stored["sha256"]):
+        answers = [ada.get(f"/v1/artifacts/{digest}"), ada.head(f"/v1/artifacts/{digest}")]
+        answers.append(ada.get(f"/v1/artifacts/{digest}", headers={"Range": "bytes=0-3"}))
+        for response in answers:
+            assert response.headers["content-disposition"].startswith("attachment")
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert "sandbox" in response.headers["content-security-policy"]
+            assert not response.headers["content-type"].startswith(("text/html", "image"))
