@@ -1,4 +1,4 @@
-"""Whole training steps of our engine and of its peers, in turn in one process: ratios with their spread.
+"""TorchInt8 training steps of our engine and of its peers, in turn in one process: ratios with their spread.
 
 Run it with a Python that has the peers: `make bench-peers` makes one in `.venv-peers`. Every round takes one step of
 each contestant on the same rows; a ratio is of CPU time within one round, the table shows the median and quartiles.
@@ -76,8 +76,8 @@ def ours(kernels: str, shape: Shape, rows: torch.Tensor) -> Callable[[int], None
         order_seed=0,
     )
     bank = Bank([recipe], range(shape.seeds), rows, None, "cpu")
-    found = bank.groups[0].kernels.name
-    if kernels == "auto" and not found.startswith("compiled"):
+    found = bank.stacks[0].kernels.name
+    if kernels == "auto" and not found.startswith("cpp"):
         raise SystemExit("there is no compiler here, so the compiled kernels cannot be timed")
     return lambda i: bank.advance(torch.arange(i * shape.batch, (i + 1) * shape.batch)[None])
 

@@ -11,23 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from husai_core.errors import UserError
+from husai_core.saes.architectures import ARCHITECTURES
+from husai_core.saes.architectures.base import StackedSAEs
 from husai_core.saes.codes import recall
-from husai_core.saes.dense import Gated, JumpReLU, ReLU
-from husai_core.saes.group import Group
 from husai_core.saes.kernels import choose
 from husai_core.saes.recipe import SAERecipe, together
-from husai_core.saes.sparse import BatchTopK, Matryoshka, Switch, TopK
 from husai_core.seeding import generator
 
-GROUPS: dict[str, type[Group]] = {
-    "topk": TopK,
-    "batchtopk": BatchTopK,
-    "matryoshka": Matryoshka,
-    "switch": Switch,
-    "relu": ReLU,
-    "jumprelu": JumpReLU,
-    "gated": Gated,
-}
 MEASURED_ROWS, READ_ROWS = 8192, 65_536
 MEASURED_LATENTS = 1 << 25
 """Latents that are held at once when the error is measured."""
@@ -47,10 +37,15 @@ class Rows(Protocol):
 
 
 class Bank:
-    """Groups of members, the normalisation of their rows, and their curves."""
+    """SAEs of one width, those of each recipe stacked, with the normalisation of their rows and their curves."""
 
     def __init__(
-        self, recipes: Sequence[SAERecipe], seeds: Sequence[int], rows: Rows, targets: Rows | None, device: str
+        self,
+        recipes: Sequence[SAERecipe],
+        seeds: Sequence[int],
+        rows: Rows,
+        targets: Rows | None,
+        device: str,
     ) -> None:
         """Every recipe is trained with every seed.
 
@@ -64,11 +59,12 @@ class Bank:
         self.target = self.input if targets is None else Scaler(targets, self.recipe.normalise)
         d_in, d_out = rows.shape[1], (rows if targets is None else targets).shape[1]
         kernels = choose(device)
-        self.groups = [
-            GROUPS[recipe.architecture](recipe, seeds, d_in, d_out, targets is not None, kernels) for recipe in recipes
+        self.stacks = [
+            ARCHITECTURES[recipe.architecture](recipe, seeds, d_in, d_out, targets is not None, kernels)
+            for recipe in recipes
         ]
-        for group in self.groups:
-            group.to(device)
+        for stack in self.stacks:
+            stack.to(device)
         for scaler in (self.input, self.target):
             scaler.mean = scaler.mean.to(device)
         self.curve: list[list[float]] = []
@@ -83,66 +79,66 @@ class Bank:
         """One optimiser step of every member on the rows at indices `batch` [seeds or 1, batch_size]."""
         x = self.input(self._read(self.rows, batch))
         y = x if self.targets is None else self.target(self._read(self.targets, batch))
-        for group in self.groups:
-            group.advance(x, y)
+        for stack in self.stacks:
+            stack.advance(x, y)
         self.step += 1
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:
-        found = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
-        if self.device != "cpu" and found.device.type == "cpu":
-            found = found.pin_memory()  # so that the copy waits for no earlier work
-        return found.to(self.device, torch.float32, non_blocking=True).view(*batch.shape, -1)
+        picked = rows.index_select(0, batch.flatten()) if isinstance(rows, Tensor) else rows[batch.flatten()]
+        if self.device != "cpu" and picked.device.type == "cpu":
+            picked = picked.pin_memory()  # so that the copy waits for no earlier work
+        return picked.to(self.device, torch.float32, non_blocking=True).view(*batch.shape, -1)
 
     def measure(self, rows: Rows, targets: Rows | None) -> None:
         """Append the validation error of each member to the curve, and check how they choose latents.
 
         Raises:
-            UserError: every value that should be found is zero.
+            UserError: every value that should be predicted is zero.
         """
-        size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.groups[0].seeds) * self.recipe.d_sae)))
-        errors, squares = [torch.zeros(len(group.seeds), device=self.device) for group in self.groups], 0.0
+        size = max(1, min(MEASURED_ROWS, MEASURED_LATENTS // (len(self.stacks[0].seeds) * self.recipe.d_sae)))
+        errors, squares = [torch.zeros(len(stack.seeds), device=self.device) for stack in self.stacks], 0.0
         for start in range(0, rows.shape[0], size):
-            part = slice(start, start + size)
-            x, y = rows[part].to(self.device), (rows if targets is None else targets)[part].to(self.device)
+            block = slice(start, start + size)
+            x, y = rows[block].to(self.device), (rows if targets is None else targets)[block].to(self.device)
             squares += float(y.square().sum())
             x, y = self.input(x)[None], self.target(y)[None]
-            for error, group in zip(errors, self.groups, strict=True):
-                error += (group.predict(x) - y).square().sum((1, 2))
+            for error, stack in zip(errors, self.stacks, strict=True):
+                error += (stack.predict(x) - y).square().sum((1, 2))
         if not squares:
-            raise UserError("every validation row, or target, is zero; no error can be measured against that")
+            raise UserError("every validation row or target is zero, so no error can be measured against them")
         self.recall = self._recall(x)
         scale = self.target.scale**2 / squares
         self.curve.append([float(self.tokens), *(torch.cat(errors) * scale).tolist()])
 
     def _recall(self, x: Tensor) -> dict[str, float]:
-        """The lowest recall of the groups that let their kernels choose the largest, on some normalised rows."""
-        count = max(1, CHECKED_LATENTS // self.groups[0].silent.numel())
-        found = [
-            recall(x[:, :count], group.encoder, group.small["b_enc"], group.recipe.k, group.kernels)
-            for group in self.groups
-            if group.recipe.architecture == "topk" and group.recipe.k is not None
+        """The lowest recall among the stacks that let their kernels choose the largest, on some normalised rows."""
+        count = max(1, CHECKED_LATENTS // self.stacks[0].silent.numel())
+        recalls = [
+            recall(x[:, :count], stack.encoder, stack.small["b_enc"], stack.recipe.k, stack.kernels)
+            for stack in self.stacks
+            if stack.recipe.architecture == "topk" and stack.recipe.k is not None
         ]
-        return {"selection_recall": min(found)} if found else {}
+        return {"selection_recall": min(recalls)} if recalls else {}
 
     def metrics(self) -> dict[str, float]:
         """The latest validation errors, the share of dead latents, and how far the chosen latents are the largest."""
         errors, after = self.curve[-1][1:], self.recipe.dead_after_tokens
-        dead = torch.cat([group.silent for group in self.groups]) >= after
-        names = [self._name(group, seed) for group in self.groups for seed in group.seeds]
+        dead = torch.cat([stack.silent for stack in self.stacks]) >= after
+        names = [self._name(stack, seed) for stack in self.stacks for seed in stack.seeds]
         members = {f"normalised_mse/{name}": error for name, error in zip(names, errors, strict=True)}
         shared = {"normalised_mse": sum(errors) / len(errors), "dead_fraction": float(dead.double().mean())}
         return shared | self.recall | members
 
-    def _name(self, group: Group, seed: int) -> str:
-        if len(self.groups) == 1:
+    def _name(self, stack: StackedSAEs, seed: int) -> str:
+        if len(self.stacks) == 1:
             return f"seed {seed}"
-        return f"{group.recipe.architecture} {self.groups.index(group)} seed {seed}"
+        return f"{stack.recipe.architecture} {self.stacks.index(stack)} seed {seed}"
 
     def save(self, directory: Path) -> None:
         """Write everything that the next step depends on."""
         tensors = {"curve": torch.tensor(self.curve, dtype=torch.float64), "step": torch.tensor(self.step)}
-        for i, group in enumerate(self.groups):
-            tensors |= {f"{i}.{name}": tensor for name, tensor in group.state().items()}
+        for i, stack in enumerate(self.stacks):
+            tensors |= {f"{i}.{name}": tensor for name, tensor in stack.state().items()}
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / "state.safetensors"
         )
@@ -151,9 +147,9 @@ class Bank:
         """Go on from a state written by `save` with the same recipes, seeds and rows."""
         tensors = load_file(directory / "state.safetensors")
         self.curve, self.step = tensors["curve"].tolist(), int(tensors["step"])
-        for i, group in enumerate(self.groups):
-            group.step, group.columns = self.step, None
-            for name, tensor in group.state().items():
+        for i, stack in enumerate(self.stacks):
+            stack.step, stack.columns = self.step, None
+            for name, tensor in stack.state().items():
                 tensor.copy_(tensors[f"{i}.{name}"])
 
 
@@ -162,9 +158,9 @@ class Scaler:
 
     def __init__(self, rows: Rows, scale: bool) -> None:
         n, d = rows.shape
-        parts = [slice(start, start + READ_ROWS) for start in range(0, n, READ_ROWS)]
-        mean = sum((rows[part].double().sum(0) for part in parts), torch.zeros(1, dtype=torch.float64)) / n
-        squares = sum(float((rows[part].double() - mean).square().sum()) for part in parts)
+        blocks = [slice(start, start + READ_ROWS) for start in range(0, n, READ_ROWS)]
+        mean = sum((rows[block].double().sum(0) for block in blocks), torch.zeros(1, dtype=torch.float64)) / n
+        squares = sum(float((rows[block].double() - mean).square().sum()) for block in blocks)
         self.mean, self.scale = mean.float(), (squares / n / d) ** 0.5 if scale and squares > 0 else 1.0
 
     def __call__(self, rows: Tensor) -> Tensor:

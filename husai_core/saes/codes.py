@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.kernels import Kernels
-from husai_core.saes.kernels.plain import expand, starts_of
+from husai_core.saes.kernels.torch_cpu import expand, starts_of
 
 DENSE = 32
 """Up to this many latents for each active one, matrix products with zeros are faster than sparse sums."""
@@ -41,9 +41,9 @@ class Code(Protocol):
 
 
 class Outer(Protocol):
-    """Sums per latent [s * n, d] that are computed when asked for, so that they need not all exist at once."""
+    """Sums per latent [s * n, d] that are computed in blocks, so that they need not all exist at once."""
 
-    def block(self, part: slice) -> Tensor:
+    def block(self, latents: slice) -> Tensor:
         """The sums of some consecutive latents [m, d], in a new tensor."""
 
 
@@ -76,9 +76,9 @@ class Sums:
 
     rows: Tensor
 
-    def block(self, part: slice) -> Tensor:
+    def block(self, latents: slice) -> Tensor:
         """See `Outer`."""
-        return self.rows[part].clone()
+        return self.rows[latents].clone()
 
 
 @dataclass
@@ -148,9 +148,9 @@ class Scattered:
     rows: Tensor
     kernels: Kernels
 
-    def block(self, part: slice) -> Tensor:
+    def block(self, latents: slice) -> Tensor:
         """See `Outer`."""
-        return self.kernels.outer(self.weights, self.source, self.starts[part.start : part.stop + 1], self.rows)
+        return self.kernels.outer(self.weights, self.source, self.starts[latents.start : latents.stop + 1], self.rows)
 
 
 def top(x: Tensor, encoder: Tensor, bias: Tensor, k: int, kernels: Kernels) -> Code:

@@ -11,7 +11,7 @@ from torch import Tensor
 from husai_core.saes.bank import Rows
 from husai_core.saes.sae import PARAMETERS, SAE
 
-HELD = 1 << 23
+RESIDENT = 1 << 23
 """Latents of one SAE, or entries of rows, that are held at once."""
 
 
@@ -54,11 +54,11 @@ def evaluate_all(
     """
     n, done, spread = rows.shape[0], 0, _Spread(device)
     tallies = [_Tally(sae, device) for sae in saes]
-    size = max(1, min(batch_size, HELD // max(max(sae.W_dec.shape) for sae in saes)))
+    size = max(1, min(batch_size, RESIDENT // max(max(sae.W_dec.shape) for sae in saes)))
     for start in range(0, n, size):
-        part = slice(start, start + size)
-        x = rows[part].to(device)
-        y = x if targets is None else targets[part].to(device)
+        block = slice(start, start + size)
+        x = rows[block].to(device)
+        y = x if targets is None else targets[block].to(device)
         spread.add(y)
         for tally in tallies:
             tally.add(x, y)

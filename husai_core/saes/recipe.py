@@ -19,7 +19,7 @@ SPARSITY: dict[str, str] = {
     "jumprelu": "target_l0",
 }
 """The field that says how sparse an architecture is; the others' are refused."""
-OWN = {
+SPECIAL = {
     "prefixes": {"matryoshka"},
     "experts": {"switch"},
     "balance": {"switch"},
@@ -75,17 +75,17 @@ class SAERecipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_k(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and SPARSITY.get(str(given.get("architecture", "topk"))) == "k":
-            return {"k": USUAL_K, **given}
-        return given
+    def _usual_k(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and SPARSITY.get(str(fields.get("architecture", "topk"))) == "k":
+            return {"k": USUAL_K, **fields}
+        return fields
 
     @model_validator(mode="after")
     def _sparsity(self) -> Self:
-        own = SPARSITY[self.architecture]
+        needed = SPARSITY[self.architecture]
         for name in set(SPARSITY.values()):
-            if (getattr(self, name) is not None) != (name == own):
-                raise ValueError(f"a {self.architecture} SAE needs {own} and takes no other of k, l1 and target_l0")
+            if (getattr(self, name) is not None) != (name == needed):
+                raise ValueError(f"a {self.architecture} SAE needs {needed} and takes no other of k, l1 and target_l0")
         if self.k is not None and self.k > self.latents_per_row:
             raise ValueError(f"k = {self.k} is larger than the {self.latents_per_row} latents that a row can use")
         if self.target_l0 is not None and self.target_l0 > self.d_sae:
@@ -107,8 +107,8 @@ class SAERecipe(BaseModel):
 
     def unread(self, architectures: Collection[str]) -> list[str]:
         """Fields that have not their usual value although none of these architectures reads them."""
-        own = [name for name, readers in OWN.items() if not readers & set(architectures)]
-        changed = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        unused = [name for name, readers in SPECIAL.items() if not readers & set(architectures)]
+        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
         read = {SPARSITY[architecture] for architecture in architectures}
         usual = {"k": USUAL_K, "l1": None, "target_l0": None}
         return changed + [n for n, value in usual.items() if n not in read and getattr(self, n) not in (None, value)]
@@ -125,22 +125,26 @@ class SAERecipe(BaseModel):
         Raises:
             ValueError: the result is no recipe, or its architecture does not read a field that `change` sets.
         """
-        own = SPARSITY.get(str(change.get("architecture", self.architecture)))
-        kept = self.model_dump(exclude_none=True, exclude={*SPARSITY.values()} - {own})
-        made = SAERecipe.model_validate({**kept, **change})
-        if ignored := [name for name in made.unread([made.architecture]) if name in change]:
-            raise ValueError(f"{', '.join(ignored)}: not read by a {made.architecture} SAE")
-        return made.read
+        sparsity = SPARSITY.get(str(change.get("architecture", self.architecture)))
+        kept = self.model_dump(exclude_none=True, exclude={*SPARSITY.values()} - {sparsity})
+        recipe = SAERecipe.model_validate({**kept, **change})
+        if ignored := [name for name in recipe.unread([recipe.architecture]) if name in change]:
+            raise ValueError(f"{', '.join(ignored)}: not read by a {recipe.architecture} SAE")
+        return recipe.read
 
     @property
     def latents_per_row(self) -> int:
         """Latents among which a row may choose."""
         return self.d_sae // self.experts if self.architecture == "switch" else self.d_sae
 
+    def revived_per_row(self, d_in: int) -> int:
+        """Dead latents that reconstruct a row's error in the auxiliary loss; see `k_aux`."""
+        return self.k_aux or max(1, d_in // 2)
+
     @property
     def levels(self) -> list[int]:
         """Widths that reconstruct on their own, the last of them d_sae (matryoshka)."""
-        halves = [self.d_sae // part for part in (8, 4, 2)]
+        halves = [self.d_sae // divisor for divisor in (8, 4, 2)]
         return [*(self.prefixes or sorted({width for width in halves if width})), self.d_sae]
 
     @property

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from husai_core.saes.architectures.base import StackedSAEs
 from husai_core.saes.bank import Bank, Rows, batches
-from husai_core.saes.group import Group
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 
@@ -67,10 +67,11 @@ def train(
         on_step: called after every step with (rows seen by each member, rows in all, figures), where the figures are
             empty but at the points of the curve.
         on_state: called after every step with a function that writes a resumable state into a directory.
-        state: directory with such a state, to go on from; on the CPU the outcome is that of an uninterrupted run.
+        state: directory with such a state, to go on from; on the CPU the outcome is that of an
+            uninterrupted run.
 
     Raises:
-        ValueError: seeds or recipes repeat each other, or the recipes do not fit into one bank.
+        ValueError: seeds or recipes repeat each other, the recipes do not fit into one bank.
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError("seeds must be distinct")
@@ -107,24 +108,24 @@ def converged(curve: Sequence[tuple[int, float]]) -> bool:
 
 def members(bank: Bank) -> list[TrainedSAE]:
     """All members with normalisation folded into their weights."""
-    found: list[TrainedSAE] = []
-    for group in bank.groups:
-        drift = (group.decoder * group.initial()[1].to(group.decoder.device)).sum(-1).abs().mean(-1).tolist()
-        for i in range(len(group.seeds)):
-            curve = [(int(point[0]), point[1 + len(found)]) for point in bank.curve]
-            found.append(_member(bank, group, i, drift[i], curve))
-    return found
+    trained: list[TrainedSAE] = []
+    for stack in bank.stacks:
+        drift = (stack.decoder * stack.initial()[1].to(stack.decoder.device)).sum(-1).abs().mean(-1).tolist()
+        for i in range(len(stack.seeds)):
+            curve = [(int(point[0]), point[1 + len(trained)]) for point in bank.curve]
+            trained.append(_member(bank, stack, i, drift[i], curve))
+    return trained
 
 
-def _member(bank: Bank, group: Group, i: int, drift: float, curve: list[tuple[int, float]]) -> TrainedSAE:
-    scale, weights = bank.target.scale, group.encoder[i].T
-    if group.transcoder:
+def _member(bank: Bank, stack: StackedSAEs, i: int, drift: float, curve: list[tuple[int, float]]) -> TrainedSAE:
+    scale, weights = bank.target.scale, stack.encoder[i].T
+    if stack.transcoder:
         weights = weights * (scale / bank.input.scale)
         shift = -bank.input.mean @ weights
     else:
-        shift = group.b_dec[i] @ weights * scale
-    biases = {"b_gate" if group.recipe.architecture == "gated" else "b_enc": group.small["b_enc"][i] * scale + shift}
-    extra: dict[str, Any] = biases | group.export(i)
+        shift = stack.b_dec[i] @ weights * scale
+    biases = {"b_gate" if stack.recipe.architecture == "gated" else "b_enc": stack.small["b_enc"][i] * scale + shift}
+    extra: dict[str, Any] = biases | stack.export(i)
     if "threshold" in extra:
         extra["threshold"] = extra["threshold"] * scale
     if "b_mag" in extra:
@@ -135,12 +136,12 @@ def _member(bank: Bank, group: Group, i: int, drift: float, curve: list[tuple[in
     fields: dict[str, Any] = {n: _out(value) if isinstance(value, Tensor) else value for n, value in extra.items()}
     return TrainedSAE(
         W_enc=_out(weights),
-        W_dec=_out(group.decoder[i]),
-        b_dec=_out(bank.target.mean + group.b_dec[i] * scale),
-        apply_b_dec_to_input=not group.transcoder,
-        transcoder=group.transcoder,
-        recipe=group.recipe,
-        seed=group.seeds[i],
+        W_dec=_out(stack.decoder[i]),
+        b_dec=_out(bank.target.mean + stack.b_dec[i] * scale),
+        apply_b_dec_to_input=not stack.transcoder,
+        transcoder=stack.transcoder,
+        recipe=stack.recipe,
+        seed=stack.seeds[i],
         drift_from_init=drift,
         converged=converged(curve),
         curve=curve,

@@ -86,36 +86,37 @@ logger = logging.getLogger("husai.kernels")
 def choose(device: str) -> Kernels:
     """The implementation for a device; `HUSAI_KERNELS=torch` keeps to the one that needs no compiler."""
     from husai_core.errors import UserError
-    from husai_core.saes.kernels.device import Device
-    from husai_core.saes.kernels.plain import Plain
-    from husai_core.saes.kernels.whole import Whole, multiplies_bytes
+    from husai_core.saes.kernels.torch_cpu import TorchCPU
+    from husai_core.saes.kernels.torch_cuda import TorchCUDA
+    from husai_core.saes.kernels.torch_int8 import TorchInt8, multiplies_bytes
 
-    wanted = os.environ.get("HUSAI_KERNELS", "auto")
-    if wanted not in ("auto", "torch"):
-        raise UserError(f"HUSAI_KERNELS is auto or torch, not {wanted!r}")
-    pure = Device() if device != "cpu" else Whole() if multiplies_bytes() else Plain()
-    kernels = (_compiled(device) if wanted == "auto" else None) or pure
+    setting = os.environ.get("HUSAI_KERNELS", "auto")
+    if setting not in ("auto", "torch"):
+        raise UserError(f"HUSAI_KERNELS must be auto or torch, not {setting!r}")
+    in_torch = TorchCUDA() if device != "cpu" else TorchInt8() if multiplies_bytes() else TorchCPU()
+    kernels = (_compiled(device) if setting == "auto" else None) or in_torch
     KERNELS_USED.add(kernels.name)
     return kernels
 
 
 def _compiled(device: str) -> Kernels | None:
+    """The compiled kernels for a device; None where they cannot be compiled."""
     if device == "cpu":
-        from husai_core.saes.kernels.compiled import compiled
+        from husai_core.saes.kernels import cpp
 
-        return compiled()
-    return _fused()
+        return cpp.build()
+    return _triton()
 
 
 @cache
-def _fused() -> Kernels | None:
+def _triton() -> Kernels | None:
     """The kernels in Triton; None without it, or without the C compiler that it calls at its first launch."""
     if find_spec("triton") is None:
         return None
     names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
     if not any(map(shutil.which, names)):
-        logger.warning("Triton finds no C compiler (%s), plain torch takes its place", " or ".join(names))
+        logger.warning("Triton finds no C compiler (%s), so the slower kernels in torch are used", " or ".join(names))
         return None
-    from husai_core.saes.kernels.fused import Fused
+    from husai_core.saes.kernels.triton import Triton
 
-    return Fused()
+    return Triton()

@@ -1,8 +1,8 @@
-// The kernels of `Kernels` that run over rows on the CPU; `compiled.py` builds, loads and describes them.
+// The kernels of `Kernels` that run over rows on the CPU; `cpp.py` builds, loads and describes them.
 // Every output element is written by one thread in a fixed order, so that results do not depend on their number.
 
-#include "coarse.hpp"
-#include "search.hpp"
+#include "quantized.hpp"
+#include "selection.hpp"
 
 extern "C" {
 
@@ -95,7 +95,7 @@ void outer(const float* weights, const int32_t* source, const int32_t* starts, c
     });
 }
 
-// Adam on rows of d weights; with `unit`, the gradient's part along the row goes first and the row's norm is 1 after.
+// Adam on rows of d weights; with `unit`, the gradient loses its component along the row first and the row's norm is 1 after.
 void adam(float* weights, float* gradient, float* first, float* second, int64_t rows, int64_t d, float beta1,
           float beta2, float rate, float correction, float epsilon, bool unit, int64_t threads) {
     parallel(rows, threads, [=](int64_t start, int64_t end) {

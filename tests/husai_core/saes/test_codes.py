@@ -3,15 +3,15 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.codes import DenseCode, Outer, SparseCode, recall, top
-from husai_core.saes.kernels.plain import Plain, largest
+from husai_core.saes.kernels.torch_cpu import TorchCPU, largest
 
 S, B, N, D = 3, 50, 200, 7
 
 
 def materialised(outer: Outer) -> Tensor:
-    """All sums, asked for in blocks that cross members."""
+    """All sums, computed in blocks that cross members."""
     cuts = [slice(first, min(first + 90, S * N)) for first in range(0, S * N, 90)]
-    return torch.cat([outer.block(part) for part in cuts])
+    return torch.cat([outer.block(cut) for cut in cuts])
 
 
 def dense(code: SparseCode, weights: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def test_largest_are_the_largest(n: int, k: int) -> None:
     assert torch.equal(z.gather(-1, places), values)
 
 
-class Careless(Plain):
+class Careless(TorchCPU):
     """Gives the second largest latent in place of the largest."""
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -42,14 +42,14 @@ class Careless(Plain):
 def test_recall_counts_what_a_selection_missed() -> None:
     torch.manual_seed(0)
     x, encoder, bias = torch.randn(1, B, D), torch.randn(S, N, D), torch.randn(S, N)
-    assert recall(x, encoder, bias, 4, Plain()) == 1.0
+    assert recall(x, encoder, bias, 4, TorchCPU()) == 1.0
     assert recall(x, encoder, bias, 4, Careless()) == 0.75
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_sparse_sums_equal_dense_sums(shared: bool) -> None:
     x, encoder, bias = torch.randn(1 if shared else S, B, D), torch.randn(S, N, D), torch.randn(S, N)
-    code = top(x, encoder, bias, 4, Plain())
+    code = top(x, encoder, bias, 4, TorchCPU())
     assert isinstance(code, SparseCode)
     z = x @ encoder.transpose(1, 2) + bias[:, None]
     full = DenseCode(torch.where(z >= z.topk(4).values[..., -1:], z, 0.0).relu())
@@ -65,7 +65,7 @@ def test_sparse_sums_equal_dense_sums(shared: bool) -> None:
 
 def test_parts_of_rows_add_up_to_rows() -> None:
     encoder = torch.randn(S, N, D)
-    code = top(torch.randn(S, B, D), encoder, torch.zeros(S, N), 4, Plain())
+    code = top(torch.randn(S, B, D), encoder, torch.zeros(S, N), 4, TorchCPU())
     assert isinstance(code, SparseCode)
     order = (code.row_of.long() * S * N + code.latents).argsort()
     ordered = SparseCode(code.values[order], code.latents[order], code.starts, code.shape, code.kernels)

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from husai_core.saes import bank as module
 from husai_core.saes.bank import Bank, batches
 from husai_core.saes.kernels import Kernels
-from husai_core.saes.kernels.device import Device
-from husai_core.saes.kernels.plain import Plain
+from husai_core.saes.kernels.torch_cpu import TorchCPU
+from husai_core.saes.kernels.torch_cuda import TorchCUDA
 from tests.husai_core.saes.recipes import RECIPES, rows
 
 WAITING = {
@@ -26,11 +26,11 @@ WAITING = {
     "lift_fresh",
 }
 """Operations whose result, or whose shape, the host must wait for; the last brings a number from the host."""
-KERNELS: list[type[Kernels]] = [Device]
+KERNELS: list[type[Kernels]] = [TorchCUDA]
 if "TRITON_INTERPRET" in os.environ:
-    from husai_core.saes.kernels.fused import Fused
+    from husai_core.saes.kernels.triton import Triton
 
-    KERNELS.append(Fused)
+    KERNELS.append(Triton)
 
 
 class NoWaiting(TorchDispatchMode):
@@ -39,7 +39,7 @@ class NoWaiting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.split(".")[0]
         by_mask = name in ("index", "index_put", "index_put_") and any(
-            isinstance(one, Tensor) and one.dtype == torch.bool for one in args[1]
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
         )
         counted = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
         waits = name in WAITING or by_mask or counted
@@ -47,36 +47,38 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def trained(name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, steps: int) -> Bank:
+def after(name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, steps: int) -> Bank:
     """A bank of two members after some steps, with latents that die and are listed."""
     recipe = RECIPES[name].model_copy(update={"dead_after_tokens": 64 * 64})
     monkeypatch.setattr(module, "choose", lambda _: kernels)
-    made = Bank([recipe], [0, 1], rows(), None, "cpu")
-    made.groups[0].silent[:, ::3] = recipe.dead_after_tokens
+    trained = Bank([recipe], [0, 1], rows(), None, "cpu")
+    trained.stacks[0].silent[:, ::3] = recipe.dead_after_tokens
     stream = batches([0, 1], 700, recipe, 0)
     for _ in range(steps):
-        made.advance(next(stream))
-    return made
+        trained.advance(next(stream))
+    return trained
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_trains_alike(name: str, kernels: type[Kernels], monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = 3 if kernels is not Device else 10
-    wanted, found = (trained(name, one, monkeypatch, steps).groups[0].state() for one in (Plain(), kernels()))
-    for key, tensor in wanted.items():
-        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+    steps = 3 if kernels is not TorchCUDA else 10
+    expected, state = (
+        after(name, implementation, monkeypatch, steps).stacks[0].state() for implementation in (TorchCPU(), kernels())
+    )
+    for key, tensor in expected.items():
+        torch.testing.assert_close(state[key], tensor, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_waits_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But where dead latents are listed anew, every fourth step here."""
-    made = trained(name, Device(), monkeypatch, 1)
+    """Except where dead latents are listed again, every fourth step here."""
+    trained = after(name, TorchCUDA(), monkeypatch, 1)
     batch = torch.arange(128).view(2, 64)
     with NoWaiting():
         for _ in range(3):
-            made.advance(batch)
-    if RECIPES[name].aux_coefficient and made.groups[0].columns is not None:
-        assert len(made.groups[0].columns) > 0
+            trained.advance(batch)
+    if RECIPES[name].aux_coefficient and trained.stacks[0].columns is not None:
+        assert len(trained.stacks[0].columns) > 0
         with NoWaiting(), pytest.raises(AssertionError, match="nonzero waits"):
-            made.advance(batch)
+            trained.advance(batch)

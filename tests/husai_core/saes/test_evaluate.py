@@ -9,7 +9,7 @@ from husai_core.saes.sae import SAE
 
 
 def identity(d: int = 4) -> SAE:
-    """Latents are the positive and negative parts of the coordinates; one latent more never fires."""
+    """Latents are the positive and negative parts of the coordinates; one further latent never fires."""
     W_enc = torch.cat([torch.eye(d), -torch.eye(d), torch.zeros(d, 1)], dim=1)
     b_enc = torch.zeros(2 * d + 1)
     b_enc[-1] = -1.0
@@ -53,22 +53,22 @@ def test_all_saes_read_the_rows_once_and_only_block_by_block(monkeypatch: pytest
 
     class Watched(Rows):
         def __getitem__(self, key: slice | torch.Tensor) -> torch.Tensor:
-            found = super().__getitem__(key)
-            read.append(len(found))
-            return found
+            block = super().__getitem__(key)
+            read.append(len(block))
+            return block
 
-    (one, x), (two, _) = noisy(0), noisy(1)
+    (first, x), (second, _) = noisy(0), noisy(1)
     reports = list[tuple[int, int]]()
-    monkeypatch.setattr("husai_core.saes.evaluate.HELD", 300 * one.d_sae)
-    both = evaluate_all([one, two], Watched([x[:450], x[450:]]), on_block=lambda *said: reports.append(said))
+    monkeypatch.setattr("husai_core.saes.evaluate.RESIDENT", 300 * first.d_sae)
+    both = evaluate_all([first, second], Watched([x[:450], x[450:]]), on_block=lambda *said: reports.append(said))
     assert read == [300, 300, 300, 100]
     assert [done for done, _ in reports] == [300, 600, 900, 1200, 1500, 1800, 1900, 2000]
     assert {total for _, total in reports} == {2000}
-    assert both == [evaluate(one, x), evaluate(two, x)]
+    assert both == [evaluate(first, x), evaluate(second, x)]
 
 
 def test_weights_rows_and_sums_are_on_the_given_device() -> None:
-    """The device `meta` holds no numbers: all goes well until the figures are asked for."""
+    """The device `meta` holds no numbers: all goes well until the figures are read."""
     (sae, x), blocks = noisy(0), []
     with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
         evaluate_all([sae], x, device="meta", on_block=lambda *said: blocks.append(said))

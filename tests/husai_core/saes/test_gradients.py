@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from husai_core.saes.architectures.base import StackedSAEs
+from husai_core.saes.architectures.batchtopk import BatchTopK
 from husai_core.saes.bank import Bank
-from husai_core.saes.group import Group
-from husai_core.saes.sparse import BatchTopK
 from husai_core.seeding import generator
 from tests.husai_core.saes.recipes import RECIPES, rows
 
@@ -14,11 +14,11 @@ from tests.husai_core.saes.recipes import RECIPES, rows
 def bank(name: str, transcoder: bool) -> Bank:
     """A bank in the middle of training: biases moved, every third latent dead."""
     made = Bank([RECIPES[name]], [3, 4], rows(), rows(d=10, seed=5) if transcoder else None, "cpu")
-    (group,) = made.groups
-    for number, (_, tensor) in enumerate(sorted(group.small.items())):
+    (stack,) = made.stacks
+    for number, (_, tensor) in enumerate(sorted(stack.small.items())):
         tensor += 0.1 * torch.randn(tensor.shape, generator=generator(number))
-    group.silent[:, ::3] = group.recipe.dead_after_tokens
-    made.step = group.step = 1
+    stack.silent[:, ::3] = stack.recipe.dead_after_tokens
+    made.step = stack.step = 1
     return made
 
 
@@ -27,10 +27,10 @@ def kept(z: Tensor, k: int) -> Tensor:
     return torch.where(z >= z.topk(k).values[..., -1:], z, 0.0).relu()
 
 
-def loss(group: Group, x: Tensor, y: Tensor) -> Tensor:
+def loss(stack: StackedSAEs, x: Tensor, y: Tensor) -> Tensor:
     """The sum over members of the documented loss."""
-    recipe, small = group.recipe, group.small
-    z = x @ group.encoder.transpose(1, 2) + small["b_enc"][:, None]
+    recipe, small = stack.recipe, stack.small
+    z = x @ stack.encoder.transpose(1, 2) + small["b_enc"][:, None]
     extra: Tensor | float = 0.0
     match recipe.architecture:
         case "topk":
@@ -45,44 +45,44 @@ def loss(group: Group, x: Tensor, y: Tensor) -> Tensor:
             extra = recipe.balance * recipe.experts * (used.mean(1) * shares.mean(1)).sum()
         case "relu":
             f = z.relu()
-            extra = group.penalty * f.sum(-1).mean(1).sum()
+            extra = stack.penalty * f.sum(-1).mean(1).sum()
         case "jumprelu":
-            f, extra = jump(group, z)
+            f, extra = jump(stack, z)
         case "gated":
             pre = z - small["b_enc"][:, None]
             f = (pre * small["r_mag"].exp()[:, None] + small["b_mag"][:, None]).relu() * (z > 0)
-            through_gate = z.relu() @ group.decoder.detach() + group.b_dec.detach()[:, None]
-            extra = (group.penalty * z.relu().sum(-1) + (through_gate - y).square().sum(-1)).mean(1).sum()
+            through_gate = z.relu() @ stack.decoder.detach() + stack.b_dec.detach()[:, None]
+            extra = (stack.penalty * z.relu().sum(-1) + (through_gate - y).square().sum(-1)).mean(1).sum()
     levels = recipe.levels if recipe.architecture == "matryoshka" else [recipe.d_sae]
-    errors = [y - f[..., :width] @ group.decoder[:, :width] - group.b_dec[:, None] for width in levels]
+    errors = [y - f[..., :width] @ stack.decoder[:, :width] - stack.b_dec[:, None] for width in levels]
     total = sum(error.square().sum(-1).mean(1).sum() for error in errors) / len(levels) + extra
-    return total if recipe.k is None else total + revival(group, z, errors[-1])
+    return total if recipe.k is None else total + revival(stack, z, errors[-1])
 
 
-def jump(group: Group, z: Tensor) -> tuple[Tensor, Tensor]:
+def jump(stack: StackedSAEs, z: Tensor) -> tuple[Tensor, Tensor]:
     """Latents and penalty, with thresholds differentiated through rectangles (Rajamanoharan et al., section 3)."""
-    recipe, threshold = group.recipe, group.small["log_threshold"].exp()[:, None]
+    recipe, threshold = stack.recipe, stack.small["log_threshold"].exp()[:, None]
     rectangle = ((z - threshold).abs() < recipe.bandwidth / 2).float() / recipe.bandwidth
     step = (z > threshold).float()
     slope = (threshold - threshold.detach()) * rectangle.detach()
     l0 = (step - slope).sum(-1).mean(1)
-    penalty = recipe.l0_coefficient * recipe.sparsity_weight(group.step) * (l0 / recipe.target_l0 - 1) ** 2
+    penalty = recipe.l0_coefficient * recipe.sparsity_weight(stack.step) * (l0 / recipe.target_l0 - 1) ** 2
     return z * step - threshold.detach() * slope, penalty.sum()
 
 
-def revival(group: Group, z: Tensor, error: Tensor) -> Tensor:
+def revival(stack: StackedSAEs, z: Tensor, error: Tensor) -> Tensor:
     """The auxiliary loss."""
-    dead = (group.silent >= group.recipe.dead_after_tokens)[:, None].expand_as(z)
-    f = torch.where(dead, kept(z.masked_fill(~dead, -torch.inf), group.recipe.k_aux), 0.0)
-    return group.recipe.aux_coefficient * (error.detach() - f @ group.decoder).square().sum(-1).mean(1).sum()
+    dead = (stack.silent >= stack.recipe.dead_after_tokens)[:, None].expand_as(z)
+    f = torch.where(dead, kept(z.masked_fill(~dead, -torch.inf), stack.recipe.k_aux), 0.0)
+    return stack.recipe.aux_coefficient * (error.detach() - f @ stack.decoder).square().sum(-1).mean(1).sum()
 
 
-def found(group: Group, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def found(stack: StackedSAEs, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The hand-written gradients, all materialised."""
-    gradients, _ = group.gradients(x, y)
+    gradients, _ = stack.gradients(x, y)
     whole = dict(gradients.small)
     for name in ("encoder", "decoder"):
-        shape = group.parameters[name].shape
+        shape = stack.parameters[name].shape
         cuts = [slice(first, min(first + 30, shape[0] * shape[1])) for first in range(0, shape[0] * shape[1], 30)]
         blocks = [sum(outer.block(part) for outer in getattr(gradients, name)) for part in cuts]
         whole[name] = torch.cat(blocks).view(shape)
@@ -94,30 +94,30 @@ def found(group: Group, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_gradients_are_those_of_the_documented_loss(name: str, transcoder: bool, shared: bool) -> None:
     made = bank(name, transcoder)
-    (group,) = made.groups
+    (stack,) = made.stacks
     batch = torch.arange(64)[None] if shared else torch.arange(128).view(2, 64)
     x = made.input(made.rows[batch.flatten()]).view(*batch.shape, -1)
     y = x if made.targets is None else made.target(made.targets[batch.flatten()]).view(*batch.shape, -1)
-    for parameter in group.parameters.values():
+    for parameter in stack.parameters.values():
         parameter.requires_grad_()
-    wanted = torch.autograd.grad(loss(group, x, y), list(group.parameters.values()))
-    for parameter in group.parameters.values():
+    wanted = torch.autograd.grad(loss(stack, x, y), list(stack.parameters.values()))
+    for parameter in stack.parameters.values():
         parameter.requires_grad_(False)
     with torch.no_grad():
-        given = found(group, x, y)
-    for parameter, expected in zip(group.parameters, wanted, strict=True):
+        given = found(stack, x, y)
+    for parameter, expected in zip(stack.parameters, wanted, strict=True):
         scale = float(expected.abs().max())
         torch.testing.assert_close(given[parameter], expected, rtol=1e-5, atol=1e-5 * scale, msg=parameter)
 
 
 def test_batch_selection_is_exact_whatever_the_guess() -> None:
     made = bank("batchtopk", False)
-    group = made.groups[0]
-    assert isinstance(group, BatchTopK)
+    stack = made.stacks[0]
+    assert isinstance(stack, BatchTopK)
     x = made.input(rows(64))[None]
-    z = x @ group.encoder.transpose(1, 2) + group.small["b_enc"][:, None]
+    z = x @ stack.encoder.transpose(1, 2) + stack.small["b_enc"][:, None]
     wanted = z.flatten(1).topk(4 * 64).values.relu().sort(-1).values
     for guess in (0.0, 1.0, 50.0):
-        group.threshold.fill_(guess)
-        found = group.code(x).values.relu().view(2, -1).sort(-1).values
+        stack.threshold.fill_(guess)
+        found = stack.code(x).values.relu().view(2, -1).sort(-1).values
         torch.testing.assert_close(found, wanted)

@@ -1,4 +1,4 @@
-"""Every implementation of the kernels does what the plain one does.
+"""Every implementation of the kernels does what the one in torch for the CPU does.
 
 The Triton kernels are tested where TRITON_INTERPRET=1 asks for it (`make test-triton`).
 """
@@ -17,32 +17,31 @@ from torch import Tensor
 from husai_core.errors import UserError
 from husai_core.saes import kernels as package
 from husai_core.saes.codes import recall
-from husai_core.saes.kernels import Kernels, choose, whole
-from husai_core.saes.kernels.compiled import compiled
-from husai_core.saes.kernels.device import Device
-from husai_core.saes.kernels.plain import Plain, expand
-from husai_core.saes.kernels.whole import Whole, multiplies_bytes
+from husai_core.saes.kernels import Kernels, choose, cpp, torch_int8
+from husai_core.saes.kernels.torch_cpu import TorchCPU, expand
+from husai_core.saes.kernels.torch_cuda import TorchCUDA
+from husai_core.saes.kernels.torch_int8 import TorchInt8, multiplies_bytes
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 S, B, D = 3, 12 if INTERPRETED else 300, 24
-OTHERS: list[Any] = [pytest.param(Device, id="device")]
+OTHERS: list[Any] = [pytest.param(TorchCUDA, id="cuda")]
 if multiplies_bytes():
-    OTHERS.append(pytest.param(Whole, id="int8"))
-if compiled():
-    OTHERS.append(pytest.param(compiled, id="compiled"))
+    OTHERS.append(pytest.param(TorchInt8, id="int8"))
+if cpp.build():
+    OTHERS.append(pytest.param(cpp.build, id="cpp"))
 if INTERPRETED:
-    from husai_core.saes.kernels.fused import Fused
+    from husai_core.saes.kernels.triton import Triton
 
-    OTHERS.append(pytest.param(Fused, id="triton"))
+    OTHERS.append(pytest.param(Triton, id="triton"))
 
 
 @pytest.fixture(params=OTHERS)
 def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
-    monkeypatch.setattr(whole, "WEIGHTS", 0)
-    monkeypatch.setattr(whole, "BATCH", 0)
-    monkeypatch.setattr(whole, "CHOICE", whole.WIDEST)
-    made: Kernels = request.param()
-    return made
+    monkeypatch.setattr(torch_int8, "WEIGHTS", 0)
+    monkeypatch.setattr(torch_int8, "BATCH", 0)
+    monkeypatch.setattr(torch_int8, "CHOICE", torch_int8.WIDEST)
+    kernels: Kernels = request.param()
+    return kernels
 
 
 def drawn(n: int, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,13 +54,13 @@ def drawn(n: int, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
 def test_selection(other: Kernels, n: int, k: int, shared: bool) -> None:
     x, encoder, bias = drawn(n, shared)
     values, latents = other.top(x, encoder, bias, k)
-    wanted, places = Plain().top(x, encoder, bias, k)
+    wanted, places = TorchCPU().top(x, encoder, bias, k)
     torch.testing.assert_close(values.sort(-1).values, wanted.sort(-1).values)
     assert torch.equal(latents.sort(-1).values, places.sort(-1).values)
 
 
-def test_coarse_choice_finds_all_of_the_largest(other: Kernels) -> None:
-    """Rows and latents that whole numbers render badly: a few large entries among small ones, and zeros."""
+def test_integers_miss_none_of_the_largest(other: Kernels) -> None:
+    """Rows and latents that integers represent badly: a few large entries among small ones, and zeros."""
     torch.manual_seed(0)
     count = 20 if INTERPRETED else 2000
     x, encoder = torch.randn(1, count, 40), torch.randn(1, 4096, 40)
@@ -69,10 +68,10 @@ def test_coarse_choice_finds_all_of_the_largest(other: Kernels) -> None:
     x[0, 5], encoder[0, 7] = 0.0, 0.0
     encoder[0, ::2, 3] *= 0.01
     _, latents = other.top(x, encoder, torch.zeros(1, 4096), 32)
-    _, places = Plain().top(x, encoder, torch.zeros(1, 4096), 32)
-    found, wanted = latents[0].sort(-1).values, places[0].sort(-1).values
+    _, places = TorchCPU().top(x, encoder, torch.zeros(1, 4096), 32)
+    selected, expected = latents[0].sort(-1).values, places[0].sort(-1).values
     rows = [row for row in range(count) if row != 5]
-    assert torch.equal(found[rows], wanted[rows])
+    assert torch.equal(selected[rows], expected[rows])
 
 
 def test_rounding_alike_everywhere_hides_nothing(other: Kernels) -> None:
@@ -85,7 +84,7 @@ def test_rounding_alike_everywhere_hides_nothing(other: Kernels) -> None:
 
 
 def test_outliers_hide_nothing(other: Kernels) -> None:
-    """A huge entry leaves whole numbers nothing of the rest of a row, which decides here; so it is with a latent."""
+    """A huge entry leaves the others too few integers, and they decide here; the same holds for a latent."""
     torch.manual_seed(0)
     x = torch.randn(1, 16, 768).sign()
     x[..., 0] = 157.0
@@ -94,8 +93,8 @@ def test_outliers_hide_nothing(other: Kernels) -> None:
     encoder[0, :16, 1:] = x[0, :, 1:] / 767**0.5
     encoder[0, 500] = 0.01
     encoder[0, 500, 5] = 1.0
-    found, wanted = (kernels.top(x, encoder, torch.zeros(1, 1024), 8)[1] for kernels in (other, Plain()))
-    assert torch.equal(found.sort(-1).values, wanted.sort(-1).values)
+    selected, expected = (kernels.top(x, encoder, torch.zeros(1, 1024), 8)[1] for kernels in (other, TorchCPU()))
+    assert torch.equal(selected.sort(-1).values, expected.sort(-1).values)
 
 
 def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
@@ -103,7 +102,7 @@ def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
     encoder[1, 0, 0] = torch.nan
     values, latents = other.top(x, encoder, bias, 3)
     encoder[1] = 0.0
-    wanted, places = Plain().top(x, encoder, bias, 3)
+    wanted, places = TorchCPU().top(x, encoder, bias, 3)
     torch.testing.assert_close(values[::2].sort(-1).values, wanted[::2].sort(-1).values)
     assert torch.equal(latents[::2].sort(-1).values, places[::2].sort(-1).values)
 
@@ -120,34 +119,34 @@ def test_a_diverged_member_leaves_the_others_alone(other: Kernels) -> None:
     ],
     ids=["zeros", "zeros under huge biases", "tiny", "huge biases", "one column", "one row in column order"],
 )
-def test_what_whole_numbers_cannot_tell_is_searched_otherwise(
+def test_rows_that_integers_cannot_rank_are_searched_in_fp32(
     other: Kernels, scale: float, bias: float, b: int, d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "TILE", 1 << 15)
+    monkeypatch.setattr(torch_int8, "TILE", 1 << 15)
     torch.manual_seed(0)
     x = scale * torch.randn(1, d, b).transpose(1, 2)
     x = x if b == 1 else x.contiguous()
     encoder, biases = torch.randn(1, 512, d), bias * (1 + torch.rand(1, 512))
     values, _ = other.top(x, encoder, biases, 8)
-    wanted, _ = Plain().top(x, encoder, biases, 8)
+    wanted, _ = TorchCPU().top(x, encoder, biases, 8)
     torch.testing.assert_close(
         values.sort(-1).values, wanted.sort(-1).values, rtol=1e-6, atol=0.0 if scale < 1 else 1e-5
     )
 
 
 @pytest.mark.skipif(not multiplies_bytes(), reason="this processor multiplies no bytes")
-def test_whole_numbers_show_most_rows_to_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_integers_show_most_rows_to_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the others are searched a second time."""
     torch.manual_seed(0)
     x, encoder = torch.randn(600, 256), torch.nn.functional.normalize(torch.randn(4096, 256), dim=-1)
-    monkeypatch.setattr(whole, "TILE", 1 << 20)
+    monkeypatch.setattr(torch_int8, "TILE", 1 << 20)
     values, latents = torch.empty(600, 16), torch.empty(600, 16, dtype=torch.int32)
-    sure = Whole()._search(x, encoder, torch.zeros(4096), values, latents)
+    sure = TorchInt8()._search(x, encoder, torch.zeros(4096), values, latents)
     assert sure.float().mean() > 0.9
     assert torch.equal(latents[sure].sort(-1).values, (x @ encoder.T).topk(16).indices[sure].sort(-1).values.int())
 
 
-@pytest.mark.parametrize("other", [one for one in OTHERS if one.id not in ("device", "int8")], indirect=True)
+@pytest.mark.parametrize("other", [param for param in OTHERS if param.id not in ("cuda", "int8")], indirect=True)
 def test_selection_takes_the_first_of_equal_entries(other: Kernels) -> None:
     x, encoder, bias = torch.zeros(1, 5, D), torch.randn(1, 64, D), torch.zeros(1, 64)
     _, latents = other.top(x, encoder, bias, 3)
@@ -166,19 +165,18 @@ def test_rows_that_are_not_numbers_stay_visible(other: Kernels) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("n", [48, 97, 2048])
 def test_search_above_a_threshold(other: Kernels, n: int, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("husai_core.saes.kernels.plain.MOST_ROWS", 77)
+    monkeypatch.setattr("husai_core.saes.kernels.torch_cpu.MOST_ROWS", 77)
     x, encoder, bias = drawn(n, shared)
     threshold = torch.tensor([3.0, 100.0, 0.0])
-    for found, wanted in zip(
-        other.above(x, encoder, bias, threshold), Plain().above(x, encoder, bias, threshold), strict=True
-    ):
-        assert torch.equal(found, wanted)
+    expected = TorchCPU().above(x, encoder, bias, threshold)
+    for tensor, wanted in zip(other.above(x, encoder, bias, threshold), expected, strict=True):
+        assert torch.equal(tensor, wanted)
 
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("count", [1, 7, 40 * B])
 def test_the_largest_of_a_batch(other: Kernels, count: int, known: bool) -> None:
-    """Of the members, one has less than `count` positive entries and one has none; a guess may be far too high."""
+    """The members have more, fewer and none of the `count` positive entries; a guess may be far too high."""
     x, encoder, bias = drawn(97, True)
     bias[1] -= 9.0
     bias[2] -= 1e3
@@ -189,29 +187,29 @@ def test_the_largest_of_a_batch(other: Kernels, count: int, known: bool) -> None
     values, latents, starts, smallest = other.batch_top(x, encoder, bias, count, guess)
     places = expand(starts, len(latents)).long() // B * 97 * B + expand(starts, len(latents)).long() % B * 97
     assert bool((latents.diff()[places.diff() == 0] > 0).all())
-    found = torch.zeros(S * B * 97).index_put_((places + latents.long() % 97,), values.relu()).view(S, B, 97)
-    torch.testing.assert_close(found, wanted)
+    selected = torch.zeros(S * B * 97).index_put_((places + latents.long() % 97,), values.relu()).view(S, B, 97)
+    torch.testing.assert_close(selected, wanted)
     positive = wanted.masked_fill(wanted == 0, torch.inf).amin((1, 2))
     torch.testing.assert_close(smallest.float(), positive.masked_fill(positive == torch.inf, 0.0))
 
 
 def test_sums(other: Kernels) -> None:
-    plain, n = Plain(), 97
+    reference, n = TorchCPU(), 97
     x, encoder, bias = drawn(n, False)
-    values, latents, starts = plain.above(x, encoder, bias, torch.tensor([3.0, 4.0, 100.0]))
+    values, latents, starts = reference.above(x, encoder, bias, torch.tensor([3.0, 4.0, 100.0]))
     dictionary, rows = encoder.flatten(0, 1), torch.randn(S * B, D)
     torch.testing.assert_close(
-        other.decode(values, latents, starts, dictionary), plain.decode(values, latents, starts, dictionary)
+        other.decode(values, latents, starts, dictionary), reference.decode(values, latents, starts, dictionary)
     )
     row_of = expand(starts, len(latents))
     torch.testing.assert_close(
-        other.dots(rows, row_of, latents, starts, dictionary), plain.dots(rows, row_of, latents, starts, dictionary)
+        other.dots(rows, row_of, latents, starts, dictionary), reference.dots(rows, row_of, latents, starts, dictionary)
     )
-    order, begins = plain.transpose(latents, S * n)
+    order, begins = reference.transpose(latents, S * n)
     assert all(map(torch.equal, other.transpose(latents, S * n), (order, begins)))
-    part = slice(90, 131) if other.block <= plain.block else slice(None)
-    cut = (values[order], row_of[order], begins[part], rows)
-    torch.testing.assert_close(other.outer(*cut), plain.outer(*cut))
+    some = slice(90, 131) if other.block <= reference.block else slice(None)
+    cut = (values[order], row_of[order], begins[some], rows)
+    torch.testing.assert_close(other.outer(*cut), reference.outer(*cut))
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -222,7 +220,7 @@ def test_optimiser(other: Kernels, unit: bool) -> None:
     states = [(start.clone(), (torch.zeros(50, D), torch.zeros(50, D))) for _ in range(2)]
     for step in range(1, 6):
         gradient = torch.randn(50, D)
-        for kernels, (weights, moments) in zip((Plain(), other), states, strict=True):
+        for kernels, (weights, moments) in zip((TorchCPU(), other), states, strict=True):
             kernels.adam(weights, gradient.clone(), moments, 0.01, step, unit)
         with torch.no_grad():
             along = (gradient * reference).sum(-1, keepdim=True) if unit else 0.0
@@ -235,25 +233,25 @@ def test_optimiser(other: Kernels, unit: bool) -> None:
 
 
 def test_a_library_that_others_may_have_written_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that is damaged: both are built again."""
-    built = compiled()
+    """Nor is a damaged one: both are built again."""
+    built = cpp.build()
     if built is None:
         return
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    name = f"{built.name.replace('compiled', 'kernels')}.so"
+    name = f"{built.name.replace('cpp', 'kernels')}.so"
     (tmp_path / "husai").mkdir(mode=0o700)
     (tmp_path / "husai" / name).write_text("half")
-    compiled.cache_clear()
-    again = compiled()
+    cpp.build.cache_clear()
+    again = cpp.build()
     assert again is not None
     assert (tmp_path / "husai" / name).stat().st_size > 10_000
     (tmp_path / "husai").chmod(0o777)
     (tmp_path / "husai" / name).unlink()  # written over, the loaded library would end this process with a bus error
     (tmp_path / "husai" / name).write_text("planted")
-    compiled.cache_clear()
-    assert compiled() is not None
+    cpp.build.cache_clear()
+    assert cpp.build() is not None
     assert (tmp_path / "husai" / name).read_text() == "planted"
-    compiled.cache_clear()
+    cpp.build.cache_clear()
 
 
 def test_the_setting_is_one_of_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,15 +265,15 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder where programs are found, on a machine that seems to have Triton and a GPU."""
     (tmp_path / "triton.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "husai_core.saes.kernels.fused", SimpleNamespace(Fused=Seeming))
+    monkeypatch.setitem(sys.modules, "husai_core.saes.kernels.triton", SimpleNamespace(Triton=TritonStandIn))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(package, "used", set())
-    monkeypatch.setattr(package, "_fused", cache(package._fused.__wrapped__))
+    monkeypatch.setattr(package, "KERNELS_USED", set())
+    monkeypatch.setattr(package, "_triton", cache(package._triton.__wrapped__))
     return tmp_path
 
 
-class Seeming(Plain):
+class TritonStandIn(TorchCPU):
     name = "triton"
 
 
@@ -288,7 +286,7 @@ def program(path: Path) -> str:
 def test_triton_is_chosen_where_it_finds_a_c_compiler(programs: Path, name: str) -> None:
     program(programs / name)
     assert choose("cuda").name == "triton"
-    assert package.used == {"triton"}
+    assert sorted(package.KERNELS_USED) == ["triton"]
 
 
 def test_triton_takes_the_compiler_that_cc_names(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,13 +295,13 @@ def test_triton_takes_the_compiler_that_cc_names(programs: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("named", [None, "", "nowhere/cc"])
-def test_without_a_c_compiler_plain_torch_runs_on_cuda(
+def test_without_a_c_compiler_torch_runs_on_cuda(
     programs: Path, named: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Triton asks `CC` alone if it is set; there is one warning, however often kernels are chosen."""
     if named is not None:
         monkeypatch.setenv("CC", named)
         program(programs / "gcc")
-    assert {choose("cuda").name for _ in range(3)} == {"torch-device"}
+    assert {choose("cuda").name for _ in range(3)} == {"torch-cuda"}
     assert [(record.name, record.levelname) for record in caplog.records] == [("husai.kernels", "WARNING")]
     assert "no C compiler" in caplog.text

@@ -43,15 +43,17 @@ def test_a_change_that_the_architecture_does_not_read_is_refused(
 
 
 def test_a_change_of_architecture_keeps_what_it_reads() -> None:
-    made = SAERecipe(k=8, k_aux=4, bandwidth=0.5, lr=1e-3)
-    assert made.changed({}) == SAERecipe(k=8, k_aux=4, lr=1e-3)
+    recipe = SAERecipe(k=8, k_aux=4, bandwidth=0.5, lr=1e-3)
+    assert recipe.changed({}) == SAERecipe(k=8, k_aux=4, lr=1e-3)
     relu = {"architecture": "relu", "l1": 1.0}
-    assert made.changed(relu) == made.changed(relu | {"k_aux": None}) == SAERecipe.model_validate(relu | {"lr": 1e-3})
+    assert (
+        recipe.changed(relu) == recipe.changed(relu | {"k_aux": None}) == SAERecipe.model_validate(relu | {"lr": 1e-3})
+    )
     jumprelu = {"architecture": "jumprelu", "target_l0": 8}
-    assert made.changed(jumprelu).bandwidth == 0.5
-    assert made.changed(jumprelu) == made.changed(jumprelu | {"k": None})
-    assert made.changed(jumprelu).changed({"architecture": "switch", "k": 4}).k == 4
-    assert made.unread(["topk", "relu"]) == ["bandwidth"]
+    assert recipe.changed(jumprelu).bandwidth == 0.5
+    assert recipe.changed(jumprelu) == recipe.changed(jumprelu | {"k": None})
+    assert recipe.changed(jumprelu).changed({"architecture": "switch", "k": 4}).k == 4
+    assert recipe.unread(["topk", "relu"]) == ["bandwidth"]
     assert SAERecipe(k=8).unread(["jumprelu"]) == []
     assert SAERecipe(k=16).unread(["jumprelu"]) == ["k"]
     assert SAERecipe(architecture="relu", l1=1.0).unread(["topk"]) == ["l1"]

@@ -25,15 +25,15 @@ def test_auxiliary_loss_revives_dead_latents() -> None:
     def dead(coefficient: float) -> float:
         fields = {"aux_coefficient": coefficient, "tokens": 64 * 600, "k_aux": 16, "decay_fraction": 0.3}
         recipe = TOPK.model_copy(update=fields)
-        made = bank.Bank([recipe], [0, 1, 2], rows(4000), None, "cpu")
-        (group,) = made.groups
-        group.small["b_enc"][:, :24] = -3.0
-        group.silent[:, :24] = recipe.dead_after_tokens
+        trained = bank.Bank([recipe], [0, 1, 2], rows(4000), None, "cpu")
+        (stack,) = trained.stacks
+        stack.small["b_enc"][:, :24] = -3.0
+        stack.silent[:, :24] = recipe.dead_after_tokens
         stream = bank.batches([0, 1, 2], 4000, recipe, 0)
         with torch.no_grad():
             for _ in range(recipe.steps):
-                made.advance(next(stream))
-        return float((group.silent >= 2000).double().mean())
+                trained.advance(next(stream))
+        return float((stack.silent >= 2000).double().mean())
 
     none = dead(0.0)
     assert none > 0.3
@@ -43,14 +43,14 @@ def test_auxiliary_loss_revives_dead_latents() -> None:
 
 def test_decoder_rows_keep_unit_norm() -> None:
     for name, recipe in RECIPES.items():
-        made = bank.Bank([recipe], [3, 4], rows(), None, "cpu")
+        trained = bank.Bank([recipe], [3, 4], rows(), None, "cpu")
         with torch.no_grad():
-            made.advance(torch.arange(128).view(2, 64))
-        norms = made.groups[0].decoder.norm(dim=-1)
+            trained.advance(torch.arange(128).view(2, 64))
+        norms = trained.stacks[0].decoder.norm(dim=-1)
         torch.testing.assert_close(norms, torch.ones_like(norms), msg=name)
 
 
-@pytest.mark.parametrize("order_seed", [None, 1], ids=["own order", "shared order"])
+@pytest.mark.parametrize("order_seed", [None, 1], ids=["separate orders", "shared order"])
 def test_bank_equals_single_runs(order_seed: int | None) -> None:
     """Twenty steps of a bank of all architectures of one width, and of each member alone."""
     change = {"tokens": 64 * 20, "order_seed": order_seed}
@@ -73,7 +73,7 @@ def test_bank_ends_where_single_runs_end() -> None:
     for sae in together:
         (alone,) = train(recipe, data[:4000], [sae.seed], validation=data[4000:])
         assert abs(alone.curve[-1][1] - sae.curve[-1][1]) < errors.std()
-        l0 = [float((one.encode(data[4000:]) != 0).sum(-1).float().mean()) for one in (alone, sae)]
+        l0 = [float((each.encode(data[4000:]) != 0).sum(-1).float().mean()) for each in (alone, sae)]
         assert l0[0] == pytest.approx(l0[1], rel=0.05)
 
 
@@ -93,7 +93,7 @@ def test_same_seed_repeats_bit_for_bit_and_seeds_differ() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(name: str, tmp_path: Path) -> None:
     recipe = RECIPES[name]
-    whole = train(recipe, rows(), [0, 1], validation=rows(seed=2))
+    uninterrupted = train(recipe, rows(), [0, 1], validation=rows(seed=2))
     steps = 0
 
     def stop_halfway(save: trainer.Save) -> None:
@@ -106,7 +106,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(name: str, tmp_path: P
     with pytest.raises(InterruptedError):
         train(recipe, rows(), [0, 1], validation=rows(seed=2), on_state=stop_halfway)
     resumed = train(recipe, rows(), [0, 1], validation=rows(seed=2), state=tmp_path)
-    for a, b in zip(whole, resumed, strict=True):
+    for a, b in zip(uninterrupted, resumed, strict=True):
         assert same(a, b)
         assert (a.curve, a.converged, a.drift_from_init) == (b.curve, b.converged, b.drift_from_init)
 
@@ -124,18 +124,18 @@ def test_saved_weights_take_raw_rows(name: str, transcoder: bool) -> None:
     torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(sae.d_sae))
 
 
-@pytest.mark.parametrize("width", [48, 512], ids=["by matrix products", "by whole numbers if compiled"])
+@pytest.mark.parametrize("width", [48, 512], ids=["by matrix products", "by integers if compiled"])
 def test_selection_finds_all_of_the_largest_throughout_training(width: int) -> None:
-    found = list[float | None]()
+    recalls = list[float | None]()
     recipe = TOPK.model_copy(update={"d_sae": width, "tokens": 64 * 200})
     train(
         recipe,
         rows(),
         [1, 2],
         validation=rows(seed=2),
-        on_step=lambda _done, _all, figures: found.append(figures["selection_recall"]) if figures else None,
+        on_step=lambda _done, _all, figures: recalls.append(figures["selection_recall"]) if figures else None,
     )
-    assert found == [1.0] * 50
+    assert recalls == [1.0] * 50
 
 
 @pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "jumprelu"])
@@ -188,11 +188,11 @@ def test_convergence_is_rest_over_the_last_tenth_after_a_fall() -> None:
 
 
 def test_measuring_in_chunks_changes_only_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = bank.Bank([TOPK], [0, 1], rows(), None, "cpu")
-    made.measure(rows(seed=2), None)
+    measured = bank.Bank([TOPK], [0, 1], rows(), None, "cpu")
+    measured.measure(rows(seed=2), None)
     monkeypatch.setattr(bank, "MEASURED_ROWS", 64)
-    made.measure(rows(seed=2), None)
-    assert made.curve[1] == pytest.approx(made.curve[0], rel=1e-5)
+    measured.measure(rows(seed=2), None)
+    assert measured.curve[1] == pytest.approx(measured.curve[0], rel=1e-5)
 
 
 def test_training_recovers_a_known_dictionary() -> None:
@@ -203,8 +203,8 @@ def test_training_recovers_a_known_dictionary() -> None:
     data = latents @ truth
     recipe = SAERecipe(d_sae=24, k=3, tokens=200_000, batch_size=256, lr=5e-3, dead_after_tokens=5_000)
     (sae,) = train(recipe, data[:5000], [0], validation=data[5000:])
-    found = (truth @ sae.decoder.T).max(1).values
-    assert (found > 0.9).float().mean() > 0.8
+    cosines = (truth @ sae.decoder.T).max(1).values
+    assert (cosines > 0.9).float().mean() > 0.8
     assert sae.drift_from_init < 0.7
 
 

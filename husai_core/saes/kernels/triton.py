@@ -11,14 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.device import Device
+from husai_core.saes.kernels.torch_cuda import TorchCUDA
 
 MOST_ENTRIES = 32_768
 """The longest row that one program selects from; it is held in registers."""
 COLUMNS = 256
 
 
-class Fused(Device):
+class Triton(TorchCUDA):
     """See `Kernels`; matrix products and what concerns a whole batch stay torch's."""
 
     name = "triton"
@@ -107,8 +107,8 @@ def _dots(rows, row_of, latents, dictionary, out, d, BLOCK: tl.constexpr):  # ty
     total = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, d, BLOCK):
         column = first + tl.arange(0, BLOCK)
-        one = tl.load(rows + row * d + column, mask=column < d, other=0.0)
-        total += one * tl.load(dictionary + latent * d + column, mask=column < d, other=0.0)
+        values = tl.load(rows + row * d + column, mask=column < d, other=0.0)
+        total += values * tl.load(dictionary + latent * d + column, mask=column < d, other=0.0)
     tl.store(out + entry, tl.sum(total))
 
 

@@ -1,7 +1,7 @@
-"""Members of a bank that differ in their seed alone: stacked parameters, and one optimiser step for all of them.
+"""SAEs of one recipe that differ in their seed alone: stacked parameters, and one optimiser step for all of them.
 
-Shapes: s members, b rows, n latents, d_in and d_out columns. Gradients are written by hand. An architecture says how
-rows become latents and what its loss is; see `sparse` and `dense`.
+Shapes: s members, b rows, n latents, d_in and d_out columns. The losses are in `losses`; each architecture has their
+gradients written by hand, which is faster, and tests hold these against autograd.
 
 Rows are centred, so pre-activations are z = x @ encoder + b_enc: subtracting the decoder bias from the input, as the
 saved SAE does, would only be another way to write b_enc.
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from husai_core.saes.codes import Code, Outer, Scattered
 from husai_core.saes.kernels import Kernels
-from husai_core.saes.kernels.plain import starts_of
+from husai_core.saes.kernels.torch_cpu import starts_of
 from husai_core.saes.recipe import SAERecipe
 from husai_core.seeding import generator
 
 LISTINGS = 16
-"""How often the dead latents are listed anew within the rows that it takes a latent to count as dead."""
+"""How often the dead latents are listed again within the rows that it takes a latent to count as dead."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Gradients:
     small: dict[str, Tensor | float] = field(default_factory=lambda: defaultdict(float))
 
 
-class Group(ABC):
+class StackedSAEs(ABC):
     """Stacked SAEs, or transcoders, with one recipe."""
 
     def __init__(
@@ -99,10 +99,7 @@ class Group(ABC):
         gradients.small["b_enc"] += code.totals(to_z)
 
     def revive(self, gradients: Gradients, x: Tensor, error: Tensor) -> None:
-        """Add the auxiliary loss of Gao et al. 2024 (arXiv 2406.04093, appendix A.2).
-
-        The `k_aux` largest dead latents reconstruct the residual -error [s, b, d_out], which is held constant.
-        """
+        """Add the gradients of `losses.revival`; error is [s, b, d_out]."""
         if not self.recipe.aux_coefficient:
             return
         dead = self.silent >= self.recipe.dead_after_tokens
@@ -112,7 +109,7 @@ class Group(ABC):
         encoder, decoder = self.encoder[:, columns], self.decoder[:, columns]
         z = torch.matmul(x, encoder.transpose(1, 2)).add_(self.small["b_enc"][:, None, columns])
         z.masked_fill_(~dead[:, None, columns], -torch.inf)
-        values, places = self.kernels.largest(z, min(self.recipe.k_aux or max(1, self.d_in // 2), len(columns)))
+        values, places = self.kernels.largest(z, min(self.recipe.revived_per_row(self.d_in), len(columns)))
         f = torch.zeros_like(z).scatter_(-1, places, values.relu_())
         upstream = (f @ decoder + error) * (2 * self.recipe.aux_coefficient / error.shape[1])
         to_z = (upstream @ decoder.transpose(1, 2)).mul_(f > 0)
@@ -158,12 +155,12 @@ class Group(ABC):
         weights, moments = self.parameters[name].flatten(0, 1), [m.flatten(0, 1) for m in self.moments[name]]
         size = max(1, self.kernels.block // weights.shape[1])
         for first in range(0, len(weights), size):
-            part = slice(first, min(first + size, len(weights)))
-            gradient = sums[0].block(part)
-            for more in sums[1:]:
-                gradient += more.block(part)
-            place = (moments[0][part], moments[1][part])
-            self.kernels.adam(weights[part], gradient, place, lr, self.step, unit=(name == "decoder"))
+            rows = slice(first, min(first + size, len(weights)))
+            gradient = sums[0].block(rows)
+            for further in sums[1:]:
+                gradient += further.block(rows)
+            of_rows = (moments[0][rows], moments[1][rows])
+            self.kernels.adam(weights[rows], gradient, of_rows, lr, self.step, unit=(name == "decoder"))
 
     def to(self, device: str) -> None:
         """Move everything that a step touches."""
@@ -174,10 +171,10 @@ class Group(ABC):
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; the tensors are the live ones."""
-        found = {"silent": self.silent, "listed": self.listed, **self.parameters}
+        tensors = {"silent": self.silent, "listed": self.listed, **self.parameters}
         for name, (first, second) in self.moments.items():
-            found |= {f"{name}.first": first, f"{name}.second": second}
-        return found
+            tensors |= {f"{name}.first": first, f"{name}.second": second}
+        return tensors
 
 
 def directions(seeds: Sequence[int], name: str, n: int, d: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Plain torch where the processor multiplies bytes: whole numbers choose candidates, of which fp32 takes the largest.
+"""The kernels in torch where the processor multiplies bytes: integers choose candidates, fp32 takes the largest.
 
 A dither, random numbers from -1/2 to 1/2, is added to each column before rounding and taken off the products, which
 makes rounding errors uniform and independent whatever the data (Schuchman 1964). Sums of such errors are sub-Gaussian:
@@ -13,29 +13,29 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from husai_core.saes.kernels.plain import Plain, largest
+from husai_core.saes.kernels.torch_cpu import TorchCPU, largest
 from husai_core.seeding import generator
 
 LEVELS = 126
-"""The largest whole number before its dither."""
+"""The largest integer before its dither."""
 MARGIN = 6.0
 TILE = 1 << 21
-"""Pre-activations that are held at once, in whole numbers and in fp32."""
+"""Pre-activations that are held at once, as integers and in fp32."""
 PACKED = 1 << 18
 """Weights that are rounded at once, in cache."""
 CHOICE, WEIGHTS, BATCH = 64, 1 << 21, 512
-"""From so many latents for each chosen one, weights and rows, choosing by whole numbers pays."""
+"""From so many latents for each chosen one, weights and rows, choosing by integers pays."""
 WIDEST = 4
 """Candidates for each latent that is chosen; as many as the first rows turn out to need for the rows after those."""
 SURE, SPARE = 0.98, 4
 """Share of the first rows that have candidates enough, and one further candidate for how many chosen latents."""
 WORTH = 0.5
-"""With fewer rows of a tile than this known to be right, the rest of the batch is searched in fp32."""
+"""With a smaller share of a tile's rows shown to be right, all further rows are searched in fp32."""
 TINY, ROUNDING = 1e-30, 2.0**-20
 """The least scale, and the share of the largest bias by which sums in fp32 may be off."""
 
 
-class Whole(Plain):
+class TorchInt8(TorchCPU):
     """See `Kernels`."""
 
     name = "torch-int8"
@@ -50,26 +50,26 @@ class Whole(Plain):
             rows = x[i if len(x) > 1 else 0]
             unsure = self._search(rows, encoder[i], bias[i], values[i], latents[i]).logical_not_().nonzero()[:, 0]
             if len(unsure):
-                found = super().top(rows[None, unsure], encoder[i : i + 1], bias[i : i + 1], k)
-                values[i, unsure], latents[i, unsure] = found[0][0], found[1][0]
+                exact = super().top(rows[None, unsure], encoder[i : i + 1], bias[i : i + 1], k)
+                values[i, unsure], latents[i, unsure] = exact[0][0], exact[1][0]
             latents[i] += i * n
         return values, latents
 
     def _search(self, x: Tensor, encoder: Tensor, bias: Tensor, values: Tensor, latents: Tensor) -> Tensor:
         """Fill values and latents [b, k], and say of which rows [b] they are shown to be the largest."""
         sure, k = torch.zeros(len(x), dtype=torch.bool), values.shape[1]
-        rough, count, width = Rough(encoder, bias), max(1, TILE // len(encoder)), WIDEST * k
+        quantized, count, width = QuantizedEncoder(encoder, bias), max(1, TILE // len(encoder)), WIDEST * k
         for start in range(0, len(x), count):
-            part = slice(start, start + count)
-            scores, unit, slack = rough(x[part])
+            block = slice(start, start + count)
+            scores, unit, slack = quantized(x[block])
             scores, places = largest(scores, width)
-            exact = self._exact(x[part], places.int(), encoder).add_(bias[places])
-            values[part], best = exact.topk(k, sorted=False)
-            latents[part] = places.gather(1, best)
+            exact = self._exact(x[block], places.int(), encoder).add_(bias[places])
+            values[block], best = exact.topk(k, sorted=False)
+            latents[block] = places.gather(1, best)
             highest = torch.where(scores.isinf(), torch.inf, scores * unit[:, None] + slack[:, None])
-            beaten = (highest < values[part].amin(1, keepdim=True)).sum(1)
-            sure[part] = beaten > 0
-            if sure[part].float().mean() < WORTH:
+            beaten = (highest < values[block].amin(1, keepdim=True)).sum(1)
+            sure[block] = beaten > 0
+            if sure[block].float().mean() < WORTH:
                 break
             if start == 0:
                 width = max(k + 1, width - max(0, int(beaten.float().quantile(1 - SURE)) - k // SPARE - 1))
@@ -83,19 +83,19 @@ class Whole(Plain):
         return self.dots(x, row_of, places.flatten(), starts, encoder).view(b, m)
 
 
-class Rough:
-    """An encoder [n, d] and its biases [n] in whole numbers."""
+class QuantizedEncoder:
+    """An encoder [n, d] and its biases [n] as integers."""
 
     def __init__(self, encoder: Tensor, bias: Tensor) -> None:
         n, d = encoder.shape
         self.dither = torch.rand(2, d, generator=generator(0, "dither")) - 0.5
         self.scale = _scale(encoder).amax()
         self.norm = torch.linalg.vector_norm(encoder / self.scale, dim=1).amax()
-        self.whole, corrections = torch.empty(n, d, dtype=torch.int8), torch.empty(n)
+        self.integers, corrections = torch.empty(n, d, dtype=torch.int8), torch.empty(n)
         for start in range(0, n, max(1, PACKED // d)):
-            part = slice(start, start + max(1, PACKED // d))
-            numbers = _rounded(encoder[part], self.scale, self.dither[1])
-            self.whole[part], corrections[part] = numbers, numbers @ self.dither[0]
+            block = slice(start, start + max(1, PACKED // d))
+            numbers = _rounded(encoder[block], self.scale, self.dither[1])
+            self.integers[block], corrections[block] = numbers, numbers @ self.dither[0]
         self.rounding = ROUNDING * bias.abs().amax()
         self.offset, self.bias = self.dither[0] @ self.dither[1] - corrections, bias / self.scale
         count = max(1, TILE // n)
@@ -109,7 +109,7 @@ class Rough:
         scale = _scale(x)
         numbers = _rounded(x, scale, self.dither[0])
         rows = torch.empty(x.shape, dtype=torch.int8).copy_(numbers)  # `_int_mm` takes the strides of few rows amiss
-        products = torch._int_mm(rows, self.whole.T, out=self.products[: len(x)])
+        products = torch._int_mm(rows, self.integers.T, out=self.products[: len(x)])
         scores = self.scores[: len(x)].copy_(products)
         scores.addcmul_(self.bias, 1 / scale).add_(self.offset)
         unit = (scale * self.scale)[:, 0]
@@ -119,12 +119,12 @@ class Rough:
 
 
 def _scale(rows: Tensor) -> Tensor:
-    """What one stands for [m, 1] when rows [m, d] are whole numbers."""
+    """What one stands for [m, 1] when rows [m, d] are integers."""
     return torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).clamp(min=TINY) / LEVELS
 
 
 def _rounded(rows: Tensor, scale: Tensor, dither: Tensor) -> Tensor:
-    """Rows [m, d] in whole numbers of a scale."""
+    """Rows [m, d] as integer multiples of a scale."""
     return torch.addcmul(dither, rows, 1 / scale).round_()
 
 

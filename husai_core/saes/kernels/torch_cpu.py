@@ -1,8 +1,9 @@
-"""The kernels in plain torch: they need no compiler."""
+"""The kernels in torch, for the CPU: they need no compiler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ SLACK = 0.9
 SUM = 0
 
 
-class Plain:
+class TorchCPU:
     """See `Kernels`."""
 
-    name = "torch"
+    name = "torch-cpu"
     block = 1 << 18
     """Gradients and moments of so many weights stay in cache."""
 
@@ -33,8 +34,8 @@ class Plain:
         shape = (len(encoder), x.shape[1], k)
         values, latents = x.new_empty(shape), torch.empty(shape, dtype=torch.int32, device=x.device)
         for members, rows, z in tiles(x, encoder, bias):
-            found, places = self.largest(z, k)
-            values[members, rows] = found.transpose(0, 1)
+            chosen, places = self.largest(z, k)
+            values[members, rows] = chosen.transpose(0, 1)
             latents[members, rows] = places.transpose(0, 1).int()
         return values, latents + _offsets(encoder)
 
@@ -46,13 +47,13 @@ class Plain:
         """See `Kernels`."""
         s, n, _ = encoder.shape
         b = x.shape[1]
-        parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(s)]
+        pieces: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(s)]
         for members, rows, z in tiles(x, encoder, bias):
             for i, member in enumerate(range(s)[members]):
                 row, latent = (z[:, i] > threshold[member]).nonzero(as_tuple=True)
                 row_of = row + (member * b + rows.start)
-                parts[member].append((z[row, i, latent], (latent + member * n).int(), row_of))
-        values, latents, row_of = (torch.cat(column) for column in zip(*(p for ps in parts for p in ps), strict=True))
+                pieces[member].append((z[row, i, latent], (latent + member * n).int(), row_of))
+        values, latents, row_of = (torch.cat(column) for column in zip(*chain.from_iterable(pieces), strict=True))
         return values, latents, starts_of(row_of, s * b)
 
     def batch_top(
@@ -78,8 +79,8 @@ class Plain:
     def dots(self, rows: Tensor, row_of: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
         """See `Kernels`."""
         backward = torch.ops.aten._embedding_bag_per_sample_weights_backward
-        found: Tensor = backward(rows, dictionary, latents, starts, row_of, SUM)
-        return found
+        products: Tensor = backward(rows, dictionary, latents, starts, row_of, SUM)
+        return products
 
     def transpose(self, latents: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
@@ -90,8 +91,8 @@ class Plain:
 
     def outer(self, weights: Tensor, source: Tensor, starts: Tensor, rows: Tensor) -> Tensor:
         """See `Kernels`."""
-        part = slice(int(starts[0]), int(starts[-1]))
-        return _bags(source[part], rows, starts - starts[0], weights[part])
+        entries = slice(int(starts[0]), int(starts[-1]))
+        return _bags(source[entries], rows, starts - starts[0], weights[entries])
 
     def adam(
         self, weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: float, step: int, unit: bool
@@ -133,9 +134,9 @@ def tiles(x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[tuple[slice, sli
         weights, offset = encoder[members].reshape(-1, d).T, bias[members].reshape(-1)
         stream = x[first] if len(x) > 1 else x[0]
         for start in range(0, len(stream), count):
-            part = stream[start : start + count]
-            z = torch.addmm(offset, part, weights, out=buffer[: len(part)])
-            yield members, slice(start, start + len(part)), z.view(len(part), together, n)
+            block = stream[start : start + count]
+            z = torch.addmm(offset, block, weights, out=buffer[: len(block)])
+            yield members, slice(start, start + len(block)), z.view(len(block), together, n)
 
 
 def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -184,10 +185,10 @@ def _largest_of_each(values: Tensor, ends: list[int], count: int) -> tuple[Tenso
     """
     kept, smallest = [], []
     for start, end in zip([0, *ends], ends, strict=False):
-        part = values[start:end]
-        found = part.topk(min(count, len(part)), sorted=False)
-        kept.append(found.indices.sort().values + start)
-        smallest.append(float(found.values.min()) if len(part) else 0.0)
+        entries = values[start:end]
+        chosen = entries.topk(min(count, len(entries)), sorted=False)
+        kept.append(chosen.indices.sort().values + start)
+        smallest.append(float(chosen.values.min()) if len(entries) else 0.0)
     return torch.cat(kept), torch.tensor(smallest, dtype=torch.float64)
 
 

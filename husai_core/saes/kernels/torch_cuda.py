@@ -1,4 +1,4 @@
-"""The kernels in plain torch for an accelerator: the host never waits for a result, and nothing is kept in pieces."""
+"""The kernels in torch, for CUDA: the host never waits for a result, and nothing is computed in pieces."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.plain import Plain, starts_of
+from husai_core.saes.kernels.torch_cpu import TorchCPU, starts_of
 
 
-class Device(Plain):
+class TorchCUDA(TorchCPU):
     """See `Kernels`; `above` alone, which no training step calls, waits."""
 
-    name = "torch-device"
+    name = "torch-cuda"
     block = 1 << 62
 
     def batch_top(

@@ -36,9 +36,9 @@ using Lanes = float __attribute__((vector_size(32)));
 using Counts = int32_t __attribute__((vector_size(32)));
 
 Lanes lanes(const float* at) {
-    Lanes found;
-    std::memcpy(&found, at, sizeof found);
-    return found;
+    Lanes read;
+    std::memcpy(&read, at, sizeof read);
+    return read;
 }
 
 // The largest of some values, changed by `of`; NaN is passed over.
@@ -54,16 +54,16 @@ float largest(const float* values, int64_t count, Of of) {
         }
         most = next > most ? next : most;
     }
-    float found = most[0];
-    for (int64_t i = 1; i < 8; ++i) found = most[i] > found ? most[i] : found;
-    return found;
+    float result = most[0];
+    for (int64_t i = 1; i < 8; ++i) result = most[i] > result ? most[i] : result;
+    return result;
 }
 
 // How many of the values are at least `bound`.
 int64_t count_from(const float* values, int64_t count, float bound) {
-    int32_t found = 0;
-    for (int64_t i = 0; i < count; ++i) found += values[i] >= bound;
-    return found;
+    int32_t reached = 0;
+    for (int64_t i = 0; i < count; ++i) reached += values[i] >= bound;
+    return reached;
 }
 
 constexpr int64_t FEW = 32, PADDING = 8;
@@ -76,10 +76,10 @@ float ranked(int64_t k, float* values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) numbers += values[i] == values[i];
     if (numbers < k) return -INFINITY;
     for (int64_t i = 0; i < count; i += 8) {
-        const Lanes own = lanes(values + i);
+        const Lanes group = lanes(values + i);
         Counts above = {};
-        for (int64_t j = 0; j < count; ++j) above -= Lanes{} + values[j] > own;
-        const Lanes high = above < static_cast<int32_t>(k) ? own : least;
+        for (int64_t j = 0; j < count; ++j) above -= Lanes{} + values[j] > group;
+        const Lanes high = above < static_cast<int32_t>(k) ? group : least;
         least = high < least ? high : least;
     }
     return -largest(reinterpret_cast<const float*>(&least), 8, [](Lanes value) { return -value; });
@@ -103,7 +103,7 @@ float reached_by(int64_t k, float* values, int64_t count, int64_t halvings) {
     return low;
 }
 
-constexpr int64_t ROUGHLY = 10, EXACTLY = 1000;  // halvings
+constexpr int64_t FEW_HALVINGS = 10, ALL_HALVINGS = 1000;  // for a bound, and for the exact value
 
 struct Search {
     int64_t n, k, size, groups;
@@ -116,7 +116,7 @@ struct Search {
     // Entries of z that are larger than the k-th largest less `slack`, in order; they are the first of `values`.
     int64_t candidates(const float* z, float slack) {
         const int64_t count = collect(z, kth_maximum(z) - slack);
-        return slack == 0 ? count : keep(count, reached_by(k, values.data(), count, ROUGHLY) - slack);
+        return slack == 0 ? count : keep(count, reached_by(k, values.data(), count, FEW_HALVINGS) - slack);
     }
 
     // Entries of z from `bound` on.
@@ -141,7 +141,7 @@ struct Search {
         return count;
     }
 
-    // Those of the first `count` found that are at least `bound`.
+    // Those of the first `count` candidates that are at least `bound`.
     int64_t keep(int64_t count, float bound) {
         int64_t kept = 0;
         for (int64_t i = 0; i < count; ++i) {
@@ -156,15 +156,15 @@ struct Search {
     float kth_maximum(const float* z) {
         std::memcpy(maxima.data(), z, groups * sizeof(float));
         for (int64_t i = 1; i < size; ++i) {
-            const float* part = z + i * groups;
-            for (int64_t j = 0; j < groups; ++j) maxima[j] = part[j] > maxima[j] ? part[j] : maxima[j];
+            const float* slice = z + i * groups;
+            for (int64_t j = 0; j < groups; ++j) maxima[j] = slice[j] > maxima[j] ? slice[j] : maxima[j];
         }
-        return reached_by(k, maxima.data(), groups, ROUGHLY);
+        return reached_by(k, maxima.data(), groups, FEW_HALVINGS);
     }
 
-    // The k largest of the first `count` found, of equal ones the first; NaN where there are fewer, as the row holds NaN.
+    // The k largest of the first `count` candidates, of equal ones the first; NaN where there are fewer, as the row holds NaN.
     void write(int64_t count, int32_t offset, float* to_values, int32_t* to_latents) {
-        const float least = reached_by(k, values.data(), count, EXACTLY);
+        const float least = reached_by(k, values.data(), count, ALL_HALVINGS);
         int64_t above = 0, to = 0;
         for (int64_t i = 0; i < count; ++i) above += values[i] > least;
         for (int64_t i = 0, equal = k - above; i < count && to < k; ++i) {

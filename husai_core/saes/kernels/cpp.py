@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from husai_core.saes.kernels import BETAS, EPSILON
-from husai_core.saes.kernels.plain import Plain, tiles
-from husai_core.saes.kernels.whole import multiplies_bytes
+from husai_core.saes.kernels.torch_cpu import TorchCPU, tiles
+from husai_core.saes.kernels.torch_int8 import multiplies_bytes
 from husai_core.seeding import generator
 
 logger = logging.getLogger("husai.kernels")
@@ -27,32 +27,32 @@ FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fassociative-math -fno-signed-ze
 LEVELS_OF_CPU = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 BUILD_SECONDS = 120
 LATENTS, DEPTH, ALIGNED = 8, 8, 32
-"""What the whole-number product works on at once: latents and columns, and the bytes its memory is aligned to."""
+"""What the integer product works on at once: latents and columns, and the bytes its memory is aligned to."""
 OUTLIER = 12.0
-"""From how many times its root mean square on a row's largest entry spoils the rest in whole numbers."""
+"""From how many times its root mean square on a row's largest entry leaves the others too few integers."""
 TYPES = (torch.float32, torch.int8, torch.int32, torch.int64)
 CHOICE = 16
-"""From this many latents for each chosen one, choosing by whole numbers pays."""
+"""From this many latents for each chosen one, choosing by integers pays."""
 
 
-class Compiled(Plain):
+class Cpp(TorchCPU):
     """See `Kernels`; matrix products stay torch's."""
 
     def __init__(self, library: ctypes.CDLL, key: str) -> None:
-        self.library, self.name = library, f"compiled-{key}"
+        self.library, self.name = library, f"cpp-{key}"
 
     def _call(self, function: str, *arguments: Tensor | float | bool) -> None:
         """Call a function; tensors become their addresses, and it uses as many threads as torch."""
         getattr(self.library, function)(*map(_argument, arguments))
 
     def top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """See `Kernels`; where there is much to choose from, whole numbers choose what fp32 then computes."""
+        """See `Kernels`; where there is much to choose from, integers choose what fp32 then computes."""
         n = encoder.shape[1]
-        if n % LATENTS == 0 and n >= CHOICE * k and hasattr(self.library, "coarse_top"):
-            return self._coarse_top(x, encoder, bias, k)
+        if n % LATENTS == 0 and n >= CHOICE * k and hasattr(self.library, "quantized_top"):
+            return self._quantized_top(x, encoder, bias, k)
         return super().top(x, encoder, bias, k)
 
-    def _coarse_top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _quantized_top(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         (s, n, d), b, threads = encoder.shape, x.shape[1], torch.get_num_threads()
         depth = -(-d // DEPTH) * DEPTH
         buffer = torch.empty(s * n * depth + ALIGNED, dtype=torch.int8)
@@ -61,14 +61,14 @@ class Compiled(Plain):
         dither = (torch.rand(2, d, generator=generator(0, "dither")) - 0.5).unbind()
         self._call("pack", encoder, *dither, s * n, d, depth, packed, scale, correction, norms, threads)
         worst = zip(scale.amax(1).tolist(), norms.amax(1).tolist(), strict=True)
-        rough = self.library.levels() * scale > OUTLIER * (norms / d).sqrt()
+        imprecise = self.library.levels() * scale > OUTLIER * (norms / d).sqrt()
         values, latents = torch.empty(s, b, k), torch.empty(s, b, k, dtype=torch.int32)
         for i, (worst_scale, worst_norm) in enumerate(worst):
-            of = [encoder[i], bias[i], *dither, packed[i], scale[i], correction[i]]
-            badly = rough[i].nonzero()[:, 0].int()
-            size = (len(badly), b, d, depth, n, k, i * n)
-            rows = x[i if len(x) > 1 else 0]
-            self._call("coarse_top", rows, *of, worst_scale, worst_norm, badly, *size, values[i], latents[i], threads)
+            member = [encoder[i], bias[i], *dither, packed[i], scale[i], correction[i]]
+            exact = imprecise[i].nonzero()[:, 0].int()
+            size = (len(exact), b, d, depth, n, k, i * n)
+            rows, out = x[i if len(x) > 1 else 0], (values[i], latents[i])
+            self._call("quantized_top", rows, *member, worst_scale, worst_norm, exact, *size, *out, threads)
         return values, latents
 
     def largest(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class Compiled(Plain):
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels`."""
         (s, n, _), b, threads = encoder.shape, x.shape[1], torch.get_num_threads()
-        counts, parts = torch.zeros(s, b, dtype=torch.int32), list[tuple[int, Tensor, Tensor, Tensor]]()
+        counts, pieces = torch.zeros(s, b, dtype=torch.int32), list[tuple[int, Tensor, Tensor]]()
         for members, rows, z in tiles(x, encoder, bias):
             count = torch.empty(z.shape[1], len(z), dtype=torch.int32)
             bound = threshold[members].contiguous()
@@ -93,11 +93,11 @@ class Compiled(Plain):
             counts[members, rows] = count
             for i, size in enumerate(count.sum(1).tolist()):
                 start = int(starts[i * len(z)])
-                part = slice(start, start + size)
-                parts.append((members.start + i, values[part], latents[part], count[i]))
-        parts.sort(key=lambda part: part[0])
+                piece = slice(start, start + size)
+                pieces.append((members.start + i, values[piece], latents[piece]))
+        pieces.sort(key=lambda piece: piece[0])
         starts = torch.cat([counts.new_zeros(1), counts.flatten().cumsum(0)]).int()
-        return torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), starts
+        return torch.cat([piece[1] for piece in pieces]), torch.cat([piece[2] for piece in pieces]), starts
 
     def decode(self, values: Tensor, latents: Tensor, starts: Tensor, dictionary: Tensor) -> Tensor:
         """See `Kernels`."""
@@ -145,7 +145,7 @@ def _argument(value: Tensor | float | bool) -> ctypes.c_void_p | ctypes.c_int64 
 
 
 @cache
-def compiled() -> Compiled | None:
+def build() -> Cpp | None:
     """The compiled kernels, built if they are not in the cache; None where that is impossible."""
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
@@ -158,35 +158,35 @@ def compiled() -> Compiled | None:
         sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]pp"))]
         key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode()])).hexdigest()[:16]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "husai"
-        return Compiled(_loaded([compiler, *flags, str(SOURCE)], folder, f"kernels-{key}.so"), key)
+        return Cpp(_loaded([compiler, *flags, str(SOURCE)], folder, f"kernels-{key}.so"), key)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        logger.warning("the kernels could not be compiled, plain torch takes their place: %s", error)
+        logger.warning("the C++ kernels could not be compiled, so the slower ones in torch are used: %s", error)
         return None
 
 
 def _loaded(command: list[str], folder: Path, name: str) -> ctypes.CDLL:
     """The library of the cache, or a new one if it is not there, damaged, or somebody else may have written it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not _ours(folder):
+    if not _is_private(folder):
         with tempfile.TemporaryDirectory() as private:
             return _built(command, Path(private) / name)
-    if (folder / name).exists() and _ours(folder / name):
+    if (folder / name).exists() and _is_private(folder / name):
         with suppress(OSError):
             return ctypes.CDLL(str(folder / name))
     return _built(command, folder / name)
 
 
-def _ours(path: Path) -> bool:
+def _is_private(path: Path) -> bool:
     """Whether a file or folder is this user's and nobody else may write there."""
-    found = path.lstat()
-    return found.st_uid == os.getuid() and not found.st_mode & 0o022 and not path.is_symlink()
+    status = path.lstat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022 and not path.is_symlink()
 
 
 def _built(command: list[str], library: Path) -> ctypes.CDLL:
-    """Compile into a file of its own, which then takes the library's place at once."""
+    """Compile beside the library and replace it at once, since other processes may be loading it."""
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        made = Path(scratch) / library.name
-        subprocess.run([*command, "-o", str(made)], capture_output=True, check=True, timeout=BUILD_SECONDS)
-        made.chmod(0o700)
-        made.replace(library)
+        fresh = Path(scratch) / library.name
+        subprocess.run([*command, "-o", str(fresh)], capture_output=True, check=True, timeout=BUILD_SECONDS)
+        fresh.chmod(0o700)
+        fresh.replace(library)
     return ctypes.CDLL(str(library))
