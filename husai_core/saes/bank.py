@@ -15,6 +15,7 @@ from husai_core.saes.architectures import ARCHITECTURES
 from husai_core.saes.architectures.base import StackedSAEs
 from husai_core.saes.codes import recall
 from husai_core.saes.kernels import choose
+from husai_core.saes.objective import Objective
 from husai_core.saes.recipe import SAERecipe, together
 from husai_core.seeding import generator
 
@@ -46,11 +47,13 @@ class Bank:
         rows: Rows,
         targets: Rows | None,
         device: str,
+        objective: Objective | None = None,
     ) -> None:
-        """Every recipe is trained with every seed.
+        """Every recipe is trained with every seed, through autograd where there is an objective.
 
         Raises:
-            ValueError: recipes disagree in what a bank shares, or repeat each other.
+            ValueError: recipes disagree in what a bank shares, or repeat each other, or the objective's reference
+                dictionary does not fit.
         """
         together(recipes)
         self.recipe, self.device, self.step = recipes[0], device, 0
@@ -58,6 +61,7 @@ class Bank:
         self.input = Scaler(rows, self.recipe.normalise)
         self.target = self.input if targets is None else Scaler(targets, self.recipe.normalise)
         d_in, d_out = rows.shape[1], (rows if targets is None else targets).shape[1]
+        self.objective = None if objective is None else objective.prepared(d_out, device)
         kernels = choose(device)
         self.stacks = [
             ARCHITECTURES[recipe.architecture](recipe, seeds, d_in, d_out, targets is not None, kernels)
@@ -80,7 +84,7 @@ class Bank:
         x = self.input(self._read(self.rows, batch))
         y = x if self.targets is None else self.target(self._read(self.targets, batch))
         for stack in self.stacks:
-            stack.advance(x, y)
+            stack.advance(x, y, self.objective)
         self.step += 1
 
     def _read(self, rows: Rows, batch: Tensor) -> Tensor:

@@ -85,10 +85,13 @@ def recipe(sae: SAE) -> SAERecipe:
     """The recipe that trained a loaded SAE.
 
     Raises:
-        UserError: the checkpoint does not say, as an imported one.
+        UserError: the checkpoint does not say, as an imported one, or an objective took part that is not in the recipe.
     """
     if "recipe" not in sae.provenance:
         raise UserError("the checkpoint does not say how it was trained, so its training cannot be repeated")
+    if "objective" in sae.provenance:
+        name = sae.provenance["objective"]
+        raise UserError(f"the SAE was trained with the objective {name!r}, which its recipe alone does not repeat")
     return SAERecipe.model_validate(sae.provenance["recipe"])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from husai_core.saes.architectures.base import StackedSAEs
 from husai_core.saes.bank import Bank, Rows, batches
+from husai_core.saes.objective import Objective
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 
@@ -31,6 +32,8 @@ class TrainedSAE(SAE):
     """Validation error changed by less than 1 % over the last 10 % of the tokens, after a fall (see `converged`)."""
     curve: list[tuple[int, float]]
     """(tokens, validation sum of squared errors / sum of squares)."""
+    objective: str | None = None
+    """The name of the objective, where one was given."""
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps about the training."""
@@ -40,7 +43,7 @@ class TrainedSAE(SAE):
             "drift_from_init": self.drift_from_init,
             "converged": self.converged,
             "transcoder": self.transcoder,
-        }
+        } | ({} if self.objective is None else {"objective": self.objective})
 
 
 @torch.no_grad()
@@ -53,6 +56,7 @@ def train(
     targets: Rows | None = None,
     validation_targets: Rows | None = None,
     device: str = "cpu",
+    objective: Objective | None = None,
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
     on_state: Callable[[Save], None] | None = None,
     state: Path | None = None,
@@ -64,20 +68,23 @@ def train(
 
     Args:
         validation: rows [m, d_in] on which the curve and `converged` are measured; never trained on.
+        objective: trains through autograd, with a further term of the loss or a fixed reference dictionary, where the
+            fast gradients of the documented loss do not suffice.
         on_step: called after every step with (rows seen by each member, rows in all, figures), where the figures are
             empty but at the points of the curve.
         on_state: called after every step with a function that writes a resumable state into a directory.
-        state: directory with such a state, to go on from; on the CPU the outcome is that of an
+        state: directory with such a state, to go on from with the same objective; on the CPU the outcome is that of an
             uninterrupted run.
 
     Raises:
-        ValueError: seeds or recipes repeat each other, the recipes do not fit into one bank.
+        ValueError: seeds or recipes repeat each other, the recipes do not fit into one bank, or the objective's
+            reference dictionary does not fit the rows.
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError("seeds must be distinct")
     recipes = [recipe] if isinstance(recipe, SAERecipe) else recipe
     steps, size = recipes[0].steps, recipes[0].batch_size
-    bank = Bank(recipes, seeds, rows, targets, device)
+    bank = Bank(recipes, seeds, rows, targets, device, objective)
     if state is not None:
         bank.load(state)
     every = max(1, steps // POINTS)
@@ -145,6 +152,7 @@ def _member(bank: Bank, stack: StackedSAEs, i: int, drift: float, curve: list[tu
         drift_from_init=drift,
         converged=converged(curve),
         curve=curve,
+        objective=None if bank.objective is None else bank.objective.name,
         **fields,
     )
 

@@ -18,9 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from husai_core.saes.codes import Code, Outer, Scattered
+from husai_core.saes.codes import Code, Outer, Scattered, Sums
 from husai_core.saes.kernels import Kernels
 from husai_core.saes.kernels.torch_cpu import starts_of
+from husai_core.saes.latents import Latents
+from husai_core.saes.losses import LOSSES, Batch, Parameters
+from husai_core.saes.objective import Forward, Objective
 from husai_core.saes.recipe import SAERecipe
 from husai_core.seeding import generator
 
@@ -89,6 +92,27 @@ class StackedSAEs(ABC):
     def export(self, i: int) -> dict[str, Any]:
         """What `SAE` takes beside the weights and biases of member i, in normalised units."""
 
+    def selected(self, parameters: Parameters, x: Tensor) -> Latents | None:
+        """Active latents on training rows as a function of the parameters; None where all are computed anyway."""
+        return None
+
+    def differentiate(self, x: Tensor, y: Tensor, objective: Objective) -> tuple[Gradients, Tensor]:
+        """As `gradients`, by autograd of the documented loss and of the objective's term."""
+        parameters = {name: tensor.detach().requires_grad_() for name, tensor in self.parameters.items()}
+        with torch.enable_grad():
+            batch = Batch(x, y, self._revived(), self.recipe.sparsity_weight(self.step))
+            selected = self.selected(parameters, x)
+            loss, latents = LOSSES[self.recipe.architecture](parameters, batch, self.recipe, selected)
+            forward = Forward(parameters, latents, batch, loss, self.recipe, self.step, objective.reference)
+            total = objective.total(forward)
+        computed = torch.autograd.grad(total, list(parameters.values()), materialize_grads=True)
+        by_name = {name: each.contiguous() for name, each in zip(parameters, computed, strict=True)}
+        gradients = Gradients()
+        gradients.encoder.append(Sums(by_name.pop("encoder").flatten(0, 1)))
+        gradients.decoder.append(Sums(by_name.pop("decoder").flatten(0, 1)))
+        gradients.small |= by_name
+        return gradients, latents.fired()
+
     def predict(self, x: Tensor) -> Tensor:
         """Reconstructions [s, b, d_out] as the saved SAEs compute them."""
         return self.inference(x).decode(self.decoder) + self.b_dec[:, None]
@@ -102,7 +126,7 @@ class StackedSAEs(ABC):
         """Add the gradients of `losses.revival`; error is [s, b, d_out]."""
         if not self.recipe.aux_coefficient:
             return
-        dead = self.silent >= self.recipe.dead_after_tokens
+        dead = self.dead
         columns = self._columns(dead)
         if not len(columns):
             return
@@ -116,6 +140,19 @@ class StackedSAEs(ABC):
         gradients.decoder.append(self._selected(columns, f.transpose(1, 2) @ upstream))
         gradients.encoder.append(self._selected(columns, to_z.transpose(1, 2) @ x))
         gradients.small["b_enc"] += torch.zeros_like(self.small["b_enc"]).index_copy_(1, columns, to_z.sum(1))
+
+    @property
+    def dead(self) -> Tensor:
+        """Latents [s, n] that have not fired for so long that they count as dead."""
+        return self.silent >= self.recipe.dead_after_tokens
+
+    def _revived(self) -> Tensor | None:
+        """The dead latents [s, n] among those listed, which `revive` uses too; None without an auxiliary loss."""
+        if not self.recipe.aux_coefficient:
+            return None
+        dead = self.dead
+        self._columns(dead)
+        return dead & self.listed
 
     def _columns(self, dead: Tensor) -> Tensor:
         """Latents that were dead in any member when they were last listed; only then does a step wait for a device."""
@@ -134,11 +171,11 @@ class StackedSAEs(ABC):
         starts = starts_of(latents, s * self.recipe.d_sae)
         return Scattered(rows.new_ones(s * c), source, starts, rows.flatten(0, 1), self.kernels)
 
-    def advance(self, x: Tensor, y: Tensor) -> None:
-        """One optimiser step on normalised rows and targets."""
+    def advance(self, x: Tensor, y: Tensor, objective: Objective | None = None) -> None:
+        """One optimiser step on normalised rows and targets, with the gradients written by hand or an objective's."""
         if self.step == 0:
             self.prepare(x)
-        gradients, fired = self.gradients(x, y)
+        gradients, fired = self.gradients(x, y) if objective is None else self.differentiate(x, y, objective)
         self.silent += y.shape[1]
         self.silent.masked_fill_(fired > 0, 0)
         lr = self.recipe.learning_rate(self.step)

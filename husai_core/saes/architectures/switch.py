@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from husai_core.saes.architectures.base import Gradients, directions
 from husai_core.saes.architectures.topk import TopK
 from husai_core.saes.codes import Code, SparseCode
 from husai_core.saes.kernels.torch_cpu import tiles
+from husai_core.saes.latents import Latents, selected
+from husai_core.saes.losses import Parameters
 
 
 class Switch(TopK):
@@ -42,6 +45,11 @@ class Switch(TopK):
         self.inner = values.relu_().flatten()
         starts = torch.arange(0, values.numel() + 1, k, dtype=torch.int32, device=x.device)
         return SparseCode((values * weight[..., None]).flatten(), latents.flatten(), starts, (s, b, n), self.kernels)
+
+    def selected(self, parameters: Parameters, x: Tensor) -> Latents:
+        """See `StackedSAEs`; the probability of a row's expert is not among their factors yet."""
+        code = self.code(x)
+        return selected(replace(code, values=self.inner), parameters["encoder"], parameters["b_enc"], x)
 
     def through(self, gradients: Gradients, code: Code, to_f: Tensor, x: Tensor) -> Tensor:
         """See `TopK`; the probability is trained too."""

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from husai_core.saes.architectures.base import Gradients, StackedSAEs
 from husai_core.saes.codes import Code, top
+from husai_core.saes.latents import Latents, selected
+from husai_core.saes.losses import Parameters
 
 
 class TopK(StackedSAEs):
@@ -21,6 +23,10 @@ class TopK(StackedSAEs):
     def inference(self, x: Tensor) -> Code:
         """See `StackedSAEs`."""
         return self.code(x)
+
+    def selected(self, parameters: Parameters, x: Tensor) -> Latents:
+        """See `StackedSAEs`."""
+        return selected(self.code(x), parameters["encoder"], parameters["b_enc"], x)
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
         """See `StackedSAEs`."""
