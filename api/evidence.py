@@ -1,11 +1,10 @@
 """The evidence that a gate judges: all that is known when it is asked, so that nobody chooses among results."""
 
-from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
 from api.deps import Context
 from husai_core.release import policy as policies
-from services import jobs, lifecycle, tables
+from services import evidence, jobs, lifecycle, tables
 from services.accounts import Principal
 from services.jobs import Submission
 from services.queries import access
@@ -16,15 +15,16 @@ def add_known(context: Context, session: Session, principal: Principal, gate: Su
 
     A repeated request with an Idempotency-Key keeps what was chosen when the key was first used.
     """
-    given = gate.inputs.get("evidence", [])
+    named = gate.inputs.get("evidence", [])
     earlier = session.get(tables.Idempotency, (principal.owner_id, key)) if key else None
     before = session.get_one(tables.Job, earlier.job_id).inputs if earlier else None
-    if before is not None and all(one in before.get("evidence", []) for one in given):
+    if before is not None and all(reference in before.get("evidence", []) for reference in named):
         if "evidence" in before:
             gate.inputs["evidence"] = before["evidence"]
     elif candidate := _candidate(session, principal, gate):
-        found = known(context, session, principal, policies.load(gate.spec.get("policy", "strict")), candidate)
-        gate.inputs["evidence"] = [*found, *(one for i, one in enumerate(given) if one not in [*found, *given[:i]])]
+        digests = known(context, session, principal, policies.load(gate.spec.get("policy", "strict")), candidate)
+        further = (reference for i, reference in enumerate(named) if reference not in [*digests, *named[:i]])
+        gate.inputs["evidence"] = [*digests, *further]
 
 
 def _candidate(session: Session, principal: Principal, gate: Submission) -> str | None:
@@ -33,8 +33,8 @@ def _candidate(session: Session, principal: Principal, gate: Submission) -> str 
         case [str(digest)]:
             return digest
         case [{"job": str(job), "output": output, "index": int() | None as index}]:
-            made = lifecycle.outputs(session, jobs.get(session, principal, job)).get(output, [])
-            return next(iter(made[index or 0 :]), None)
+            digests = lifecycle.outputs(session, jobs.get(session, principal, job)).get(output, [])
+            return next(iter(digests[index or 0 :]), None)
     return None
 
 
@@ -42,15 +42,5 @@ def known(
     context: Context, session: Session, principal: Principal, policy: policies.Policy, candidate: str
 ) -> list[str]:
     """Digests of every result that the caller may see, that a rule of the policy reads and that names the candidate."""
-    output, result, execution = tables.Output, tables.Result, tables.Execution
-    query = (
-        select(output.sha256, result.result)
-        .join(execution, execution.id == output.execution_id)
-        .join(result, result.execution_id == execution.id)
-        .where(output.name == "result", execution.kind.in_({rule.evidence for rule in policy.rules}))
-        .where(cast(result.result, Text).contains(candidate))
-        .where(access.artifacts(context.settings, principal, output.sha256))
-        .order_by(execution.id)
-    )
-    rows = session.execute(query)
-    return list(dict.fromkeys(sha256 for sha256, found in rows if candidate in found.get("subject", [])))
+    visible = access.artifacts(context.settings, principal, tables.Output.sha256)
+    return evidence.known(session, candidate, {rule.evidence for rule in policy.rules}, visible)

@@ -65,7 +65,7 @@ def submit(
     check_inputs(session, kind, spec, submission.inputs)
     _check_quota(session, settings, owner_id)
     job = Job(
-        id=new_id(), owner_id=owner_id, kind=kind.name, spec=spec.model_dump(mode="json"),
+        id=new_id("job"), owner_id=owner_id, kind=kind.name, spec=spec.model_dump(mode="json"),
         inputs=submission.inputs, labels=submission.labels,
         device=settings.device_class if submission.device == "auto" else submission.device,
         environment=environment or {}, priority=PRIORITIES[submission.priority], reuse=submission.reuse,

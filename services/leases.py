@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, true
+from sqlalchemy import and_, false, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from husai_core import kinds
-from services import decisions, events, lifecycle
+from services import decisions, events, evidence, lifecycle, queue
 from services.artifacts import Store, Stored, read_files, read_json, register
 from services.db import clock, now
 from services.failpoints import failpoint
@@ -21,7 +20,6 @@ from services.states import LIVE, State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
 log = logging.getLogger("husai.leases")
-CONTROL = "control"
 Holding = Literal["held", "cancel", "lost"]
 
 
@@ -44,26 +42,11 @@ class Claim:
 def claim(
     session: Session, worker_id: str, boot_id: str, queues: Sequence[str], devices: Sequence[str], lease: float
 ) -> Claim | None:
-    """Take the next execution of these queues: by priority, then the owner with the fewest running, then age."""
-    other = aliased(Execution)
-    running = (
-        select(other.owner_id, func.count().label("count"))
-        .where(other.state == State.RUNNING)
-        .group_by(other.owner_id)
-        .subquery()
-    )
-    query = (
-        select(Execution)
-        .outerjoin(running, running.c.owner_id == Execution.owner_id)
-        .where(*_claimable(queues, devices))
-        .order_by(Execution.priority, func.coalesce(running.c.count, 0), Execution.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Execution)
-    )
-    execution = session.scalar(query)
+    """Take the next execution of these queues: by priority, then between owners in turn, then by age."""
+    execution = queue.lock_next(session, queues, devices)
     if execution is None:
         return None
-    lead = session.scalars(select(Job).where(Job.execution_id == execution.id).order_by(Job.id).limit(1)).one()
+    lead = lifecycle.attached(session, execution)[0]
     _rename(session, execution, lead)
     execution.attempt += 1
     execution.worker_id, execution.boot_id = worker_id, boot_id
@@ -71,6 +54,7 @@ def claim(
     instant = clock(session)
     execution.lease_until = instant + lease
     execution.started_at = execution.started_at or instant
+    queue.serve(session, execution.owner_id, instant)
     session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=now()))
     events.append(session, "attempt", {"number": execution.attempt, "worker": worker_id}, execution_id=execution.id)
     return Claim(
@@ -87,18 +71,6 @@ def _rename(session: Session, execution: Execution, lead: Job) -> None:
     twin = select(Execution.id).where(Execution.digest == digest, Execution.shared, Execution.state.in_(LIVE))
     execution.shared = execution.shared and session.scalar(twin.limit(1)) is None
     execution.digest = digest
-
-
-def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
-    """The execution that these queues have held longest, if any is queued."""
-    return session.scalar(select(func.min(Execution.id)).where(*_claimable(queues, devices)))
-
-
-def _claimable(queues: Sequence[str], devices: Sequence[str]) -> list[ColumnElement[bool]]:
-    """Queued work of these queues, of kinds that are known here, for these devices; a summary runs on any."""
-    device = or_(Execution.device.in_(devices), Execution.queue == CONTROL)
-    kind = Execution.kind.in_(kinds.names())
-    return [Execution.state == State.QUEUED, Execution.queue.in_(queues), kind, device]
 
 
 def renew(session: Session, execution_id: str, attempt: int, lease: float) -> Holding:
@@ -211,6 +183,7 @@ def finish(
 
 def _record(session: Session, execution: Execution, end: Success) -> None:
     session.add(Result(execution_id=execution.id, result=end.result))
+    evidence.enter(session, execution.id, end.result)
     for name, stored in end.outputs.items():
         for position, artifact in enumerate(stored):
             register(session, artifact, execution.owner_id, execution.id)

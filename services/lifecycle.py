@@ -32,7 +32,7 @@ class InputFailed(Exception):
 
 def advance(session: Session, job: Job) -> None:
     """Bind a waiting job to an execution if all its inputs exist by now."""
-    if job.kind not in kinds.names():
+    if job.kind not in {*kinds.names(), *kinds.ALIASES}:
         detail = f"The worker that ended its inputs is of a version without {job.kind}; retry when all are updated."
         transition_job(session, job, State.FAILED, "error.version", detail)
         propagate(session, job)
@@ -116,9 +116,9 @@ def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
         attach(session, job, execution)
         return
     execution = Execution(
-        id=new_id(), digest=name, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs, device=job.device,
-        environment=job.environment, owner_id=job.owner_id, priority=job.priority, shared=job.reuse,
-        state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
+        id=new_id("execution"), digest=name, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs,
+        device=job.device, environment=job.environment, owner_id=job.owner_id, priority=job.priority,
+        shared=job.reuse, state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
     )  # fmt: skip
     session.add(execution)
     session.flush()
@@ -286,7 +286,7 @@ def add_children(
 ) -> list[Job]:
     """Insert the planned children as waiting jobs of the study's owner."""
     lead = session.scalars(select(Job).where(Job.execution_id == parent.id).order_by(Job.id).limit(1)).one()
-    ids = {name: job.id for name, job in existing.items()} | {child.name: new_id() for child in planned}
+    ids = {name: job.id for name, job in existing.items()} | {child.name: new_id("job") for child in planned}
     jobs = []
     for child in planned:
         inputs = {port: [_reference(ids, one) for one in many] for port, many in child.inputs.items()}

@@ -7,8 +7,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.states import State
 
-ACTIVE = "state IN ('waiting', 'queued', 'running')"
+ACTIVE = "state IN ('waiting', 'queued', 'running', 'blocked')"
 STATE = Enum(State, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
+OPTIONAL_JSON = JSON(none_as_null=True)
 AUTO = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -34,6 +35,8 @@ class Owner(Base):
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]
     created_at: Mapped[float]
+    served_at: Mapped[float | None]
+    """When a worker last claimed work of this owner."""
 
 
 class ApiKey(Base):
@@ -56,7 +59,8 @@ class Execution(Base):
 
     __tablename__ = "executions"
     __table_args__ = (
-        Index("ix_executions_claim", "state", "queue", "priority"),
+        Index("ix_executions_claim", "state", "queue", "device", "priority", "owner_id", "id"),
+        Index("ix_executions_speed", "kind", "device", "finished_at"),
         Index("uq_executions_active_digest", "digest", unique=True,
               sqlite_where=text(f"shared AND {ACTIVE}"), postgresql_where=text(f"shared AND {ACTIVE}")),
     )  # fmt: skip
@@ -81,6 +85,10 @@ class Execution(Base):
     lease_until: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any] | None]
+    assets: Mapped[list[Any] | None] = mapped_column(OPTIONAL_JSON)
+    """What a blocked execution waits for: `{"name", "how"}` of each asset."""
+    work: Mapped[dict[str, Any] | None] = mapped_column(OPTIONAL_JSON)
+    """The estimate of its work (`Work` without `outputs`), where its kind makes one."""
     resume: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float]
     started_at: Mapped[float | None]
@@ -151,7 +159,7 @@ class Event(Base):
 
 
 class Outbox(Base):
-    """A doorbell that is still to be rung."""
+    """A wake-up message that is still to be sent to the workers of a queue."""
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(AUTO, primary_key=True, autoincrement=True)
@@ -175,6 +183,14 @@ class Result(Base):
     __tablename__ = "results"
     execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), primary_key=True)
     result: Mapped[dict[str, Any]]
+
+
+class Subject(Base):
+    """A result speaks about a checkpoint, so it may be evidence about it."""
+
+    __tablename__ = "subjects"
+    subject: Mapped[str] = mapped_column(String(64), primary_key=True)
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), primary_key=True)
 
 
 class ArtifactRow(Base):
@@ -216,6 +232,8 @@ class Candidate(Base):
     siblings: Mapped[list[str]]
     facts: Mapped[dict[str, Any]]
     created_at: Mapped[float]
+    public_badge: Mapped[bool] = mapped_column(default=False)
+    """Anybody may see its verdicts, without a key."""
 
 
 class Decision(Base):
@@ -237,6 +255,25 @@ class Decision(Base):
     created_at: Mapped[float]
 
 
+class ChainHead(Base):
+    """The last decision of the chain, kept apart from the decisions so that a deleted last one is missed. One row."""
+
+    __tablename__ = "chain_head"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    chain: Mapped[str] = mapped_column(String(64))
+
+
+class SigningKey(Base):
+    """A key that signs decisions, or did."""
+
+    __tablename__ = "signing_keys"
+    keyid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    public_key: Mapped[str]
+    since: Mapped[float]
+    """When a worker last started to sign with it; the newest is the current one."""
+
+
 class Worker(Base):
     """A worker process that has reported itself."""
 
@@ -251,6 +288,8 @@ class Worker(Base):
     started_at: Mapped[float]
     seen_at: Mapped[float]
     state: Mapped[str]
+    problem: Mapped[str | None]
+    """Why it claims nothing at the moment."""
 
 
 class Counter(Base):

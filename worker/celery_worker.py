@@ -16,10 +16,9 @@ from kombu import Queue
 from kombu.exceptions import ChannelError
 from sqlalchemy import delete
 
-from services import leases
 from services.db import Database, complain, now
-from services.leases import CONTROL
 from services.outbox_listener import Watch
+from services.queue import CONTROL, oldest
 from services.settings import Settings
 from services.tables import Worker
 from worker.periodic import Chore, Chores
@@ -138,7 +137,7 @@ class LabWorker:
     def _look(self) -> None:
         """Start on work that was still queued at the last look, too: no bell has told of it."""
         with self.database.read() as session:
-            found = leases.oldest(session, self.host.queues, self.host.devices)
+            found = oldest(session, self.host.queues, self.host.devices)
         overdue, self._overdue = found is not None and found == self._overdue, found
         if overdue:
             threading.Thread(target=self._serve, args=(False,), name="unbidden").start()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from services.db import Database, complain
-from services.leases import CONTROL
 from services.outbox_listener import Watch
+from services.queue import CONTROL
 from services.settings import Settings
 from worker.periodic import Chores
 from worker.relay import Relay

@@ -19,7 +19,7 @@ from services.db import Database, now
 from services.decisions import signing_key
 from services.failpoints import failpoint
 from services.ids import new_id
-from services.leases import CONTROL
+from services.queue import CONTROL
 from services.settings import Settings
 from services.tables import Worker
 from worker.supervisor import Supervisor

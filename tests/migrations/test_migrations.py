@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, select
 
 from services.db import Database, alembic_config, at_head, upgrade
-from services.tables import Base, Decision
+from services.tables import Base, Candidate, ChainHead, Decision, SigningKey, Subject
 
 EMPTY: dict[type, Any] = {str: "queued", int: 0, float: 0.0, bool: False, object: {}}
 
@@ -40,21 +41,46 @@ def test_up_down_up_and_nothing_left_to_generate(url: str) -> None:
     database.close()
 
 
-def test_decisions_made_before_were_judged_at_their_gates_instant(url: str) -> None:
-    database, earlier = Database(url), MetaData()
-    command.upgrade(alembic_config(url), "0002")
+def fill(database: Database, revision: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Bring an empty database to a revision and insert one row into each of some tables."""
+    command.upgrade(alembic_config(database.url), revision)
+    earlier = MetaData()
     earlier.reflect(database.engine)
-    rows: dict[str, dict[str, Any]] = {
-        "owners": {"id": "o", "name": "ada"},
-        "executions": {"id": "e", "owner_id": "o", "spec": {"as_of": "1970-01-01T01:00:00+00:00"}},
-        "decisions": {"seq": 1, "execution_id": "e", "created_at": 9000.0},
-    }
     with database.engine.begin() as connection:
         for name, row in rows.items():
             columns = earlier.tables[name].columns
             filled = {c.name: EMPTY[c.type.python_type] for c in columns if not c.nullable}
             connection.execute(earlier.tables[name].insert().values(filled | row))
+
+
+def test_decisions_made_before_were_judged_at_their_gates_instant(url: str) -> None:
+    database = Database(url)
+    rows: dict[str, dict[str, Any]] = {
+        "owners": {"id": "o", "name": "ada"},
+        "executions": {"id": "e", "owner_id": "o", "spec": {"as_of": "1970-01-01T01:00:00+00:00"}},
+        "decisions": {"seq": 1, "execution_id": "e", "created_at": 9000.0, "public_key": ""},
+    }
+    fill(database, "0002", rows)
     upgrade(url)
     with database.read() as session:
         assert session.scalar(select(Decision.judged_at)) == 3600.0
+    database.close()
+
+
+def test_what_was_stored_before_is_entered_in_the_new_tables(url: str) -> None:
+    database, subject = Database(url), "a" * 64
+    rows: dict[str, dict[str, Any]] = {
+        "owners": {"id": "o", "name": "ada"},
+        "executions": {"id": "e", "owner_id": "o"},
+        "results": {"execution_id": "e", "result": {"subject": [subject, 7], "converged": True}},
+        "decisions": {"seq": 5, "execution_id": "e", "chain": "c" * 64, "public_key": "AAAA", "created_at": 2.0},
+    }
+    fill(database, "0004", rows)
+    upgrade(url)
+    with database.read() as session:
+        assert session.execute(select(Subject.subject, Subject.execution_id)).all() == [(subject, "e")]
+        assert session.execute(select(ChainHead.seq, ChainHead.chain)).all() == [(5, "c" * 64)]
+        (key,) = session.scalars(select(SigningKey))
+        assert (key.keyid, key.public_key, key.since) == (sha256(bytes(3)).hexdigest(), "AAAA", 2.0)
+        assert not any(session.scalars(select(Candidate.public_badge)))
     database.close()

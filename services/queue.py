@@ -1,0 +1,116 @@
+"""Which queued execution is next, read from an index and never by sorting all that is queued.
+
+Queued executions lie in the index `ix_executions_claim` by queue, device, priority, owner and id. A recursive query
+jumps from the oldest execution of one owner in one priority class to that of the next owner, so it reads one row for
+each owner who has work queued, however much that is. Among these rows the lowest class comes first, in it the owner
+with the fewest executions running, among equals the one who was served longest ago, then the oldest execution.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import CTE, ColumnElement, ScalarSelect, func, literal, select, union_all
+from sqlalchemy.orm import Session, aliased
+
+from husai_core import kinds
+from services.states import State
+from services.tables import Execution, Owner
+
+CONTROL = "control"
+DEVICES = ("cpu", "cuda")
+Row = type[Execution]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The oldest queued execution of one owner in one queue, for one device, in one priority class."""
+
+    id: str
+    queue: str
+    device: str
+    priority: int
+    owner_id: str
+
+
+def lock_next(session: Session, queues: Sequence[str], devices: Sequence[str]) -> Execution | None:
+    """The next execution of these queues that no other transaction has locked, locked; None when there is none."""
+    known = [*kinds.names(), *kinds.ALIASES]
+    for head in heads(session, queues, devices):
+        lane = (
+            Execution.state == State.QUEUED, Execution.queue == head.queue, Execution.device == head.device,
+            Execution.priority == head.priority, Execution.owner_id == head.owner_id,
+        )  # fmt: skip
+        query = select(Execution).where(*lane, Execution.kind.in_(known)).order_by(Execution.id).limit(1)
+        execution = session.scalar(query.with_for_update(skip_locked=True))
+        if execution is not None:
+            return execution
+    return None
+
+
+def serve(session: Session, owner_id: str, instant: float) -> None:
+    """Remember that work of an owner was taken; where another claim is writing the same down, nobody waits for it."""
+    query = select(Owner).where(Owner.id == owner_id).with_for_update(skip_locked=True, key_share=True)
+    if (owner := session.scalar(query)) is not None:
+        owner.served_at = instant
+
+
+def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
+    """The execution that these queues have held longest, if any is queued."""
+    return min((head.id for head in heads(session, queues, devices)), default=None)
+
+
+def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> list[Head]:
+    """The oldest execution of each owner in each class, in the order in which they are to be served."""
+    lanes = list(_lanes(queues, devices))
+    if not lanes:
+        return []
+    walk = _walk(lanes)
+    running = (
+        select(Execution.owner_id, func.count().label("count"))
+        .where(Execution.state == State.RUNNING)
+        .group_by(Execution.owner_id)
+        .subquery()
+    )
+    busy, served = func.coalesce(running.c.count, 0), func.coalesce(Owner.served_at, 0.0)
+    query = (
+        select(Execution.id, Execution.queue, Execution.device, Execution.priority, Execution.owner_id)
+        .join(walk, walk.c.id == Execution.id)
+        .join(Owner, Owner.id == Execution.owner_id)
+        .outerjoin(running, running.c.owner_id == Execution.owner_id)
+        .order_by(Execution.priority, busy, served, Execution.id)
+    )
+    return [Head(*row) for row in session.execute(query)]
+
+
+def _lanes(queues: Sequence[str], devices: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Queue and device of the work that may be taken; a study is summed up on any device."""
+    for queue in queues:
+        for device in DEVICES if queue == CONTROL else devices:
+            yield queue, device
+
+
+def _walk(lanes: Sequence[tuple[str, str]]) -> CTE:
+    """The ids of the heads of some lanes, each found by one look into the index."""
+    rows = [select(literal(queue).label("queue"), literal(device).label("device")) for queue, device in lanes]
+    lane = (union_all(*rows) if len(rows) > 1 else rows[0]).cte("lanes")
+    first, last = aliased(Execution), aliased(Execution)
+    start = _first(first, first.queue == lane.c.queue, first.device == lane.c.device).correlate(lane)
+    walk = select(start.label("id")).select_from(lane).cte("heads", recursive=True)
+    following = func.coalesce(
+        _after(last, lambda row: (row.priority == last.priority, row.owner_id > last.owner_id)),
+        _after(last, lambda row: (row.priority > last.priority,)),
+    )
+    return walk.union_all(select(following).select_from(walk).join(last, last.id == walk.c.id))
+
+
+def _after(last: Row, beyond: Callable[[Row], Iterable[ColumnElement[bool]]]) -> ScalarSelect[str]:
+    """The first execution beyond `last` in its lane. Two such questions are asked, since SQLite finds no row beyond a
+    pair of values by its index."""
+    row = aliased(Execution)
+    return _first(row, row.queue == last.queue, row.device == last.device, *beyond(row)).correlate(last)
+
+
+def _first(row: Row, *lane: ColumnElement[bool]) -> ScalarSelect[str]:
+    """The oldest queued execution of the first owner in the lowest class that a condition allows."""
+    query = select(row.id).where(row.state == State.QUEUED, *lane)
+    return query.order_by(row.priority, row.owner_id, row.id).limit(1).scalar_subquery()
