@@ -6,11 +6,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core.estimate import Estimate
 
+KeyFigures = dict[str, str | bool | int | float | None]
+"""A few figures of a result by name."""
+
 
 class BaseResult(BaseModel):
     """Base of every job result: deterministic figures only; times and hosts belong in the manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def key_figures(self) -> KeyFigures:
+        """The few figures by which a study judges this result and which it repeats in its own."""
+        return {}
 
 
 class Evidence(BaseResult):
@@ -26,3 +34,8 @@ class Evidence(BaseResult):
     )
     leaks_label: bool = Field(description="the input of the model, where it was read or trained, shows the answer")
     statistics: dict[str, Estimate] = Field(description="the figures that rules may name")
+
+    @property
+    def key_figures(self) -> KeyFigures:
+        """Whether the trainings had converged; the figures are in `statistics`."""
+        return {"converged": self.converged}

@@ -22,7 +22,9 @@ PRESENTATION = (
     "husai_core.panels",
     "husai_core.render",
     "husai_core.kinds.kind",
+    "husai_core.kinds.common.network_panels",
     "husai_core.kinds.common.panels",
+    "husai_core.kinds.common.stress_panels",
     "husai_core.kinds.common.variants",
     "husai_core.kinds.plan_estimate",
 )

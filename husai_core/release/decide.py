@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core import identity
 from husai_core.estimate import Estimate
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.release.evidence import Control, Controls, EvidenceItem
 from husai_core.release.judge import (
     SEVERITY,
@@ -82,6 +82,11 @@ class Decision(BaseResult):
     self_test: SelfTest
     evidence: list[Considered]
     engine: int = Field(default=ENGINE, description="version of the judging code")
+
+    @property
+    def key_figures(self) -> KeyFigures:
+        """The verdict, and whose."""
+        return {"verdict": self.verdict, "policy": self.policy}
 
 
 def decide(

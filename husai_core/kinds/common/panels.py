@@ -7,17 +7,24 @@ from math import isfinite
 
 from husai_core import panels
 from husai_core.estimate import Estimate
-from husai_core.evidence import Evidence
 from husai_core.stability.result_tables import Matrix, Member
 
-PWMCC = "PWMCC (mean maximum cosine between seeds)"
-"""How the measure is called where it first stands."""
+ROUNDING = 1e-12
+"""Below this a figure is nothing but the rounding of zero."""
+LABELS = {"l0": "L0", "n_rows": "rows", "d_model": "width", "leaks_label": "input shows the answer"}
+
+
+def label(name: str) -> str:
+    """A figure's name in words."""
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure in few characters, without an exponent where it is readable without one."""
     if value is None or not isfinite(value):
         return "unknown"
+    if abs(value) < ROUNDING:
+        return "0"
     if value == int(value) and abs(value) < 1e15:
         return f"{value:.0f}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
@@ -143,86 +150,3 @@ def members_table(groups: Mapping[str, Sequence[Member]], title: str) -> list[pa
         rows, columns = [row[1:] for row in rows], MEMBER_COLUMNS
     table = panels.Table(title=title, note=MEMBERS_NOTE, folded=True, columns=columns, rows=rows)
     return [table] if rows else []
-
-
-def caveats(result: Evidence) -> str:
-    """What keeps the figures of a result from being relied on, in sentences; empty if nothing does."""
-    sentences = []
-    if result.unconverged:
-        sentences.append(f"These trainings had not converged: {'; '.join(result.unconverged)}.")
-    elif not result.converged and not result.imported:
-        sentences.append("Not every training had converged.")
-    if result.imported:
-        sentences.append("The SAEs were imported, so how they were trained is known from their user only.")
-    if result.leaks_label:
-        sentences.append("The input of the model shows the answer, so features may be copies of it.")
-    return " ".join(sentences)
-
-
-METRICS = {
-    "pwmcc": "PWMCC",
-    "mmcs_signed": "MMCS, signed",
-    "shared_fraction_0_7": "shared fraction",
-    "pw_mcc": "PW-MCC",
-    "activation_mcc": "activation MCC",
-    "activation_pw_mcc": "activation PW-MCC",
-}
-MEASURES = [
-    "PWMCC: mean over latents of the largest |cosine| with a latent of another seed, averaged over both directions.",
-    "MMCS, signed: the same with the signed cosine.",
-    "Shared fraction: share of latents whose largest |cosine| is above 0.7.",
-    "PW-MCC: mean |cosine| when latents are matched one to one (Song et al. 2025).",
-    "Activation MCC: mean over latents of the largest correlation of activations on held-out rows; "
-    "activation PW-MCC: the same, matched one to one.",
-    "Alive: over latents that fire on held-out rows only. Measures differ in meaning and in chance level: compare "
-    "figures of one measure only.",
-]
-"""What the overlap measures are."""
-ENDINGS = {
-    "": "observed",
-    "gaussian_null": "Gaussian null",
-    "shuffled_null": "shuffled control",
-    "covariance_null": "covariance control",
-    "excess": "above largest null",
-    "gaussian_excess": "above Gaussian null",
-    "shuffled_excess": "above shuffled",
-    "covariance_excess": "above covariance",
-    "trained": "trained network",
-    "untrained": "untrained network",
-    "trained_minus_untrained": "trained - untrained",
-    "trained_excess": "trained, above null",
-    "untrained_excess": "untrained, above null",
-}
-
-
-def measure(name: str) -> tuple[str, str]:
-    """A statistic's measure and what is said of it, in words: `pwmcc_alive_shuffled_null` and the like."""
-    metric = max((m for m in METRICS if name == m or name.startswith(f"{m}_")), key=len, default=None)
-    if metric is None:
-        return name.replace("_", " "), ""
-    ending = name[len(metric) :].removeprefix("_")
-    alive = ending == "alive" or ending.startswith("alive_")
-    ending = ending.removeprefix("alive").removeprefix("_")
-    label = METRICS[metric] + (", alive" if alive else "")
-    return label, ENDINGS.get(ending, ending.replace("_", " "))
-
-
-def statistics_table(
-    statistics: Mapping[str, Estimate], title: str = "Every statistic", names: Mapping[str, str] | None = None
-) -> panels.Table:
-    """All statistics of a result with their intervals, folded; `names` says what those that are no overlaps mean."""
-    known = names or {}
-    rows: list[list[panels.Cell]] = []
-    for name, estimate in statistics.items():
-        label, what = (known[name], "") if name in known else measure(name)
-        rows.append([label, what, estimate, estimate.n])
-    columns = [
-        panels.Column(label="measure"),
-        panels.Column(label="figure"),
-        panels.Column(label="value", format="number"),
-        panels.Column(label="n", format="integer"),
-    ]
-    if not any(row[1] for row in rows):
-        rows, columns = [[row[0], *row[2:]] for row in rows], [columns[0], *columns[2:]]
-    note = "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. n: number of units."
-    return panels.Table(title=title, note=note, folded=True, columns=columns, rows=rows)

@@ -12,12 +12,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from husai_core import kinds
+from husai_core import kinds, panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
 from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind
+from husai_core.release.decide import Decision
 
 STAGES = {
     "transformer": "train.transformer",
@@ -100,8 +102,8 @@ class Spec(BaseSpec):
 
     def floor(self, name: str) -> float:
         """The least acceptable figure of this name."""
-        own: float | None = getattr(self, f"min_{name}")
-        return PRESETS[self.preset]["floors"][name] if own is None else own
+        wanted: float | None = getattr(self, f"min_{name}")
+        return PRESETS[self.preset]["floors"][name] if wanted is None else wanted
 
 
 class Stage(BaseModel):
@@ -159,23 +161,25 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         UserError: a stage did not succeed, or a quality is below its floor.
     """
     results = _results(done)
-    floors = _floors(spec, results)
+    figures = {name: result.key_figures for name, result in results.items()}
+    floors = _floors(spec, figures)
     if failed := [
         f"{floor.name} is {floor.value:.4g}, the floor is {floor.floor:g}" for floor in floors if _low(floor)
     ]:
         raise UserError("; ".join(failed))
+    decision = Decision.model_validate(results["gate"].model_dump())
     return Result(
-        verdict=results["gate"]["verdict"],
-        candidate=results["gate"]["candidate"],
+        verdict=decision.verdict,
+        candidate=decision.candidate,
         decision=done["gate"].outputs["decision"][0],
-        reasons=results["gate"]["reasons"],
+        reasons=decision.reasons,
         stages=[
             Stage(
                 name=name,
                 kind=kind,
                 state=done[name].state,
-                figures=_figures(name, results[name]),
-                statistics=results[name]["statistics"] if name in STRESSES else {},
+                figures=figures[name],
+                statistics=evidence.statistics if isinstance(evidence := results[name], Evidence) else {},
             )
             for name, kind in STAGES.items()
         ],
@@ -183,45 +187,29 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     )
 
 
-def _results(done: Mapping[str, Done]) -> dict[str, Mapping[str, Any]]:
+def _results(done: Mapping[str, Done]) -> dict[str, BaseResult]:
     """Every stage's result, or one error that names the stages at fault."""
-    found = {name: ended.result for name, ended in done.items() if ended.state == "succeeded" and ended.result}
-    missing = [name for name in STAGES if name not in found]
+    ended = {name: stage.result for name, stage in done.items() if stage.state == "succeeded" and stage.result}
+    missing = [name for name in STAGES if name not in ended]
     if missing:
-        told = [f"{name}: {done[name].reason or done[name].state}" for name in missing if name in done]
-        raise UserError(f"these stages did not succeed: {'; '.join(told) or ', '.join(missing)}")
-    return {name: result for name, result in found.items() if result is not None}
+        reasons = [f"{name}: {done[name].reason or done[name].state}" for name in missing if name in done]
+        raise UserError(f"these stages did not succeed: {'; '.join(reasons) or ', '.join(missing)}")
+    return {name: kinds.get(STAGES[name]).result.model_validate(ended[name]) for name in STAGES}
 
 
-def _floors(spec: Spec, results: Mapping[str, Mapping[str, Any]]) -> list[Floor]:
-    accuracy = results["transformer"]["test_accuracy"]
-    explained = min(member["explained_variance"] for member in results["sae"]["members"])
-    leak = float(results["transformer"]["leak"]["passed"])
+def _floors(spec: Spec, figures: Mapping[str, Mapping[str, Any]]) -> list[Floor]:
+    transformer, sae = figures["transformer"], figures["sae"]
+    explained, floor = sae["lowest_explained_variance"], spec.floor("explained_variance")
     return [
-        Floor(name="test accuracy", value=accuracy, floor=spec.floor("test_accuracy")),
-        Floor(name="leak test passed", value=leak, floor=1),
-        Floor(name="lowest explained variance", value=explained, floor=spec.floor("explained_variance")),
+        Floor(name="test accuracy", value=transformer["test_accuracy"], floor=spec.floor("test_accuracy")),
+        Floor(name="leak test passed", value=float(bool(transformer["leak_test_passed"])), floor=1),
+        Floor(name="lowest explained variance", value=explained, floor=floor),
     ]
 
 
 def _low(floor: Floor) -> bool:
     """True below the floor; a figure that is not a number is below every floor."""
     return not floor.value >= floor.floor
-
-
-def _figures(name: str, result: Mapping[str, Any]) -> dict[str, float | bool | str | None]:
-    """The few figures of a stage that belong in a table."""
-    if name == "sae":
-        members = result["members"]
-        wanted = ("explained_variance", "l0", "dead_fraction", "drift_from_init")
-        means = {figure: sum(member[figure] for member in members) / len(members) for figure in wanted}
-        return {"seeds": len(members), **means, "converged": result["converged"]}
-    wanted_of = {
-        "transformer": ("test_accuracy", "validation_accuracy", "train_accuracy", "grokking_step", "steps"),
-        "activations": ("n_rows", "d_model", "effective_rank", "leaks_label"),
-        "gate": ("verdict", "policy"),
-    }
-    return {figure: result[figure] for figure in wanted_of.get(name, ("converged",))}
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,11 +221,63 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return {**base, **change, **nested}
 
 
+ANSWERS = {
+    "pass": "Release: every rule of the gate is met",
+    "fail": "Do not release: the evidence is against it",
+    "inconclusive": "Not decided: the evidence does not settle every rule of the gate",
+}
+TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """The verdict, the floors, and the stages with their key figures; what each stage shows comes after it."""
+    figures = [
+        panels.Figure(label="candidate", value=result.candidate, format="digest"),
+        panels.Figure(label="decision", value=result.decision, format="digest"),
+    ]
+    text = f"{ANSWERS[result.verdict]}. All {len(result.stages)} stages ran and reached their floors of quality."
+    reasons = [panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)]
+    return [
+        panels.Headline(text=text, tone=TONES[result.verdict], figures=figures),
+        _stages(result),
+        _floor_table(result),
+        *(reasons if result.reasons else []),
+    ]
+
+
+def _stages(result: Result) -> panels.Table:
+    rows: list[list[panels.Cell]] = []
+    for stage in result.stages:
+        known = [(common.label(name), value) for name, value in stage.figures.items() if value is not None]
+        rows.append([stage.name, stage.kind, stage.state, ", ".join(f"{name} {_word(value)}" for name, value in known)])
+    columns = [panels.Column(label=label) for label in ("stage", "kind", "state", "key figures")]
+    return panels.Table(title="Stages", columns=columns, rows=rows)
+
+
+def _word(value: str | bool | float) -> str:
+    """A figure of a stage in few characters."""
+    return common.yes(value) if isinstance(value, bool) else value if isinstance(value, str) else common.number(value)
+
+
+def _floor_table(result: Result) -> panels.Table:
+    columns = [
+        panels.Column(label="quality"),
+        panels.Column(label="value", format="number"),
+        panels.Column(label="at least", format="number"),
+    ]
+    rows: list[list[panels.Cell]] = [
+        [floor.name, common.finite(floor.value), common.finite(floor.floor)] for floor in result.floors
+    ]
+    note = "Below one of them the study would have failed."
+    return panels.Table(title="Floors of quality", note=note, columns=columns, rows=rows)
+
+
 KIND = Kind(
     spec=Spec,
     result=Result,
     plan=plan,
     summarise=summarise,
+    present=present,
     children=tuple(STAGES.values()),
     presets=PRESETS,
 )

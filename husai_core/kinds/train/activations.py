@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from husai_core import panels
 from husai_core.errors import UserError
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.kind import BaseSpec, Kind, Port
@@ -172,6 +172,12 @@ class Result(BaseResult):
     hooks: list[Hook] = Field(description="in the order of the artifacts")
     rows_by_split: dict[str, int]
     leaks_label: bool = Field(description="the input at this position, or the network's training, showed the answer")
+
+    @property
+    def key_figures(self) -> KeyFigures:
+        """Shape and rank of the rows."""
+        names = ("n_rows", "d_model", "effective_rank", "leaks_label")
+        return {name: getattr(self, name) for name in names}
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:

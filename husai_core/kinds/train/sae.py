@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import variants
@@ -140,6 +140,19 @@ class Result(BaseResult):
     means: list[Means] = Field([], description="variant by variant, with intervals over seeds")
     curves: list[Point]
     converged: bool = Field(description="every member converged")
+
+    @property
+    def key_figures(self) -> KeyFigures:
+        """Means over all members, and the worst explained variance."""
+        names = ("explained_variance", "l0", "dead_fraction", "drift_from_init")
+        figures = {name: sum(getattr(m, name) for m in self.members) / len(self.members) for name in names}
+        lowest = min(member.explained_variance for member in self.members)
+        return {
+            "seeds": len(self.members),
+            **figures,
+            "lowest_explained_variance": lowest,
+            "converged": self.converged,
+        }
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:

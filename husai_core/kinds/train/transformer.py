@@ -24,9 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from husai_core import panels
 from husai_core.errors import UserError
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.identity import sha256
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import network_panels
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.kind import BaseSpec, Kind, Port
 from husai_core.models.text_recipe import TextRecipe
@@ -181,6 +182,12 @@ class Result(BaseResult):
     curve: list[Point]
     text: Text | None = Field(None, description="text only")
 
+    @property
+    def key_figures(self) -> KeyFigures:
+        """How well the network works, and whether it cheats."""
+        names = ("test_accuracy", "validation_accuracy", "train_accuracy", "grokking_step", "steps")
+        return {name: getattr(self, name) for name in names} | {"leak_test_passed": self.leak and self.leak.passed}
+
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train, test and store the network."""
@@ -297,7 +304,7 @@ def _grokked(curve: Sequence[Mapping[str, float]]) -> int | None:
 
 def present(result: Result) -> list[panels.AnyPanel]:
     """How well it predicts, whether it cheats, and how it learned."""
-    shown = [_headline(result), *_leak_test(result.leak), *_curves(result)]
+    shown = [_headline(result), *network_panels.leak_test(result.leak), *network_panels.curves(result)]
     return [*shown, _figures(result)]
 
 
@@ -322,54 +329,6 @@ def _headline(result: Result) -> panels.Headline:
 
 
 LEAKS = "The input of this network shows the answer (leaks_label), so its features may be copies of it."
-
-
-def _leak_test(leak: Leak | None) -> list[panels.AnyPanel]:
-    if leak is None:
-        return []
-    bars = [
-        panels.Bar(label="unchanged input", value=leak.accuracy),
-        panels.Bar(label="random operands", value=leak.operand_randomised_accuracy),
-        panels.Bar(label="random answer token", value=leak.answer_randomised_accuracy),
-    ]
-    return [
-        panels.Bars(
-            title="Leak test: accuracy when a part of the input is replaced",
-            note="A network that adds needs its operands and does not look at the answer token.",
-            bars=bars,
-            x_label="accuracy",
-            references=[panels.Reference(label="chance", value=leak.chance)],
-        )
-    ]
-
-
-def _curves(result: Result) -> list[panels.AnyPanel]:
-    if len(result.curve) < 2:
-        return []
-    labels = {"train": "training", "validation": "held out"}
-    chance = [panels.Reference(label="chance", value=result.leak.chance)] if result.leak else []
-
-    def series(figure: str) -> list[panels.Series]:
-        return [
-            panels.Series(
-                label=label, points=[(point.step, getattr(point, f"{split}_{figure}")) for point in result.curve]
-            )
-            for split, label in labels.items()
-        ]
-
-    note = "Held out: the validation split, which decided when to stop." if result.text is None else ""
-    losses = panels.Lines(
-        title="Loss", note=note, series=series("loss"), x_label="step", y_label="cross-entropy", log_x=True, log_y=True
-    )
-    accuracies = panels.Lines(
-        title="Accuracy",
-        series=series("accuracy"),
-        x_label="step",
-        y_label="accuracy",
-        log_x=True,
-        references=chance,
-    )
-    return [losses, accuracies]
 
 
 def _figures(result: Result) -> panels.Table:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from husai_core import kinds
+from husai_core import kinds, panels
 from husai_core.errors import UserError
 from husai_core.job import Inputs
 from husai_core.kinds.kind import Done, From
@@ -33,7 +34,16 @@ def summarise(done: dict[str, Done], tmp_path: Path, **spec: Any) -> pipeline.Re
 
 
 def patched(done: dict[str, Done], stage: str, **result: Any) -> dict[str, Done]:
-    return {**done, stage: replace(done[stage], result={**(done[stage].result or {}), **result})}
+    return {**done, stage: replace(done[stage], result=merged(done[stage].result or {}, result))}
+
+
+def merged(stored: Any, change: Any) -> Any:
+    """A document with other values at some paths; of a list, the first records are changed and the rest left out."""
+    if isinstance(change, Mapping):
+        return {**stored, **{name: merged(stored[name], value) for name, value in change.items()}}
+    if isinstance(change, list):
+        return [merged(record, value) for record, value in zip(stored, change, strict=False)]
+    return change
 
 
 def test_smoke_reaches_a_decision_about_the_first_seed(smoke: tuple[Done, dict[str, Done]]) -> None:
@@ -53,11 +63,29 @@ def test_the_gate_read_every_stress_of_this_candidate(smoke: tuple[Done, dict[st
     assert not any("other checkpoints" in rule["reason"] or "no figure" in rule["reason"] for rule in gate["rules"])
 
 
+def test_every_stage_shows_an_answer_and_its_figures(smoke: tuple[Done, dict[str, Done]]) -> None:
+    for kind, done in [
+        ("study.pipeline", smoke[0]),
+        *((pipeline.STAGES[name], done) for name, done in smoke[1].items()),
+    ]:
+        shown = kinds.get(kind).panels(done.result or {})
+        assert isinstance(shown[0], panels.Headline), kind
+        assert len(shown) > 2, kind
+        assert panels.PANELS.validate_json(panels.PANELS.dump_json(shown)) == shown
+
+
+def test_the_transcoder_shows_its_intervals_above_each_chance_level(smoke: tuple[Done, dict[str, Done]]) -> None:
+    above = kinds.get("stress.transcoder").panels(smoke[1]["transcoder"].result or {})[1]
+    assert isinstance(above, panels.Intervals)
+    assert len(above.rows) == 7
+    assert all(row.estimate.low is not None for row in above.rows)
+
+
 def test_the_gates_own_controls_are_told_apart(smoke: tuple[Done, dict[str, Done]]) -> None:
-    found = (smoke[1]["gate"].result or {})["self_test"]
-    assert found["passed"]
-    assert found["good"]["low"] > 0.2
-    assert found["bad"]["high"] < 0.1
+    test = (smoke[1]["gate"].result or {})["self_test"]
+    assert test["passed"]
+    assert test["good"]["low"] > 0.2
+    assert test["bad"]["high"] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -93,10 +121,10 @@ def test_every_required_port_is_wired_to_a_stage_before_it() -> None:
     for place, child in enumerate(children):
         ports = kinds.get(child.kind).inputs
         assert {name for name, port in ports.items() if port.required} <= set(child.inputs)
-        for one in (one for given in child.inputs.values() for one in given):
-            assert isinstance(one, From)
-            source = next(before for before in children[:place] if before.name == one.child)
-            assert one.output in {*kinds.get(source.kind).outputs, "result"}
+        for reference in (reference for references in child.inputs.values() for reference in references):
+            assert isinstance(reference, From)
+            source = next(before for before in children[:place] if before.name == reference.child)
+            assert reference.output in {*kinds.get(source.kind).outputs, "result"}
     assert pipeline.plan(pipeline.Spec(), {}, {"gate": Done("succeeded")}) == []
 
 
