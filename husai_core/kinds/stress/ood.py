@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import stress_panels
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Member
@@ -179,4 +182,107 @@ def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -
     return statistics | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate().within(-2, 2)}
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)
+DOMAINS = {"id": "fitted", "ood": "shifted", "unmirrored": "unmirrored"}
+SHORT = {"id": "fit", "ood": "shift", "unmirrored": "both"}
+NAMES = {
+    "explained_variance": "explained variance",
+    "probe_accuracy": "probe on latents",
+    "candidate_explained_variance_ood": "explained variance of the given SAEs",
+    "probe_accuracy_drop_excess": "probe on latents",
+}
+ENDS = {"id": "fitted domain", "ood": "shifted domain", "drop": "drop", "excess": "drop beyond raw probe"}
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """What the shift costs, and every figure in every domain."""
+    drop, probes = (result.statistics.get(name) for name in ("explained_variance_drop", "probe_accuracy_drop_excess"))
+    text = (
+        f"From held-out pairs of the fitted domain to another domain, the drop of explained variance is "
+        f"{common.interval(drop)}; probes on the latents lose {common.interval(probes)} more accuracy than a probe on "
+        "the raw activations."
+    )
+    figures = [
+        ("drop of explained variance", "explained_variance_drop"),
+        ("drop of probes beyond the raw probe", "probe_accuracy_drop_excess"),
+        ("explained variance of the given SAEs, shifted", "candidate_explained_variance_ood"),
+    ]
+    return [
+        stress_panels.headline(result, text, [], figures),
+        _drops(result),
+        _levels(result),
+        _per_seed(result),
+        *common.members_table({"refitted": result.members}, "Every refitted SAE on the fitted domain"),
+        stress_panels.statistics_table(result, _words),
+    ]
+
+
+def _drops(result: Result) -> panels.Intervals:
+    """What the shift costs."""
+    labels = {
+        "explained_variance_drop": "explained variance",
+        "probe_accuracy_drop": "probe on latents",
+        "probe_accuracy_drop_excess": "... beyond the raw probe",
+    }
+    rows = [row for name, label in labels.items() for row in common.interval_row(label, result.statistics.get(name))]
+    sizes = ", ".join(f"{DOMAINS.get(name, name)} {count}" for name, count in result.rows.items())
+    return panels.Intervals(
+        title="What the shift costs",
+        note=(
+            f"Fitted on first operands below {result.threshold} of {result.p}, shifted from there on; pairs: {sizes}. "
+            "Fitted: pairs of that domain held out from fitting. Unmirrored: both operands are shifted."
+        ),
+        rows=rows,
+        references=[panels.Reference(label="no loss", value=0.0)],
+        x_label="drop",
+    )
+
+
+def _levels(result: Result) -> panels.Intervals:
+    """Figures inside and outside the fitted domain, with their seeds."""
+    rows = []
+    measured = {"explained_variance": result.explained_variance, "probe_accuracy": result.probe_accuracy}
+    for figure, seeds in measured.items():
+        for domain in ("id", "ood"):
+            values = [getattr(figures, domain) for figures in seeds]
+            points = [(f"seed {seed}", value) for seed, value in zip(result.seeds, values, strict=False)]
+            label = f"{NAMES[figure]}, {DOMAINS[domain]}"
+            rows += common.interval_row(label, result.statistics.get(f"{figure}_{domain}"), points)
+    for label, domains in (("raw probe", result.raw_probe_accuracy), ("network", result.transformer_accuracy)):
+        for domain in ("id", "ood"):
+            rows += common.interval_row(f"{label}, {DOMAINS[domain]}", common.value_only(getattr(domains, domain)))
+    return panels.Intervals(
+        title="Inside and outside the fitted domain",
+        note="A point is a seed. The raw probe and the network have no seed, so they have no interval.",
+        rows=rows,
+        x_label="share of variance, or accuracy",
+    )
+
+
+def _per_seed(result: Result) -> panels.Table:
+    """Every figure in every domain, by seed."""
+    columns = [
+        panels.Column(label="seed"),
+        *(panels.Column(label=f"EV {d}", format="number", digits=4) for d in SHORT.values()),
+        *(panels.Column(label=f"probe {d}", format="number", digits=4) for d in SHORT.values()),
+    ]
+    measured = zip(result.seeds, result.explained_variance, result.probe_accuracy, strict=False)
+    rows: list[list[panels.Cell]] = [
+        [f"{seed}", *(common.finite(getattr(f, domain)) for f in figures for domain in DOMAINS)]
+        for seed, *figures in measured
+    ]
+    for label, accuracy in (("raw", result.raw_probe_accuracy), ("network", result.transformer_accuracy)):
+        rows.append([label, *[None] * len(DOMAINS), *(getattr(accuracy, domain) for domain in DOMAINS)])
+    note = (
+        "EV: explained variance; probe: accuracy of a probe for the answer; fit: held-out pairs of the fitted domain; "
+        "shift: pairs of the other; both: both operands are shifted. Below: raw activations, and the network itself."
+    )
+    return panels.Table(title="Every domain, by seed", note=note, folded=True, columns=columns, rows=rows)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """A statistic's measure and figure in words."""
+    measure = max((known for known in NAMES if name.startswith(known)), key=len, default=name)
+    return NAMES.get(measure, name.replace("_", " ")), ENDS.get(name.rpartition("_")[2], "")
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)

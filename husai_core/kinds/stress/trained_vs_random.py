@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core import panels
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import stress_panels
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Matrix, Member
@@ -118,4 +121,66 @@ def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:
     return {split: nulls.covariance_matched(values, splits["train"], seed, split) for split, values in splits.items()}
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)
+def present(result: Result) -> list[panels.AnyPanel]:
+    """Whether seeds agree beyond chance, against each chance level, and every pair of seeds."""
+    excess = result.statistics.get("pwmcc_excess")
+    agree = {
+        "good": "Other seeds find the same features, beyond chance",
+        "bad": "Other seeds agree no more than chance",
+    }
+    text = (
+        f"{agree.get(common.tone(excess), 'Whether other seeds agree beyond chance is not settled')}: "
+        f"{stress_panels.PWMCC} is {common.interval(result.statistics.get('pwmcc'))}, which is "
+        f"{common.interval(excess)} above the largest chance level."
+    )
+    judged = [("PWMCC above largest chance level", "pwmcc_excess", 0.0, ">=")]
+    others = [("PWMCC", "pwmcc"), ("explained variance", "explained_variance"), ("drift", "drift_from_init")]
+    groups = {"SAEs": result.members} | {f"{name} control": group.members for name, group in result.controls.items()}
+    gaussian = result.statistics.get("pwmcc_gaussian_null")
+    title, note = "PWMCC of every pair of seeds", "Shaded from chance level to 1."
+    return [
+        stress_panels.headline(result, text, judged, others),
+        _levels(result),
+        _excess(result),
+        common.pair_map(result.pairs, result.seeds, title, gaussian, note),
+        *_drift(result),
+        *common.members_table(groups, "Every SAE, and every control"),
+        stress_panels.statistics_table(result),
+        stress_panels.measures(),
+    ]
+
+
+def _levels(result: Result) -> panels.Intervals:
+    """The overlap beside its chance levels."""
+    statistics = result.statistics
+    rows = common.interval_row("SAEs", statistics.get("pwmcc"), common.pair_points(result.pairs, result.seeds))
+    for name, group in result.controls.items():
+        points = common.pair_points(group.matrices.get("pwmcc", []), result.seeds)
+        rows += common.interval_row(f"{name} control", statistics.get(f"pwmcc_{name}_null"), points)
+    rows += common.interval_row("Gaussian decoders", statistics.get("pwmcc_gaussian_null"))
+    note = (
+        "Shuffled: the same training on rows whose dimensions are permuted one by one; covariance: on Gaussian rows "
+        "with the covariance of the activations. A point is a pair of seeds; intervals are over seeds."
+    )
+    return panels.Intervals(title="Overlap beside its chance levels", note=note, rows=rows, x_label="PWMCC")
+
+
+def _excess(result: Result) -> panels.Intervals:
+    """What is left above the largest chance level, over all and over alive features."""
+    rows = []
+    for label, name in (("all features", "pwmcc_excess"), ("alive features", "pwmcc_alive_excess")):
+        estimate = result.statistics.get(name)
+        rows += common.interval_row(label, estimate, bar=0.0, tone=common.tone(estimate))
+    note = "Above 0: seeds agree more than chance explains. Release policies ask for more than that."
+    return panels.Intervals(title="Above the largest chance level", note=note, rows=rows, x_label="PWMCC above chance")
+
+
+def _drift(result: Result) -> list[panels.AnyPanel]:
+    """How far training moved the decoders; nothing where that is unknown."""
+    known = [(member.seed, member.drift_from_init) for member in result.members]
+    bars = [panels.Bar(label=f"seed {seed}", value=drift) for seed, drift in known if drift is not None]
+    note = "Mean |cosine| of final with initial decoder rows; 1 means that training moved nothing."
+    return [panels.Bars(title="Drift from initialisation", note=note, bars=bars, x_label="cosine")] if bars else []
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)

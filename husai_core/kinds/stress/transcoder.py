@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import stress_panels
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Matrix, Member
@@ -145,10 +148,100 @@ def _statistics(sae: _Arm, transcoder: _Arm) -> dict[str, Estimate]:
         for name, figures in (("sae", of_sae), ("transcoder", of_transcoder)):
             statistics[f"{name}_excess{suffix}"] = figures.pop(f"pwmcc{suffix}_excess")
             statistics |= {f"{name}_{statistic}": estimate for statistic, estimate in figures.items()}
-        statistics[f"sae_minus_transcoder{suffix}"] = smallest(
-            [(excess - transcoder_above[null]).estimate() for null, excess in sae_above.items()]
-        )
+        differences = {null: (excess - transcoder_above[null]).estimate() for null, excess in sae_above.items()}
+        statistics[f"sae_minus_transcoder{suffix}"] = smallest(list(differences.values()))
+        if not suffix:
+            statistics |= {f"sae_minus_transcoder_{null}": difference for null, difference in differences.items()}
+            for name, above in (("sae", sae_above), ("transcoder", transcoder_above)):
+                statistics |= {f"{name}_{null}_excess": excess.estimate() for null, excess in above.items()}
     return statistics
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)
+ARMS = {"sae": "SAE", "transcoder": "transcoder"}
+NULLS = {"gaussian": "Gaussian", "shuffled": "shuffled"}
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """Both groups above one and the same chance level, and the difference that is judged."""
+    judged = result.statistics.get("sae_minus_transcoder")
+    compared = {"good": "The SAE is more stable than a transcoder", "bad": "The SAE is less stable than a transcoder"}
+    text = (
+        f"{compared.get(common.tone(judged), 'Whether SAE or transcoder is more stable is not settled')}: on the same "
+        f"inputs, each above the same chance level, SAE minus transcoder is {common.interval(judged)} in "
+        f"{stress_panels.PWMCC}."
+    )
+    groups = {label: getattr(result, arm).members for arm, label in ARMS.items()}
+    groups |= {f"{label}, shuffled": getattr(result, arm).control_members for arm, label in ARMS.items()}
+    return [
+        stress_panels.headline(result, text, [("SAE minus transcoder", "sae_minus_transcoder", 0.0, ">=")]),
+        _differences(result),
+        _levels(result),
+        *common.members_table(groups, "Every SAE and transcoder"),
+        stress_panels.statistics_table(result, _words),
+        stress_panels.measures(),
+    ]
+
+
+def _above(result: Result, arm: str, null: str) -> Estimate | None:
+    """What is left of a group's overlap above one of its chance levels; of earlier results without an interval."""
+    known = result.statistics.get(f"{arm}_{null}_excess")
+    observed, chance = (result.statistics.get(f"{arm}_pwmcc{end}") for end in ("", f"_{null}_null"))
+    return known or common.difference(observed, chance)
+
+
+def _differences(result: Result) -> panels.Intervals:
+    """Per chance level, both groups above it and their difference; the smallest difference is judged."""
+    rows = []
+    for null, name in NULLS.items():
+        arms = {arm: _above(result, arm, null) for arm in ARMS}
+        for arm, label in ARMS.items():
+            rows += common.interval_row(f"{label} above {name}", arms[arm])
+        difference = result.statistics.get(f"sae_minus_transcoder_{null}")
+        difference = difference or common.difference(arms["sae"], arms["transcoder"])
+        rows += common.interval_row(f"difference above {name}", difference)
+    judged = result.statistics.get("sae_minus_transcoder")
+    rows += common.interval_row("smallest difference (judged)", judged, bar=0.0, tone=common.tone(judged))
+    note = (
+        "Decoders of both groups live in different spaces, so each stands above a chance level of its own kind: "
+        "Gaussian decoders of its shape, or the same training on shuffled rows. Differences are paired by seed."
+    )
+    title = "Overlap above the same chance level"
+    return panels.Intervals(title=title, note=note, rows=rows, x_label="PWMCC above chance")
+
+
+def _levels(result: Result) -> panels.Intervals:
+    """The overlaps themselves, each beside its chance levels."""
+    rows, statistics = [], result.statistics
+    for arm, label in ARMS.items():
+        compared = getattr(result, arm)
+        for name, end, matrix in (
+            (label, "", compared.pairs),
+            (f"{label}, shuffled", "_shuffled_null", compared.control_pairs),
+            (f"{label}, Gaussian", "_gaussian_null", []),
+        ):
+            points = common.pair_points(matrix, result.seeds)
+            rows += common.interval_row(name, statistics.get(f"{arm}_pwmcc{end}"), points)
+    hooks = f"Transcoders map {result.input_hook} to {result.output_hook}; SAEs here reconstruct {result.input_hook}."
+    return panels.Intervals(
+        title="Overlap, each group beside its chance levels",
+        note=f"{hooks} A point is a pair of seeds; intervals are over seeds.",
+        rows=rows,
+        x_label="PWMCC",
+    )
+
+
+def _words(name: str) -> tuple[str, str]:
+    """A statistic's measure and figure in words."""
+    alive = ", alive" if name.endswith("_alive") else ""
+    if name.startswith("sae_minus_transcoder"):
+        null = NULLS.get(name.removeprefix("sae_minus_transcoder_"))
+        return f"SAE - transcoder{alive}", f"above {null}" if null else "smallest (judged)"
+    arm = name.partition("_")[0]
+    figure = name.removeprefix(f"{arm}_")
+    if "excess" in figure:
+        figure = f"pwmcc{'_alive' if alive else ''}_{figure.removesuffix('_alive')}"
+    measure, said = stress_panels.measure(figure)
+    return f"{ARMS.get(arm, arm)}: {measure}", said
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Inputs, Job
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import stress_panels
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Kind, Port
 from husai_core.stability.result_tables import Matrix, Member
@@ -99,4 +102,66 @@ def _statistics(trained: PairwiseOverlaps, untrained: PairwiseOverlaps, paired: 
     return statistics
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run)
+def present(result: Result) -> list[panels.AnyPanel]:
+    """The overlap on both networks, their difference, and every pair of seeds."""
+    statistics = result.statistics
+    difference = statistics.get("trained_minus_untrained")
+    compared = {"good": "Training the network makes seeds agree more", "bad": "Seeds agree less on the trained network"}
+    text = (
+        f"{compared.get(common.tone(difference), 'Whether seeds agree more on the trained network is not settled')}: "
+        f"{stress_panels.PWMCC} is {common.interval(statistics.get('pwmcc_trained'))} there and "
+        f"{common.interval(statistics.get('pwmcc_untrained'))} on a network with random weights, a difference of "
+        f"{common.interval(difference)}."
+    )
+    judged = [("trained minus untrained", "trained_minus_untrained", 0.0, ">=")]
+    ranks = (result.effective_rank, result.untrained_effective_rank)
+    headline = stress_panels.headline(result, text, judged)
+    headline = headline.model_copy(
+        update={
+            "figures": [
+                *headline.figures,
+                panels.Figure(label="effective rank, trained", value=common.finite(ranks[0])),
+                panels.Figure(label="effective rank, untrained", value=common.finite(ranks[1])),
+            ]
+        }
+    )
+    chance = statistics.get("pwmcc_gaussian_null")
+    maps = {"trained": result.pairs, "untrained": result.untrained_pairs}
+    return [
+        headline,
+        _levels(result),
+        _differences(result),
+        *(common.pair_map(m, result.seeds, f"Every pair of seeds, {name} network", chance) for name, m in maps.items()),
+        *common.members_table({"untrained": result.untrained_members}, "Every SAE on the untrained network"),
+        stress_panels.statistics_table(result),
+        stress_panels.measures(),
+    ]
+
+
+def _levels(result: Result) -> panels.Intervals:
+    """The overlap on both networks beside chance."""
+    rows = []
+    for name, matrix in (("trained", result.pairs), ("untrained", result.untrained_pairs)):
+        points = common.pair_points(matrix, result.seeds)
+        rows += common.interval_row(f"{name} network", result.statistics.get(f"pwmcc_{name}"), points)
+    rows += common.interval_row("Gaussian decoders", result.statistics.get("pwmcc_gaussian_null"))
+    note = (
+        "The same recipe and seeds on both networks. One untrained network is drawn, so intervals cover the seeds of "
+        "the SAEs and not the draw of the network. A point is a pair of seeds."
+    )
+    return panels.Intervals(title="Overlap on both networks", note=note, rows=rows, x_label="PWMCC")
+
+
+def _differences(result: Result) -> panels.Intervals:
+    """Trained minus untrained in every measure."""
+    rows = []
+    for metric in METRICS:
+        name = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
+        estimate = result.statistics.get(name)
+        label = stress_panels.measure(metric)[0]
+        rows += common.interval_row(label, estimate, bar=0.0, tone=common.tone(estimate))
+    note = "Above 0: seeds agree more on the trained network. PWMCC is what release policies read."
+    return panels.Intervals(title="Trained minus untrained", note=note, rows=rows, x_label="difference")
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)
