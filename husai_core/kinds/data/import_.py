@@ -27,12 +27,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.kind import BaseSpec, Kind, Port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformer_lens import HookedTransformer
 
     from husai_core.activations.store import Activations
@@ -218,4 +221,62 @@ def _activations(spec: Spec, found: Activations, claimed: dict[str, Any], job: J
     return {"d_in": d, "n_rows": n, "hook_name": hook_name, "position": position, "notes": notes}
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run)
+NAMES = {"sae": "SAE", "transformer": "transformer", "activations": "set of activations"}
+PORTS = {"sae": "saes", "transformer": "transformer", "activations": "activations"}
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """What each thing is, under the output by which other jobs name it, where it came from, and what is unknown."""
+    counts = {what: sum(item.what == what for item in result.items) for what in NAMES}
+    named = [
+        f"{count} {NAMES[what]}{'s' * (count > 1 and what != 'activations')}" for what, count in counts.items() if count
+    ]
+    text = f"Imported: {', '.join(named) or 'nothing'}. What the files say of their own making is kept as a claim."
+    places = _places(result.items)
+    origins = [
+        f"{place}: from {item.source} ({item.format} layout). {_sentences(item.notes)}".rstrip()
+        for place, item in zip(places, result.items, strict=True)
+    ]
+    return [
+        panels.Headline(text=text),
+        _shapes(places, result.items),
+        panels.Text(title="Where it comes from, and what is not known of it", paragraphs=origins),
+    ]
+
+
+def _places(items: Sequence[Item]) -> list[str]:
+    """The output that holds each thing, with its index where there are several."""
+    places = []
+    for i, item in enumerate(items):
+        before = sum(other.what == item.what for other in items[:i])
+        several = sum(other.what == item.what for other in items) > 1
+        places.append(f"{PORTS[item.what]}:{before}" if several else PORTS[item.what])
+    return places
+
+
+def _shapes(places: Sequence[str], items: Sequence[Item]) -> panels.Table:
+    """One thing a row; columns that say nothing are left out."""
+    fields = {
+        "architecture": "architecture",
+        "d_in": "width",
+        "d_sae": "latents",
+        "k": "k",
+        "n_rows": "rows",
+        "hook_name": "hook",
+        "position": "position",
+    }
+    shown = {name: label for name, label in fields.items() if any(getattr(item, name) is not None for item in items)}
+    rows: list[list[panels.Cell]] = [
+        [place, *("" if (value := getattr(item, name)) is None else value for name in shown)]
+        for place, item in zip(places, items, strict=True)
+    ]
+    columns = [panels.Column(label=label, format="text") for label in ("output", *shown.values())]
+    return panels.Table(title="What was imported", columns=columns, rows=rows)
+
+
+def _sentences(notes: Sequence[str]) -> str:
+    """Notes as sentences."""
+    return " ".join(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present)

@@ -7,18 +7,21 @@ cannot tell them apart is inconclusive. The decision artifact holds all that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from husai_core import panels
 from husai_core.errors import UserError
+from husai_core.estimate import Estimate
 from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind, Port
 from husai_core.release import bundle
-from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
+from husai_core.release.decide import CONTROL_KIND, ControlOutcome, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
-from husai_core.release.judge import AHEAD_DAYS, DAY
+from husai_core.release.judge import AHEAD_DAYS, DAY, RuleOutcome
 from husai_core.release.policy import load
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
@@ -54,9 +57,9 @@ class Spec(BaseSpec):
         if not isinstance(data, dict):
             return data
         name = data.get("policy", "strict")
-        digest, asked = load(name).digest, data.get("policy_digest")
-        if asked and asked != digest:
-            raise ValueError(f"policy '{name}' has digest {digest}, not {asked}")
+        digest, expected = load(name).digest, data.get("policy_digest")
+        if expected and expected != digest:
+            raise ValueError(f"policy '{name}' has digest {digest}, not {expected}")
         return {**data, "policy_digest": digest}
 
 
@@ -78,7 +81,8 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         raise UserError("as_of is not set")
     policy, candidate = load(spec.policy), inputs.one("candidate").digest
     at = instant(spec.as_of)
-    evidence = [_item(artifact, at) for artifact in {one.digest: one for one in inputs.many("evidence")}.values()]
+    distinct = {artifact.digest: artifact for artifact in inputs.many("evidence")}
+    evidence = [_item(artifact, at) for artifact in distinct.values()]
     controls = Controls(good=_control("good", done), bad=_control("bad", done))
     decision = decide(policy, candidate, evidence, controls, spec.as_of)
     directory = job.output("decision", "decision")
@@ -119,9 +123,166 @@ def _control(name: str, done: Mapping[str, Done]) -> Control:
     ended = done.get(f"{name}-stability")
     if ended and ended.state == "succeeded" and ended.result is not None:
         return Control(artifact=next(iter(ended.outputs.get("result", [])), None), result=dict(ended.result))
-    stages = {child: found for child, found in done.items() if child.startswith(name) and found.state != "succeeded"}
-    told = [f"{child}: {found.reason or found.state}" for child, found in stages.items()]
-    return Control(reason="; ".join(told) or "it was not measured")
+    stages = {child: ended for child, ended in done.items() if child.startswith(name) and ended.state != "succeeded"}
+    reasons = [f"{child}: {ended.reason or ended.state}" for child, ended in stages.items()]
+    return Control(reason="; ".join(reasons) or "it was not measured")
+
+
+ANSWERS = {"pass": "Release", "fail": "Do not release", "inconclusive": "Not decided"}
+TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
+VERDICTS = {"pass": "met", "fail": "not met", "inconclusive": "not settled"}
+SIGNS = {">=": "\N{GREATER-THAN OR EQUAL TO}", "<=": "\N{LESS-THAN OR EQUAL TO}"}
+ENDS = {"low": "lower end ", "high": "upper end ", "value": ""}
+
+
+def present(result: Decision) -> list[panels.AnyPanel]:
+    """The verdict, every rule against its bar, each reason once, and what would settle it."""
+    return [
+        _headline(result),
+        _rules(result.rules),
+        *_bars(result.rules),
+        _reasons(result),
+        *_settling(result),
+        _controls(result),
+        _questions(result.rules),
+        *_evidence(result),
+    ]
+
+
+def _headline(result: Decision) -> panels.Headline:
+    if not result.self_test.passed:
+        why = "the gate could not tell its own controls apart, so it says nothing about this SAE"
+    elif result.verdict == "pass":
+        why = f"all {len(result.rules)} rules are met, each by the unfavourable end of its interval"
+    else:
+        why = _tally(result.rules)
+    figures = [
+        panels.Figure(label="policy", value=result.policy),
+        panels.Figure(label="policy digest", value=result.policy_digest, format="digest"),
+        panels.Figure(label="candidate", value=result.candidate, format="digest"),
+        panels.Figure(label="judged as of", value=result.as_of),
+    ]
+    return panels.Headline(text=f"{ANSWERS[result.verdict]}: {why}.", tone=TONES[result.verdict], figures=figures)
+
+
+def _tally(rules: Sequence[RuleOutcome]) -> str:
+    """How many rules are not met, not settled and met, with the names of those that are not."""
+    parts = list[str]()
+    for verdict in ("fail", "inconclusive", "pass"):
+        names = [rule.name for rule in rules if rule.verdict == verdict]
+        count = str(len(names)) if parts else f"{len(names)} of {len(rules)} rules"
+        listed = "" if verdict == "pass" else f" ({', '.join(names)})"
+        parts += [f"{count} {'is' if len(names) == 1 else 'are'} {VERDICTS[verdict]}{listed}"] if names else []
+    return "; ".join(parts)
+
+
+def _estimate(outcome: RuleOutcome | ControlOutcome) -> Estimate:
+    """The figure of an outcome with its interval."""
+    return Estimate(value=outcome.value, low=outcome.low, high=outcome.high)
+
+
+def _rules(rules: Sequence[RuleOutcome]) -> panels.Table:
+    rows: list[list[panels.Cell]] = [
+        [
+            rule.name,
+            None if rule.value is None else _estimate(rule),
+            f"{ENDS.get(rule.bound, '')}{SIGNS[rule.op]} {rule.threshold:g}",
+            VERDICTS[rule.verdict],
+        ]
+        for rule in rules
+    ]
+    columns = [
+        panels.Column(label="rule"),
+        panels.Column(label="figure", format="number"),
+        panels.Column(label="needed"),
+        panels.Column(label="verdict"),
+    ]
+    return panels.Table(title="Rules", columns=columns, rows=rows)
+
+
+def _bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
+    """The rules that have a figure, against what they need."""
+    rows = [
+        panels.IntervalRow(
+            label=rule.name,
+            estimate=_estimate(rule),
+            bar=rule.threshold,
+            op=">=" if rule.op == ">=" else "<=",
+            tone=TONES[rule.verdict],
+        )
+        for rule in rules
+        if rule.value is not None
+    ]
+    note = "The whole interval must lie on the right side of the bar."
+    return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
+
+
+def _grouped(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Texts with the names that they are about, each text once."""
+    names_of: dict[str, list[str]] = {}
+    for name, text in pairs:
+        names_of.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in names_of.items()]
+
+
+def _reasons(result: Decision) -> panels.Text:
+    pairs = [(rule.name, rule.reason) for rule in result.rules if rule.verdict != "pass"]
+    met = [(rule.name, rule.reason) for rule in result.rules if rule.verdict == "pass"]
+    test = [] if result.self_test.passed else [("self-test", result.self_test.reason)]
+    return panels.Text(title="Reasons", paragraphs=_grouped([*test, *pairs, *met]))
+
+
+def _settling(result: Decision) -> list[panels.AnyPanel]:
+    """What would settle the rules that are not settled, by what the installed kinds can do."""
+    from husai_core import kinds
+    from husai_core.release.advice import advice
+
+    rules = [rule.model_dump() for rule in result.rules if rule.verdict == "inconclusive"]
+    ways = advice(result.verdict, rules, kinds.names())
+    paragraphs = [f"{', '.join(names)}: {way}" for way, names in ways.items()]
+    return [panels.Text(title="What would settle it", paragraphs=paragraphs)] if paragraphs else []
+
+
+def _controls(result: Decision) -> panels.Table:
+    """What the gate made of the two worlds whose answer is known."""
+    test = result.self_test
+    rows: list[list[panels.Cell]] = []
+    for outcome, name, wanted in ((test.good, "known good", "must pass"), (test.bad, "known bad", "must not pass")):
+        figure = None if outcome.value is None else _estimate(outcome)
+        rows.append([name, wanted, figure, VERDICTS[outcome.verdict]])
+    labels = ("control", "wanted", "figure", "verdict")
+    columns = [panels.Column(label=label, format="number" if label == "figure" else "text") for label in labels]
+    note = (
+        "SAEs on a synthetic world with true features and on noise without any, by the rules on stability. "
+        f"Known good: {test.good.reason}. Known bad: {test.bad.reason}. "
+        f"Self-test {'passed' if test.passed else 'FAILED'}: {test.reason}."
+    )
+    return panels.Table(title="Controls of the gate", note=note, columns=columns, rows=rows)
+
+
+def _questions(rules: Sequence[RuleOutcome]) -> panels.Text:
+    """What each rule asks of which evidence."""
+    paragraphs = [f"{rule.name}: {rule.title} Reads {rule.statistic} of {rule.evidence}." for rule in rules]
+    return panels.Text(title="What each rule asks", folded=True, paragraphs=paragraphs)
+
+
+def _evidence(result: Decision) -> list[panels.AnyPanel]:
+    """The results that were put before the gate, those of its controls included, with the rules that read each."""
+    rows: list[list[panels.Cell]] = []
+    for item in result.evidence:
+        readers = ", ".join(rule.name for rule in result.rules if rule.evidence_digest == item.digest)
+        produced = datetime.fromtimestamp(item.produced_at, UTC).strftime("%Y-%m-%d %H:%M")
+        rows.append([item.kind, readers or "no rule", produced, item.digest])
+    for name in ("good", "bad"):
+        artifact = getattr(result.self_test, name).artifact
+        rows += [[f"known-{name} control", "self-test", "", artifact]] if artifact else []
+    columns = [
+        panels.Column(label="evidence"),
+        panels.Column(label="read by"),
+        panels.Column(label="produced (UTC)"),
+        panels.Column(label="sha256", format="digest"),
+    ]
+    return [panels.Table(title="Evidence", folded=True, columns=columns, rows=rows)] if rows else []
 
 
 KIND = Kind(
@@ -131,5 +292,6 @@ KIND = Kind(
     outputs=OUTPUTS,
     plan=plan,
     summarise=summarise,
+    present=present,
     children=("train.activations", "train.sae", CONTROL_KIND),
 )

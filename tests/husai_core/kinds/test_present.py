@@ -17,9 +17,16 @@ from husai_core.panels import PANELS, to_csv
 
 OLD = {path.stem: path for path in sorted(Path(__file__).with_name("old_results").glob("*.json"))}
 SENTENCES = {
+    "train.imported": "Imported: 1 SAE, 1 set of activations.",
     "train.activations": "169 rows at 1 hook (blocks.0.hook_resid_post) of width 32",
     "train.sae": "3 SAEs (topk k 8) explain 0.958 (interval unknown) of the variance of held-out rows",
     "train.transformer": "The network adds 70.6 % of the held-out pairs right. The leak test passed",
+    "stress.trained_vs_random": "PWMCC (mean maximum cosine between seeds) is 0.576 [0.545, 0.606], which is -0.0513 [",
+    "stress.transcoder": "SAE minus transcoder is 0.00391 [-0.111, 0.0967] in PWMCC (mean maximum cosine between",
+    "stress.ood": "the drop of explained variance is -0.0267 [-0.0397, -0.0138]; probes on the latents lose 0.12",
+    "stress.untrained_model": "PWMCC (mean maximum cosine between seeds) is 0.576 [0.545, 0.606] there and 0.621",
+    "release.gate": "Not decided: 8 of 8 rules are not settled (reconstruction, stability, transcoder,",
+    "study.pipeline": "Not decided: the evidence does not settle every rule of the gate. All 8 stages ran",
 }
 
 
@@ -65,3 +72,60 @@ print(sorted({"torch", "scipy", "numpy", "transformer_lens"} & sys.modules.keys(
     documents = json.dumps({kind: document(kind) for kind in OLD})
     ran = subprocess.run([sys.executable, "-c", program], input=documents, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_every_stored_figure_is_shown_or_stands_in_a_folded_table(kind: str) -> None:
+    shown = "\n".join(to_csv(panel) for panel in kinds.get(kind).panels(document(kind)))
+    stored = document(kind)
+    estimates = stored.get("statistics", {}).values()
+    singles = [value for value in stored.values() if isinstance(value, float)]
+    for value in [*(estimate["value"] for estimate in estimates), *singles]:
+        assert str(value) in shown
+
+
+def test_what_is_judged_of_the_transcoder_agrees_with_the_figures_beside_it() -> None:
+    above = kinds.get("stress.transcoder").panels(document("stress.transcoder"))[1]
+    assert isinstance(above, panels.Intervals)
+    values = {row.label: row.estimate.value or 0.0 for row in above.rows}
+    for null in ("Gaussian", "shuffled"):
+        difference = values[f"SAE above {null}"] - values[f"transcoder above {null}"]
+        assert difference == pytest.approx(values[f"difference above {null}"])
+    differences = [value for label, value in values.items() if label.startswith("difference")]
+    assert values["smallest difference (judged)"] == pytest.approx(min(differences))
+
+
+def test_a_gate_says_each_reason_once_and_draws_every_rule_against_its_bar() -> None:
+    shown = {panel.title: panel for panel in kinds.get("release.gate").panels(document("release.gate"))}
+    reasons, bars = shown["Reasons"], shown["Rules against their bars"]
+    assert isinstance(reasons, panels.Text)
+    assert isinstance(bars, panels.Intervals)
+    said = [paragraph.partition(": ")[2] for paragraph in reasons.paragraphs]
+    assert len(said) == len(set(said)) == 6
+    assert [(row.bar, row.op, row.tone) for row in bars.rows][:1] == [(0.7, ">=", "unknown")]
+    assert {row.op for row in bars.rows} == {">=", "<="}
+    assert "What would settle it" in shown
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "passed", "text"),
+    [
+        ("pp", True, "Release: all 2 rules are met, each by the unfavourable end of its interval."),
+        ("pf", True, "Do not release: 1 of 2 rules is not met (stability); 1 is met."),
+        ("fi", True, "Do not release: 1 of 2 rules is not met (reconstruction); 1 is not settled (stability)."),
+        ("pi", True, "Not decided: 1 of 2 rules is not settled (stability); 1 is met."),
+        (
+            "pp",
+            False,
+            "Not decided: the gate could not tell its own controls apart, so it says nothing about this SAE.",
+        ),
+    ],
+)
+def test_a_verdict_is_said_in_plain_words(verdicts: str, passed: bool, text: str) -> None:
+    decision = document("release.gate")
+    words = {"p": "pass", "f": "fail", "i": "inconclusive"}
+    rules = [rule | {"verdict": words[v]} for rule, v in zip(decision["rules"], verdicts, strict=False)]
+    verdict = "inconclusive" if not passed or "i" in verdicts else "pass"
+    decision |= {"rules": rules, "verdict": "fail" if "f" in verdicts else verdict}
+    decision["self_test"]["passed"] = passed
+    assert headline(kinds.get("release.gate").panels(decision)).text == text
