@@ -61,13 +61,13 @@ class Context:
     async def principal(self, token: str) -> Principal:
         """Who holds this token. An answer is kept for two seconds, so other processes see a revocation as late."""
         name = hashlib.sha256(token.encode()).hexdigest()
-        found, until = self._keys.get(name, (None, 0.0))
-        if found is None or until < time.monotonic():
-            found = await run_in_threadpool(self._authenticate, token)
+        principal, until = self._keys.get(name, (None, 0.0))
+        if principal is None or until < time.monotonic():
+            principal = await run_in_threadpool(self._authenticate, token)
             if len(self._keys) >= 1024:
                 self._keys.clear()
-            self._keys[name] = (found, time.monotonic() + KEY_SECONDS)
-        return found
+            self._keys[name] = (principal, time.monotonic() + KEY_SECONDS)
+        return principal
 
     def forget_keys(self) -> None:
         """Ask the database about every key again."""
@@ -80,8 +80,8 @@ class Context:
 
 def context(request: Request) -> Context:
     """The context that `create_app` made."""
-    found: Context = request.app.state.context
-    return found
+    shared: Context = request.app.state.context
+    return shared
 
 
 Ctx = Annotated[Context, Depends(context)]
@@ -89,20 +89,28 @@ bearer = HTTPBearer(auto_error=False, bearerFormat="husai_<id>_<secret>", descri
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder_of(scope: str | None) -> Callable[[Request, Credentials], Awaitable[Principal]]:
-    async def principal(request: Request, credentials: Credentials) -> Principal:
-        if credentials is None:
-            holder = await browsers.principal(request, context(request))
-        else:
-            holder = await context(request).principal(credentials.credentials)
-        if scope is not None:
-            accounts.require(holder, scope)
+async def holder(request: Request, credentials: Credentials) -> Principal:
+    """Whoever holds the key that came with the request, or is signed in with the browser that sent it.
+
+    Raises:
+        Problem: 401 `bad-key`, `expired-key`, `revoked-key` or `signed-out`.
+    """
+    if credentials is None:
+        return await browsers.principal(request, context(request))
+    return await context(request).principal(credentials.credentials)
+
+
+Holder = Annotated[Principal, Depends(holder)]
+
+
+def _holder_of(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
+    async def principal(holder: Holder) -> Principal:
+        accounts.require(holder, scope)
         return holder
 
     return principal
 
 
-Holder = Annotated[Principal, Depends(_holder_of(None))]
 Reader = Annotated[Principal, Depends(_holder_of("read"))]
 Submitter = Annotated[Principal, Depends(_holder_of("submit"))]
 Gatekeeper = Annotated[Principal, Depends(_holder_of("gate"))]

@@ -72,7 +72,7 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     for error in errors:
         if error["loc"][0] == "path":
             what = PATHS.get(name := str(error["loc"][1]), name)
-            return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} of this name.")
+            return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} {error['input']!r:.80}.")
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
             detail = f"kind: there is none but {', '.join(known)}."

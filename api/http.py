@@ -18,8 +18,6 @@ IfRange = Annotated[str | None, Header(description="the range is sent only of th
 Range = Annotated[str | None, Header()]
 LONGEST = 1000
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="makes a retry harmless")]
-JobPath = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$")]
-DigestPath = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 NamePath = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]
 
 

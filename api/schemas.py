@@ -8,21 +8,24 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from husai_core.panels import AnyPanel
 from services.states import State
 
-SHA256, JOB_ID = r"^[0-9a-f]{64}$", r"^[0-9a-f]{24}$"
+SHA256 = r"^[0-9a-f]{64}$"
+SHA256_PREFIX, ID_PREFIX = r"^[0-9a-f]{8,64}$", r"^[0-9a-f]{8,24}$"
 LABEL, NAME = r"^[\w.:/=@-]{1,64}$", r"^[\w.@-]{1,64}$"
 SHAPES = {
     SHA256: "a SHA-256 is 64 hexadecimal digits in lower case",
-    JOB_ID: "a job's id is 24 hexadecimal digits in lower case",
+    SHA256_PREFIX: "a SHA-256 is 64 hexadecimal digits in lower case, of which the first 8 may do",
+    ID_PREFIX: "a job's id is 24 hexadecimal digits in lower case, of which the first 8 may do",
     LABEL: "a label is 1 to 64 letters, digits and . : / = @ _ -",
     NAME: "a name is 1 to 64 letters, digits and . @ _ -",
 }
 """The patterns in words."""
 Digest = Annotated[str, Field(pattern=SHA256, description="SHA-256, hexadecimal")]
+DigestPrefix = Annotated[str, Field(pattern=SHA256_PREFIX, description="SHA-256, or its first 8 digits or more")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$")]
 Label = Annotated[str, Field(pattern=LABEL)]
 Name = Annotated[str, Field(pattern=NAME)]
-JobId = Annotated[str, Field(pattern=JOB_ID)]
+JobId = Annotated[str, Field(pattern=ID_PREFIX, description="a job's id, or its first 8 digits or more")]
 Priority = Literal["gate", "interactive", "batch", "backfill"]
 Device = Literal["auto", "cpu", "cuda"]
 Scope = Literal["read", "submit", "gate", "admin"]
@@ -59,7 +62,7 @@ class JobRequest(Strict):
 
     kind: str
     spec: Any = {}
-    inputs: dict[Name, Annotated[list[Digest | OutputOf], Field(max_length=1000)] | Digest | OutputOf] = {}
+    inputs: dict[Name, Annotated[list[DigestPrefix | OutputOf], Field(max_length=1000)] | DigestPrefix | OutputOf] = {}
     labels: list[Label] = Field(default=[], max_length=32)
     priority: Priority = "interactive"
     device: Device = "auto"
@@ -314,8 +317,8 @@ class Policies(Page):
 class DecisionRequest(Strict):
     """Asks a policy about a candidate. Every known result about it is used, and what is given as `evidence` besides."""
 
-    candidate: Digest
-    evidence: list[Digest] | None = Field(default=None, max_length=1000)
+    candidate: DigestPrefix
+    evidence: list[DigestPrefix] | None = Field(default=None, max_length=1000)
 
 
 class Decision(BaseModel):

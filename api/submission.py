@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from services import accounts, jobs
 from services.accounts import Principal
 from services.jobs import Reference, Submission
 from services.problems import invalid
-from services.queries import access
+from services.queries import access, ids
 
 DECIDING = "release.gate"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -56,6 +57,22 @@ def _unprintable(field: str, value: Any) -> Iterator[str]:
 def _references(given: list[str | schemas.OutputOf] | str | schemas.OutputOf) -> list[Reference]:
     many = given if isinstance(given, list) else [given]
     return [one.model_dump() if isinstance(one, schemas.OutputOf) else one for one in many]
+
+
+def complete(context: Context, session: Session, principal: Principal, submission: Submission) -> Submission:
+    """The submission with every shortened id and digest in its inputs written out.
+
+    Raises:
+        Problem: `unknown-job`, `unknown-artifact` or `ambiguous-id`.
+    """
+
+    def whole(reference: Reference) -> Reference:
+        if isinstance(reference, str):
+            return ids.artifact(session, context.settings, principal, reference)
+        return {**reference, "job": ids.job(session, principal, reference["job"])}
+
+    inputs = {port: [whole(reference) for reference in references] for port, references in submission.inputs.items()}
+    return replace(submission, inputs=inputs)
 
 
 def check_visible(context: Context, session: Session, principal: Principal, submission: Submission) -> None:

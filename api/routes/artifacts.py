@@ -16,7 +16,6 @@ from api.deps import Context, Ctx, Reader, Submitter
 from api.http import (
     CHUNK,
     IMMUTABLE,
-    DigestPath,
     IfNoneMatch,
     IfRange,
     Range,
@@ -25,6 +24,7 @@ from api.http import (
     content,
     unless_matched,
 )
+from api.ids import ArtifactPath
 from husai_core.job import ArtifactType
 from services import artifacts, tables
 from services.accounts import Principal
@@ -149,7 +149,7 @@ BYTES = content("application/octet-stream", "The bytes of a file, or an artifact
 @router.get("/{sha256}", response_class=Response, responses=BYTES)
 def read(
     request: Request,
-    sha256: DigestPath,
+    sha256: ArtifactPath,
     context: Ctx,
     principal: Reader,
     if_none_match: IfNoneMatch = None,

@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api import schemas, serializers
 from api.deps import Context, Ctx, Reader
-from api.http import IfRange, JobPath, Range, byte_range, bytes_response, content, reply
+from api.http import IfRange, Range, byte_range, bytes_response, content, reply
+from api.ids import JobPath
 from services import events, jobs
 from services.accounts import Principal
 from services.problems import Problem, conflict

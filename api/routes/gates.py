@@ -9,19 +9,19 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from api import evidence, paging, schemas, serializers
+from api import submission as submissions
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
     IMMUTABLE,
-    DigestPath,
     IdempotencyKey,
     IfNoneMatch,
-    JobPath,
     NamePath,
     matches,
     reply,
     unless_matched,
 )
+from api.ids import CandidatePath, DecisionPath
 from api.routes.jobs import submit_for
 from api.waiting import DECISIONS
 from husai_core.release import policy as policies
@@ -31,10 +31,11 @@ from services.jobs import Reference, Submission
 from services.problems import Problem, not_found
 from services.queries import candidates as candidate_queries
 from services.queries import decisions as decision_queries
+from services.queries import ids
 from services.queries import jobs as job_queries
 
 router = APIRouter(tags=["gates"])
-Subject = Annotated[schemas.Digest, Query(description="the candidate's digest")]
+Subject = Annotated[schemas.DigestPrefix, Query(description="the candidate's digest")]
 CACHED = 256
 
 
@@ -97,7 +98,7 @@ def list_candidates(
 
 
 @router.get("/candidates/{candidate}")
-def read_candidate(candidate: DigestPath, context: Ctx, principal: Reader) -> schemas.Candidate:
+def read_candidate(candidate: CandidatePath, context: Ctx, principal: Reader) -> schemas.Candidate:
     """One candidate."""
     with context.database.read() as session:
         row = candidate_queries.get(session, context.settings, context.store, principal, candidate)
@@ -114,10 +115,12 @@ def decide(
 ) -> Response:
     """Ask a policy about a candidate: a `release.gate` job, whose decision is signed and kept."""
     load_policy(policy)
-    inputs: dict[str, list[Reference]] = {"candidate": [body.candidate], "evidence": [*(body.evidence or [])]}
-    submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
     with context.database.read() as session:
-        candidate_queries.get(session, context.settings, context.store, principal, body.candidate)
+        candidate = ids.candidate(session, context.settings, principal, body.candidate)
+        candidate_queries.get(session, context.settings, context.store, principal, candidate)
+        inputs: dict[str, list[Reference]] = {"candidate": [candidate], "evidence": [*(body.evidence or [])]}
+        submission = Submission("release.gate", {"policy": policy}, inputs, priority="gate")
+        submission = submissions.complete(context, session, principal, submission)
         evidence.add_known(context, session, principal, submission, idempotency_key)
     return submit_for(context, principal, submission, idempotency_key)
 
@@ -138,6 +141,15 @@ def _decision(context: Context, session: Session, principal: Principal, row: tab
     return context.decisions[name]
 
 
+def _latest(
+    session: Session, context: Context, principal: Principal, policy: str, subject: str
+) -> tables.Decision | None:
+    """The decision of a policy about a candidate that was judged last, of those that the caller may see."""
+    if len(subject) < ids.DIGEST:
+        subject = ids.candidate(session, context.settings, principal, subject)
+    return decision_queries.latest(session, context.settings, principal, policy, subject)
+
+
 @router.get(
     "/gates/{policy}/decisions/latest",
     response_model=schemas.Decision,
@@ -156,7 +168,7 @@ async def latest(
 
     def load() -> schemas.Decision | None:
         with context.database.read() as session:
-            row = decision_queries.latest(session, context.settings, principal, policy, subject)
+            row = _latest(session, context, principal, policy, subject)
             return None if row is None else _decision(context, session, principal, row)
 
     def ready(decision: schemas.Decision | None) -> bool:
@@ -177,7 +189,7 @@ def read_badge(
     """A picture of the newest verdict about a candidate."""
     load_policy(policy)
     with context.database.read() as session:
-        row = decision_queries.latest(session, context.settings, principal, policy, subject)
+        row = _latest(session, context, principal, policy, subject)
     verdict = row.verdict if row else "undecided"
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")
     return unless_matched(
@@ -198,6 +210,7 @@ def list_decisions(
     """Decisions, newest first: everybody's where the lab shares results, otherwise yours."""
     after = paging.after(cursor, decision_queries.KEY)
     with context.database.read() as session:
+        job = job and ids.job(session, principal, job)
         rows, last = decision_queries.page(session, context.settings, principal, job=job, after=after, limit=limit)
         items = [_decision(context, session, principal, row) for row in rows]
     return schemas.Decisions(items=items, next=paging.link_next(request, response, last))
@@ -208,7 +221,9 @@ def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Respon
 
 
 @router.get("/decisions/{decision_id}", response_model=schemas.Decision)
-def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
+def read_decision(
+    decision_id: DecisionPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None
+) -> Response:
     """One decision."""
     document = context.decisions.get((decision_id, principal.owner_id, principal.admin))
     if document is None:
@@ -219,7 +234,9 @@ def read_decision(decision_id: JobPath, context: Ctx, principal: Reader, if_none
 
 
 @router.get("/decisions/{decision_id}/bundle", response_model=dict[str, Any])
-def read_bundle(decision_id: JobPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
+def read_bundle(
+    decision_id: DecisionPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None
+) -> Response:
     """Everything that `husai verify` needs to check a decision offline."""
     with context.database.read() as session:
         bundle = decisions.bundle(

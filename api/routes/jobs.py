@@ -8,10 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from api import evidence, kinds, paging, plan, schemas, serializers
 from api import submission as submissions
 from api.deps import Context, Ctx, Reader, Submitter
-from api.http import IdempotencyKey, IfNoneMatch, JobPath, matches, reply, unless_matched
+from api.http import IdempotencyKey, IfNoneMatch, matches, reply, unless_matched
+from api.ids import JobPath
 from services import jobs, tables
 from services.accounts import Principal
 from services.artifacts import read_json
+from services.queries import ids
 from services.queries import jobs as job_queries
 from services.queries.jobs import Filters
 from services.states import State
@@ -53,8 +55,9 @@ def submit(
     """Submit a job, or see what it would do."""
     submissions.check_scope(principal, body.kind)
     submission = submissions.from_body(body)
-    if body.kind == submissions.DECIDING:
-        with context.database.read() as session:
+    with context.database.read() as session:
+        submission = submissions.complete(context, session, principal, submission)
+        if submission.kind == submissions.DECIDING:
             evidence.add_known(context, session, principal, submission, idempotency_key)
     if dry_run:
         with context.database.read() as session:
@@ -94,8 +97,9 @@ def listing(
     (after,) = paging.after(cursor, [tables.Job.id]) or [None]
     if kind is not None:
         kind = jobs.find_kind(kind).name
-    filters = Filters(state, kind, label, parent, owner, top)
     with context.database.read() as session:
+        parent = parent and ids.job(session, principal, parent)
+        filters = Filters(state, kind, label, parent, owner, top)
         views, last = job_queries.page(session, principal, filters, after=after, limit=limit, include=include or ())
         items = [serializers.job_row(view, include or ()) for view in views]
     return schemas.Jobs(items=items, next=paging.link_next(request, response, [last] if last else None))

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api import paging, schemas, serializers
 from api.deps import Admin, Ctx, Reader
-from api.http import JobPath
+from api.ids import KeyPath
 from services import accounts
 from services.db import clock
 from services.problems import conflict
@@ -56,7 +56,7 @@ def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.Ne
 
 
 @router.delete("/{key_id}", response_model=schemas.Key)
-def revoke(key_id: JobPath, context: Ctx, principal: Reader) -> schemas.Key:
+def revoke(key_id: KeyPath, context: Ctx, principal: Reader) -> schemas.Key:
     """Make a key useless from now on."""
     with context.write() as session:
         row = accounts.revoke(session, principal, key_id)
