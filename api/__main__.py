@@ -6,9 +6,14 @@ from types import FrameType
 import uvicorn
 
 from api.app import create_app
+from api.connections import Limits, protocol, raise_file_limit
 from api.deps import Context
 from services.db import await_schema
 from services.settings import load
+
+MOST_CONNECTIONS = 10_000
+MOST_BACKLOG = 512
+"""Connections that the system may take in before the server looks at them: all at once, so a part of its files."""
 
 
 class Server(uvicorn.Server):
@@ -34,8 +39,10 @@ def main() -> None:
     app = create_app(settings, arguments.host)
     if not app.state.context.database.sqlite:
         await_schema(app.state.context.database)
+    files = raise_file_limit()
     config = uvicorn.Config(
         app, arguments.host, arguments.port,
+        http=protocol(Limits(min(MOST_CONNECTIONS, files // 2))), backlog=min(MOST_BACKLOG, files // 8),
         access_log=False, server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=30, ws="none",
     )  # fmt: skip
     Server(config, app.state.context).run()

@@ -1,6 +1,7 @@
 """A real server process on SQLite, and what tests do to it through HTTP and as a worker would."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -85,15 +86,21 @@ class Server:
         return store_tree(self.store, index_tree(type, folder), folder)
 
 
-def start(home: Path, **environment: str) -> Server:
-    """Start a server on a fresh home and wait until it is ready."""
+def start(home: Path, files: int | None = None, **environment: str) -> Server:
+    """Start a server on a fresh home, with so many file descriptors at most, and wait until it is ready."""
+
+    def limit() -> None:
+        if files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HUSAI_")}
     variables = inherited | {"HUSAI_HOME": str(home), "OMP_NUM_THREADS": "1"} | environment
     deadline = time.monotonic() + 60
-    process = subprocess.Popen([sys.executable, "-m", "api", "--port", str(port)], cwd=ROOT, env=variables)
+    command = [sys.executable, "-m", "api", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, preexec_fn=limit)
     url = f"http://127.0.0.1:{port}"
     with httpx.Client() as client:
         while time.monotonic() < deadline:
