@@ -17,7 +17,7 @@ end() { # CODE TEXT
 
 [ -n "${1:-}" ] && [ -n "${HUSAI_URL:-}" ] && [ -n "${HUSAI_KEY:-}" ] ||
     end 2 "usage: gate-wait.sh CANDIDATE [BUNDLE], with HUSAI_URL and HUSAI_KEY in the environment"
-candidate=$1 bundle=${2:-} url=${HUSAI_URL%/} policy=${HUSAI_POLICY:-strict} job=
+candidate=$1 bundle=${2:-} url=${HUSAI_URL%/} policy=${HUSAI_POLICY:-strict} job= hold=
 timeout=${HUSAI_TIMEOUT:-3600} patience=${HUSAI_PATIENCE:-60}
 case $timeout$patience in *[!0-9]*) end 2 "HUSAI_TIMEOUT and HUSAI_PATIENCE are whole seconds" ;; esac
 request=${HUSAI_REQUEST:-${GITHUB_RUN_ID:-${CI_PIPELINE_ID:-$(date +%s)-$$}}}
@@ -41,7 +41,8 @@ else
     field() { tr '{,' '[\n*]' <"$tmp/body" | sed -n 's/^ *"'"$1"'": *"\([^"]*\)".*/\1/p' | sed -n 1p; }
 fi
 
-# ask PATH [CURL OPTION...]: leaves the answer in $tmp/body; waits while the service is away or busy.
+# ask PATH [CURL OPTION...]: leaves the answer in $tmp/body; waits while the service is away or busy. Fails when $hold,
+# the seconds for which the service may hold the answer, was more than 1 and something on the way cut the request.
 ask() {
     path=$1 trouble=
     shift
@@ -55,8 +56,12 @@ ask() {
                 --max-time $((left < 50 ? left : 50)) "$@" "$url$path") || status=000
         pause=$(tr -d '\r' <"$tmp/head" | sed -n 's/^[Rr]etry-[Aa]fter: *\([0-9][0-9]*\)$/\1/p')
         pause=${pause:-1} now=$(date +%s)
+        case $status,${hold:-1} in
+        2??,*) return ;;
+        *,1) ;;
+        000,* | 502,* | 504,*) return 1 ;;
+        esac
         case $status in
-        2??) return ;;
         000 | 429 | 502 | 503 | 504)
             trouble=${trouble:-$now}
             if [ $((now + pause - trouble)) -le "$patience" ]; then
@@ -75,7 +80,7 @@ ask() {
 
 ask "/v1/gates/$policy/decisions" -H 'Content-Type: application/json' \
     -H "Idempotency-Key: gate-$request-$policy-$candidate" -d "{\"candidate\": \"$candidate\"}"
-job=$(field id)
+job=$(field id) hold=30
 while :; do
     state=$(field state)
     case $state in
@@ -86,9 +91,12 @@ while :; do
     '') end 5 "what answers at $url is not HUSAI" ;;
     esac
     sleep "$pause"
-    left=$((deadline - $(date +%s)))
-    ask "/v1/jobs/$job?wait=$((left < 30 ? left : 30))"
+    until left=$((deadline - $(date +%s))) && ask "/v1/jobs/$job?wait=$((left < hold ? left : hold))"; do
+        hold=$(((hold + 1) / 2))
+        sleep 1
+    done
 done
+hold=
 
 verdict=$(field verdict)
 printf '%s: policy %s, candidate %s, job %s\n' "$verdict" "$policy" "$candidate" "$job"

@@ -21,10 +21,14 @@ import httpx
 from husai import files, sse
 from husai.errors import Mismatch, Refused, TimedOut, Usage
 from husai.models import FINAL, Artifact, Candidate, Decision, Document, Event, Job, Key, Kind, Plan, Policy, Worker
-from husai.transport import RESTARTING, Backoff, Transport
+from husai.transport import RESTARTING, Backoff, Cut, Transport, is_cut
 
-POLL = 25.0
+POLL, SHORTEST_POLL = 25.0, 1.0
+"""Seconds for which the service may hold an answer, and the least to which a proxy's impatience brings this down."""
+STREAM_SILENCE, EVENT_PAUSE = 40.0, 1.5
+"""Seconds without a byte after which an event stream counts as broken, and between two looks at stored events."""
 PAGE = 100
+DETAILS = ("spec", "inputs", "outputs")
 D = TypeVar("D", bound=Document)
 
 
@@ -39,6 +43,7 @@ class Husai:
 
     def __init__(self, url: str, key: str, *, patience: float = 60.0) -> None:
         self._transport = Transport(url, key, patience)
+        self._hold = POLL
 
     @property
     def url(self) -> str:
@@ -92,21 +97,22 @@ class Husai:
         kind: str | None = None,
         label: str | None = None,
         parent: str | None = None,
+        owner: str | None = None,
+        top: bool = False,
         include: Sequence[str] = (),
     ) -> Iterator[Job]:
-        """Jobs, newest first, read page by page as they are asked for; none carries its result.
+        """Jobs, newest first, read page by page as they are asked for.
 
         Args:
-            include: which of `spec`, `inputs` and `outputs` they carry.
+            top: only jobs that no study asked for.
+            include: what a list leaves out otherwise: `spec`, `inputs`, `outputs`.
         """
-        return self._pages(
-            "/v1/jobs", Job, state=state, kind=kind, label=label, parent=parent, include=list(include) or None
-        )
+        filters = {"state": state, "kind": kind, "label": label, "parent": parent, "owner": owner}
+        return self._pages("/v1/jobs", Job, **filters, top="true" if top else None, include=list(include) or None)
 
     def children(self, job: Job) -> list[Job]:
         """The jobs that a study asked for, each after those that it needs; none before its own inputs exist."""
-        include = ["spec", "inputs", "outputs"]
-        children = {child.id: child for child in self.jobs(parent=job.id, include=include)}
+        children = {child.id: child for child in self.jobs(parent=job.id, include=DETAILS)}
 
         def rank(child: Job) -> int:
             return 1 + max((rank(children[source]) for source in child.sources if source in children), default=0)
@@ -118,15 +124,27 @@ class Husai:
         self._transport.deadline = time.monotonic() + seconds
 
     def poll(self, job: Job, seconds: float) -> Job:
-        """The job when it has changed, or after `seconds` (at most 30)."""
-        response = self._transport.request(
-            "GET",
-            f"/v1/jobs/{_segment(job.id)}",
-            params={"wait": round(max(0.0, min(30.0, seconds)), 1)},
-            headers={"If-None-Match": f'"{job.id}-{job.version}"'},
-            timeout=seconds + 20,
+        """The job when it has changed, or as it was after `seconds` (at most 25) or when a proxy breaks this off."""
+        response = self._held(
+            f"/v1/jobs/{_segment(job.id)}", seconds, headers={"If-None-Match": f'"{job.id}-{job.version}"'}
         )
-        return job if response.status_code == 304 else Job.read(_object(response))
+        return job if response is None or response.status_code == 304 else Job.read(_object(response))
+
+    def _held(self, path: str, seconds: float, **options: Any) -> httpx.Response | None:
+        """An answer that the service may hold back for `seconds`; None when something on the way cut the request.
+
+        Proxies end requests after a time that nobody tells: each cut halves how long the next request may be held, and
+        each answer lets that grow again by a tenth.
+        """
+        hold = round(max(0.0, min(self._hold, seconds)), 1)
+        options["params"] = {**options.get("params", {}), "wait": hold}
+        try:
+            response = self._transport.request("GET", path, timeout=hold + 15, held=hold > SHORTEST_POLL, **options)
+        except Cut:
+            self._hold = max(SHORTEST_POLL, hold / 2)
+            return None
+        self._hold = min(POLL, 1.1 * self._hold)
+        return response
 
     def wait(self, job_id: str, timeout: float | None = None, until: Callable[[Job], bool] | None = None) -> Job:
         """The job once it is final, or once `until` says so. Sits through restarts of the service.
@@ -160,27 +178,46 @@ class Husai:
         return Job.read(self._json("POST", f"/v1/jobs/{_segment(job_id)}:rerun"))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
-        """What happens to a job, live, until it is final; a broken stream is resumed without gap or repetition."""
-        retry, final = Backoff(self._transport.patience), False
-        while not final:
+        """What happens to a job, live, until it is final; a broken stream is resumed without gap or repetition.
+
+        Where a proxy lets no stream through, the stored events are read again and again instead.
+        """
+        retry, latest = Backoff(self._transport.patience), after
+        while True:
+            before = latest
             try:
-                for event in self._event_stream(job_id, after):
+                for event in self._event_stream(job_id, latest):
                     retry.reset()
-                    after = event.id
-                    final = final or (event.type == "state" and event.data.get("state") in FINAL)
+                    latest = event.id
                     yield event
-                final = final or self.job(job_id).final
-            except httpx.HTTPError as error:
-                if not retry.sleep():
-                    raise self._transport.unavailable(error) from error
-            except Refused as error:
-                if error.status not in RESTARTING or not retry.sleep():
+                    if event.type == "state" and event.data.get("state") in FINAL:
+                        return
+                if self.job(job_id).final:
+                    return
+            except (httpx.HTTPError, Refused) as error:
+                if is_cut(error) and latest == before:
+                    yield from self._stored_events(job_id, latest)
+                    return
+                if isinstance(error, Refused) and error.status not in RESTARTING:
                     raise
+                if not retry.sleep():
+                    raise error if isinstance(error, Refused) else self._transport.unavailable(error) from error
 
     def _event_stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-        with self._transport.stream(f"/v1/jobs/{_segment(job_id)}/events", headers, timeout=60.0) as response:
+        with self._transport.stream(f"/v1/jobs/{_segment(job_id)}/events", headers, STREAM_SILENCE) as response:
             yield from sse.parse(response.iter_lines())
+
+    def _stored_events(self, job_id: str, after: int) -> Iterator[Event]:
+        """The events of a job as they are stored, until it is final."""
+        while True:
+            final = self.job(job_id).final  # asked first, so that the events of its end are there
+            while page := self.recent(job_id, after):
+                yield from page
+                after = page[-1].id
+            if final:
+                return
+            time.sleep(EVENT_PAUSE)
 
     def recent(self, job_id: str, after: int = 0, limit: int = 200) -> list[Event]:
         """Stored events after the one with id `after`, oldest first."""
@@ -316,14 +353,14 @@ class Husai:
 
     def latest(self, candidate: str, *, policy: str = "strict", wait: float = 0) -> Decision | None:
         """The newest decision about a candidate, or None if there is none within `wait` seconds (at most 30)."""
-        params = {"subject": candidate, "wait": max(0, min(30, round(wait)))}
         path = f"/v1/gates/{_segment(policy)}/decisions/latest"
         try:
-            return Decision.read(_object(self._transport.request("GET", path, params=params, timeout=wait + 20)))
+            response = self._held(path, wait, params={"subject": candidate})
         except Refused as error:
             if error.slug != "unknown-decision":
                 raise
             return None
+        return None if response is None else Decision.read(_object(response))
 
     def bundle(self, decision_id: str) -> dict[str, Any]:
         """All that is needed to check a decision offline."""
@@ -386,7 +423,7 @@ def _segment(name: str) -> str:
     try:
         return quote(name, safe="") or "-"
     except UnicodeEncodeError:
-        raise Usage(f"{name!a} is no name or id") from None
+        raise Usage(f"{name!a} is not a name or id") from None
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Job(Document):
     digest: str | None = None
     attempt: int | None = None
     progress: Mapping[str, Any] | None = None
+    assets: list[Mapping[str, Any]] | None = None
     queue: str | None = None
     environment: Mapping[str, Any] | None = None
     created_at: str | None = None
@@ -62,7 +63,7 @@ class Job(Document):
     @property
     def sources(self) -> list[str]:
         """Ids of the jobs whose outputs are this one's inputs."""
-        return [source["job"] for many in self.inputs.values() for source in many if isinstance(source, Mapping)]
+        return [source["job"] for port in self.inputs.values() for source in port if isinstance(source, Mapping)]
 
     @property
     def why(self) -> str:

@@ -23,7 +23,13 @@ RESTARTING = frozenset({502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 UNSENDABLE = (UnicodeError, httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+CUT = frozenset({502, 504})
+"""What a proxy answers when it has waited long enough for the service."""
 Content = bytes | Callable[[], Iterator[bytes]] | None
+
+
+class Cut(Exception):
+    """Something between here and the service broke off a request that the service was allowed to hold."""
 
 
 class Transport:
@@ -64,6 +70,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
         timeout: float | None = None,
+        held: bool = False,
     ) -> httpx.Response:
         """Send a request; try again while that is safe and patience lasts.
 
@@ -71,10 +78,12 @@ class Transport:
             content: a body, or a function that starts it anew for each try.
             repeatable: whether doing it twice does no harm; by default true for all methods but POST.
             timeout: seconds of silence before the connection counts as broken.
+            held: the service may hold its answer back for long, so that a proxy may cut the request: say so by `Cut`.
 
         Raises:
             Refused: the service answered with a problem.
             Unavailable: it did not answer in time.
+            Cut: a request that may be `held` was broken off.
             TimedOut: `deadline`, by the monotonic clock, has passed.
             Usage: an argument cannot be sent.
         """
@@ -85,7 +94,7 @@ class Transport:
         while True:
             left = self.deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"the time is over, and {self.url} has not given an answer")
+                raise TimedOut(f"the time is over, and {self.url} has not answered")
             try:
                 response = self._http.request(
                     method,
@@ -99,11 +108,15 @@ class Transport:
             except UNSENDABLE as error:
                 raise Usage(f"an argument holds characters that cannot be sent: {_shown(error)}") from error
             except httpx.HTTPError as error:
+                if held and is_cut(error):
+                    raise Cut from error
                 if not (safe or isinstance(error, UNSENT)) or not retry.sleep(until=self.deadline):
                     raise self.unavailable(error) from error
                 continue
             if response.is_success or response.status_code == 304:
                 return response
+            if held and response.status_code in CUT:
+                raise Cut
             if not (_may_repeat(response, safe) and retry.sleep(retry_after(response.headers), self.deadline)):
                 raise problem(response)
 
@@ -180,6 +193,13 @@ def problem(response: httpx.Response) -> Refused:
     return Refused(slug, str(document.get("title", phrase)), str(document.get("detail") or sent), status, **extra)
 
 
+def is_cut(error: Exception) -> bool:
+    """Whether a request was broken off after it had been sent: by a proxy's 502 or 504, or without any answer."""
+    if isinstance(error, Refused):
+        return error.status in CUT
+    return isinstance(error, httpx.TransportError) and not isinstance(error, UNSENT)
+
+
 def _may_repeat(response: httpx.Response, safe: bool) -> bool:
     """A request that was turned away unprocessed may be sent again, and a safe one whenever the service restarts."""
     if "retry-after" in response.headers and response.status_code in {429, 503}:
@@ -199,7 +219,7 @@ def _host(url: str) -> str:
             return host
     except (ValueError, httpx.InvalidURL):
         pass
-    raise Usage(f"{url!r} is no address of a service, such as http://127.0.0.1:8765")
+    raise Usage(f"{url!r} is not the address of a service, such as http://127.0.0.1:8765")
 
 
 def _shown(error: Exception) -> str:

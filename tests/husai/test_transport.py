@@ -189,8 +189,8 @@ def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key: str) -> Non
 
 
 @pytest.mark.parametrize("url", ["http://[bad", "http://x:99999", "http://x:0", "http://", "ftp://x", "http://\udcff"])
-def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
-    with pytest.raises(Usage, match="is no address"):
+def test_what_is_not_an_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(Usage, match="is not the address"):
         Transport(url, "k", 60)
 
 
@@ -198,5 +198,5 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None
 def test_what_cannot_be_sent_is_refused_at_once(words: dict[str, Any]) -> None:
     with Husai("http://127.0.0.1:1", "k") as husai, pytest.raises(Usage, match="cannot be sent"):
         husai.submit("train.sae", **words)
-    with Husai("http://127.0.0.1:1", "k") as husai, pytest.raises(Usage, match="no name or id"):
+    with Husai("http://127.0.0.1:1", "k") as husai, pytest.raises(Usage, match="is not a name or id"):
         husai.job("a\udcff")
