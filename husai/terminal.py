@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from husai import layout
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from husai.errors import HusaiError
 
-WIDTH, FOLDED, WIDEST = 120, 24, 1 << 16
-WHOLE = {"id", "job", "state", "verdict", "sha256"}
+WIDTH = 120
+"""Columns where nothing says how wide the output is."""
+GREEN, RED, YELLOW, CYAN = "32", "31", "33", "36"
 COLOURS = {
-    "succeeded": "green", "pass": "green", "equal": "green", "failed": "red", "fail": "red", "different": "red",
-    "timed_out": "red", "cancelled": "yellow", "blocked": "yellow", "inconclusive": "yellow", "running": "cyan",
+    "succeeded": GREEN, "pass": GREEN, "equal": GREEN, "good": GREEN, "failed": RED, "fail": RED, "different": RED,
+    "bad": RED, "timed_out": RED, "cancelled": YELLOW, "blocked": YELLOW, "inconclusive": YELLOW, "running": CYAN,
 }  # fmt: skip
 
 
@@ -41,31 +45,41 @@ class Terminal:
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-        """Write a table; known states and verdicts are coloured on a terminal (nothing in JSON mode).
+    @property
+    def width(self) -> int:
+        """Columns to write in: `COLUMNS`, else the terminal's own, else 120."""
+        return columns(sys.stdout)
 
-        Only columns with cells of more than `FOLDED` characters are folded, and only down to that width; a table that
-        needs more than the terminal has runs over its edge.
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], droppable: Collection[str] = ()) -> None:
+        """Write a table that splits no word; known states and verdicts are coloured (nothing in JSON mode).
+
+        Args:
+            droppable: columns that a narrow terminal goes without, the least needed last.
         """
-        from rich import box
-        from rich.cells import cell_len
-        from rich.measure import Measurement
-        from rich.table import Table
-        from rich.text import Text
-
         if self.json:
             return
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold", pad_edge=False)
-        cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
-        for name, *column in zip(columns, *cells, strict=True):
-            width = max(cell_len(cell) for cell in (name, *column))
-            whole = width <= FOLDED or name in WHOLE
-            table.add_column(name, overflow="fold", no_wrap=whole, min_width=width if whole else FOLDED)
-        for row in cells:
-            table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-        target = console(sys.stdout)
-        target.width = max(target.width, Measurement.get(target, target.options.update_width(WIDEST), table).minimum)
-        target.print(table)
+        texts = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
+        for line in layout.table(columns, texts, self.width, droppable=droppable, paint=self.paint()):
+            sys.stdout.write(line + "\n")
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write lines that are already laid out and hold no control characters but `paint`'s."""
+        if not self.json:
+            sys.stdout.writelines(line + "\n" for line in lines)
+
+    def paragraph(self, text: str, indent: int = 0) -> None:
+        """Write text in lines that fit, broken between words (nothing in JSON mode)."""
+        if not self.json:
+            self.lines(layout.indented(layout.wrap(printable(text), self.width - indent), indent))
+
+    def pairs(self, items: Iterable[tuple[str, object]], indent: int = 0) -> None:
+        """Write names and values below each other (nothing in JSON mode)."""
+        texts = [(name, printable("" if value is None else str(value))) for name, value in items]
+        self.lines(layout.indented(layout.pairs(texts, self.width - indent, self.paint()), indent))
+
+    def paint(self) -> layout.Paint:
+        """How known states and verdicts are coloured; not at all where nobody would see it."""
+        return painted if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else layout.unpainted
 
     def error(self, error: HusaiError) -> None:
         """Say in one line what went wrong; in JSON mode also as a problem object on stdout."""
@@ -74,12 +88,28 @@ class Terminal:
         self.note(f"husai: {error}")
 
 
+def columns(stream: Any) -> int:
+    """Columns of a stream: `COLUMNS`, else those of the terminal behind it, else `WIDTH`."""
+    wish = os.environ.get("COLUMNS", "")
+    if wish.isdecimal() and int(wish) > 0:
+        return int(wish)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or WIDTH
+    except (OSError, ValueError, AttributeError):
+        return WIDTH
+
+
 def console(stream: Any) -> Console:
-    """A rich console without markup; plain lines of fixed width where the stream is no terminal."""
+    """A rich console without markup."""
     from rich.console import Console
 
-    width = None if stream.isatty() else WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return Console(file=stream, width=columns(stream), markup=False, highlight=False, emoji=False)
+
+
+def painted(piece: str, cell: str) -> str:
+    """A piece of a cell in the colour of its state or verdict."""
+    colour = COLOURS.get(cell)
+    return f"\x1b[{colour}m{piece}\x1b[0m" if colour else piece
 
 
 def printable(text: str) -> str:
@@ -97,8 +127,20 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def short(digest: str) -> str:
-    """The first characters of a digest."""
+    """The first characters of a digest; commands take them for the whole."""
     return digest[:12]
+
+
+def short_id(job: str) -> str:
+    """The first characters of a job's id; commands take them for the whole."""
+    return job[:8]
+
+
+def short_ids(jobs: Iterable[str]) -> dict[str, str]:
+    """The first characters of several ids, as many as tell them apart."""
+    ids = sorted(set(jobs))
+    digits = next((n for n in range(8, 64) if len({job[:n] for job in ids}) == len(ids)), 64)
+    return {job: job[:digits] for job in ids}
 
 
 def size(count: int | None) -> str:
@@ -111,3 +153,16 @@ def size(count: int | None) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A span of time in one or two units."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
