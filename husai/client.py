@@ -2,37 +2,31 @@
 
 >>> husai = Husai("http://127.0.0.1:8765", key)
 >>> job = husai.wait(husai.submit("study.pipeline", {"preset": "demo"}).id)
->>> job.result["verdict"]
+>>> husai.panels(job.id)["panels"]
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import httpx
 
-from husai import files, sse
-from husai.errors import Mismatch, Refused, TimedOut, Usage
-from husai.models import FINAL, Artifact, Candidate, Decision, Document, Event, Job, Key, Kind, Plan, Policy, Worker
-from husai.transport import RESTARTING, Backoff, Cut, Transport, is_cut
+from husai import sse
+from husai.artifact_calls import ArtifactCalls
+from husai.calls import POLL, object_of, segment
+from husai.errors import Refused, TimedOut
+from husai.models import FINAL, Candidate, Decision, Event, Job, Key, Kind, Plan, Policy, SigningKey, Worker
+from husai.transport import RESTARTING, Backoff, is_cut
 
-POLL, SHORTEST_POLL = 25.0, 1.0
-"""Seconds for which the service may hold an answer, and the least to which a proxy's impatience brings this down."""
 STREAM_SILENCE, EVENT_PAUSE = 40.0, 1.5
 """Seconds without a byte after which an event stream counts as broken, and between two looks at stored events."""
-PAGE = 100
 DETAILS = ("spec", "inputs", "outputs")
-D = TypeVar("D", bound=Document)
 
 
-class Husai:
+class Husai(ArtifactCalls):
     """One service, as one key's owner sees it. Every method raises `Refused` or `Unavailable` (`husai.errors`).
 
     Args:
@@ -40,25 +34,6 @@ class Husai:
         key: API key, `husai_…`.
         patience: seconds for which an unreachable service (a restart, say) is tried again.
     """
-
-    def __init__(self, url: str, key: str, *, patience: float = 60.0) -> None:
-        self._transport = Transport(url, key, patience)
-        self._hold = POLL
-
-    @property
-    def url(self) -> str:
-        """Address of the service."""
-        return self._transport.url
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
 
     # Jobs
 
@@ -88,7 +63,7 @@ class Husai:
 
     def job(self, job_id: str) -> Job:
         """One job as it stands."""
-        return Job.read(self._json("GET", f"/v1/jobs/{_segment(job_id)}"))
+        return Job.read(self._json("GET", f"/v1/jobs/{segment(job_id)}"))
 
     def jobs(
         self,
@@ -126,25 +101,9 @@ class Husai:
     def poll(self, job: Job, seconds: float) -> Job:
         """The job when it has changed, or as it was after `seconds` (at most 25) or when a proxy breaks this off."""
         response = self._held(
-            f"/v1/jobs/{_segment(job.id)}", seconds, headers={"If-None-Match": f'"{job.id}-{job.version}"'}
+            f"/v1/jobs/{segment(job.id)}", seconds, headers={"If-None-Match": f'"{job.id}-{job.version}"'}
         )
-        return job if response is None or response.status_code == 304 else Job.read(_object(response))
-
-    def _held(self, path: str, seconds: float, **options: Any) -> httpx.Response | None:
-        """An answer that the service may hold back for `seconds`; None when something on the way cut the request.
-
-        Proxies end requests after a time that nobody tells: each cut halves how long the next request may be held, and
-        each answer lets that grow again by a tenth.
-        """
-        hold = round(max(0.0, min(self._hold, seconds)), 1)
-        options["params"] = {**options.get("params", {}), "wait": hold}
-        try:
-            response = self._transport.request("GET", path, timeout=hold + 15, held=hold > SHORTEST_POLL, **options)
-        except Cut:
-            self._hold = max(SHORTEST_POLL, hold / 2)
-            return None
-        self._hold = min(POLL, 1.1 * self._hold)
-        return response
+        return job if response is None or response.status_code == 304 else Job.read(object_of(response))
 
     def wait(self, job_id: str, timeout: float | None = None, until: Callable[[Job], bool] | None = None) -> Job:
         """The job once it is final, or once `until` says so. Sits through restarts of the service.
@@ -167,15 +126,15 @@ class Husai:
 
     def cancel(self, job_id: str) -> Job:
         """Ask that a job stops."""
-        return Job.read(self._json("POST", f"/v1/jobs/{_segment(job_id)}:cancel"))
+        return Job.read(self._json("POST", f"/v1/jobs/{segment(job_id)}:cancel"))
 
     def retry(self, job_id: str) -> Job:
         """A new job like one that did not succeed."""
-        return Job.read(self._json("POST", f"/v1/jobs/{_segment(job_id)}:retry"))
+        return Job.read(self._json("POST", f"/v1/jobs/{segment(job_id)}:retry"))
 
     def rerun(self, job_id: str) -> Job:
         """A new job that computes the same once more, whatever is stored."""
-        return Job.read(self._json("POST", f"/v1/jobs/{_segment(job_id)}:rerun"))
+        return Job.read(self._json("POST", f"/v1/jobs/{segment(job_id)}:rerun"))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happens to a job, live, until it is final; a broken stream is resumed without gap or repetition.
@@ -205,7 +164,7 @@ class Husai:
 
     def _event_stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-        with self._transport.stream(f"/v1/jobs/{_segment(job_id)}/events", headers, STREAM_SILENCE) as response:
+        with self._transport.stream(f"/v1/jobs/{segment(job_id)}/events", headers, STREAM_SILENCE) as response:
             yield from sse.parse(response.iter_lines())
 
     def _stored_events(self, job_id: str, after: int) -> Iterator[Event]:
@@ -223,7 +182,7 @@ class Husai:
         """Stored events after the one with id `after`, oldest first."""
         page = self._json(
             "GET",
-            f"/v1/jobs/{_segment(job_id)}/events",
+            f"/v1/jobs/{segment(job_id)}/events",
             params={"after": after, "limit": limit},
             headers={"Accept": "application/json"},
         )
@@ -231,79 +190,15 @@ class Husai:
 
     def logs(self, job_id: str) -> str:
         """All log lines so far."""
-        return self._transport.request("GET", f"/v1/jobs/{_segment(job_id)}/logs").text
+        return self._transport.request("GET", f"/v1/jobs/{segment(job_id)}/logs").text
+
+    def panels(self, job_id: str) -> dict[str, Any]:
+        """What there is to see of a job: `panels`, and `children` with theirs; `husai_core.panels` reads them."""
+        return self._json("GET", f"/v1/jobs/{segment(job_id)}/panels")
 
     def report(self, job_id: str) -> str:
-        """The self-contained HTML report of a pipeline."""
-        return self._transport.request("GET", f"/v1/jobs/{_segment(job_id)}/report").text
-
-    # Artifacts
-
-    def upload(self, path: Path, *, name: str | None = None) -> Artifact:
-        """Send one file; the service checks that it arrives whole."""
-        response = self._transport.request(
-            "POST",
-            "/v1/artifacts",
-            params={"name": name or path.name, "type": "upload"},
-            content=lambda: files.chunks(path),
-            headers={
-                "Content-Type": "application/octet-stream",
-                "Content-Length": str(path.stat().st_size),
-                "Content-Digest": files.content_digest(files.sha256(path)),
-            },
-            repeatable=True,
-            timeout=300.0,
-        )
-        return Artifact.read(_object(response))
-
-    def upload_files(self, paths: Mapping[str, Path]) -> Artifact:
-        """Send several files, by the names they shall have, as one artifact; a name with slashes lies in folders."""
-        if len(paths) == 1:
-            ((name, path),) = paths.items()
-            return self.upload(path, name=PurePosixPath(name).name)
-        blobs = {}
-        for name, path in paths.items():
-            (blob,) = self.upload(path, name=PurePosixPath(name).name).files.values()
-            blobs[name] = blob["sha256"]
-        body = {"type": "upload", "files": blobs}
-        return Artifact.read(self._json("POST", "/v1/artifacts/trees", json=body, repeatable=True))
-
-    def artifacts(self, *, type: str | None = None) -> Iterator[Artifact]:
-        """Artifacts, newest first, without their file lists."""
-        return self._pages("/v1/artifacts", Artifact, type=type)
-
-    def artifact(self, sha256: str) -> Artifact:
-        """Type and files of one artifact.
-
-        Raises:
-            Mismatch: this is the digest of something else.
-        """
-        try:
-            index = json.loads(self.read(sha256))
-            size = sum(file["size"] for file in index["files"].values())
-            return Artifact.read({"sha256": sha256, "size": size, **index})
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise Mismatch(f"{sha256} is a file, not an artifact") from None
-
-    def read(self, sha256: str) -> bytes:
-        """The bytes of one small file, found by its digest.
-
-        Raises:
-            Mismatch: what the service sent has another digest.
-        """
-        body = self._transport.request("GET", f"/v1/artifacts/{_segment(sha256)}").content
-        if hashlib.sha256(body).hexdigest() != sha256:
-            raise Mismatch(f"the bytes of {sha256} have another digest")
-        return body
-
-    def download(self, sha256: str, path: Path) -> Path:
-        """Write one file, found by its digest, to `path`; checks the digest and resumes a broken connection."""
-        return files.download(self._transport, sha256, path)
-
-    def fetch(self, sha256: str, directory: Path) -> list[Path]:
-        """Write the files of an artifact into a directory."""
-        index = self.artifact(sha256).files
-        return [self.download(entry["sha256"], files.inside(directory, name)) for name, entry in index.items()]
+        """What there is to see of a job as one HTML file that needs nothing else."""
+        return self._transport.request("GET", f"/v1/jobs/{segment(job_id)}/report").text
 
     # What there is, and the gate
 
@@ -313,7 +208,7 @@ class Husai:
 
     def kind(self, name: str) -> Kind:
         """One job kind with its schemas."""
-        return Kind.read(self._json("GET", f"/v1/kinds/{_segment(name)}"))
+        return Kind.read(self._json("GET", f"/v1/kinds/{segment(name)}"))
 
     def workers(self) -> list[Worker]:
         """The workers that have reported themselves, the one that was seen last first."""
@@ -325,7 +220,7 @@ class Husai:
 
     def candidate(self, sha256: str) -> Candidate:
         """One candidate."""
-        return Candidate.read(self._json("GET", f"/v1/candidates/{_segment(sha256)}"))
+        return Candidate.read(self._json("GET", f"/v1/candidates/{segment(sha256)}"))
 
     def policies(self) -> list[Policy]:
         """The policies that the service knows."""
@@ -340,7 +235,7 @@ class Husai:
         """
         body = {"candidate": candidate} | ({"evidence": list(evidence)} if evidence else {})
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        path = f"/v1/gates/{_segment(policy)}/decisions"
+        path = f"/v1/gates/{segment(policy)}/decisions"
         return Job.read(self._json("POST", path, json=body, headers=headers, repeatable=True))
 
     def decisions(self, *, job: str | None = None) -> Iterator[Decision]:
@@ -349,24 +244,41 @@ class Husai:
 
     def decision(self, decision_id: str) -> Decision:
         """One decision."""
-        return Decision.read(self._json("GET", f"/v1/decisions/{_segment(decision_id)}"))
+        return Decision.read(self._json("GET", f"/v1/decisions/{segment(decision_id)}"))
 
     def latest(self, candidate: str, *, policy: str = "strict", wait: float = 0) -> Decision | None:
         """The newest decision about a candidate, or None if there is none within `wait` seconds (at most 30)."""
-        path = f"/v1/gates/{_segment(policy)}/decisions/latest"
+        path = f"/v1/gates/{segment(policy)}/decisions/latest"
         try:
             response = self._held(path, wait, params={"subject": candidate})
         except Refused as error:
             if error.slug != "unknown-decision":
                 raise
             return None
-        return None if response is None else Decision.read(_object(response))
+        return None if response is None else Decision.read(object_of(response))
 
     def bundle(self, decision_id: str) -> dict[str, Any]:
         """All that is needed to check a decision offline."""
-        return self._json("GET", f"/v1/decisions/{_segment(decision_id)}/bundle")
+        return self._json("GET", f"/v1/decisions/{segment(decision_id)}/bundle")
+
+    def set_badge(self, sha256: str, public: bool) -> None:
+        """Let everybody see the verdict about a candidate as a badge, or nobody."""
+        path = f"/v1/candidates/{segment(sha256)}/badge"
+        self._transport.request("POST", path, json={"public": public}, repeatable=True)
+
+    def chain(self) -> dict[str, Any]:
+        """Whether every decision is still what it was: `ok`, `length`, `head` and `problems`."""
+        return self._json("GET", "/v1/chain")
 
     # Keys
+
+    def signing_keys(self) -> list[SigningKey]:
+        """The public keys that decisions are signed with, the present one and earlier ones."""
+        return [SigningKey.read(item) for item in self._items("/v1/signing-keys")]
+
+    def login_code(self) -> str:
+        """A code that signs a browser in once, within a minute."""
+        return str(self._json("POST", "/v1/login-codes")["code"])
 
     def keys(self) -> list[Key]:
         """API keys, without their secrets."""
@@ -379,25 +291,7 @@ class Husai:
 
     def revoke_key(self, key_id: str) -> None:
         """End a key."""
-        self._transport.request("DELETE", f"/v1/keys/{_segment(key_id)}")
-
-    # Plumbing
-
-    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return _object(self._transport.request(method, path, **options))
-
-    def _items(self, path: str) -> list[dict[str, Any]]:
-        """A short list."""
-        return list(self._json("GET", path)["items"])
-
-    def _pages(self, path: str, model: type[D], **filters: str | list[str] | None) -> Iterator[D]:
-        cursor: str | None = None
-        while True:
-            page = self._json("GET", path, params={**filters, "cursor": cursor, "limit": PAGE})
-            yield from (model.read(item) for item in page["items"])
-            cursor = page.get("next")
-            if not cursor:
-                return
+        self._transport.request("DELETE", f"/v1/keys/{segment(key_id)}")
 
 
 def _body(
@@ -414,23 +308,3 @@ def _body(
     return {"kind": kind, "spec": dict(spec or {}), "inputs": dict(inputs or {})} | {
         k: v for k, v in optional.items() if v
     }
-
-
-def _segment(name: str) -> str:
-    """A name as one path segment, so that none can lead elsewhere."""
-    from urllib.parse import quote
-
-    try:
-        return quote(name, safe="") or "-"
-    except UnicodeEncodeError:
-        raise Usage(f"{name!a} is not a name or id") from None
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        document = response.json()
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise Refused("bad-answer", "Unexpected answer", f"{response.request.url} did not answer with a document", 502)
-    return document

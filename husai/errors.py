@@ -28,7 +28,7 @@ class HusaiError(Exception):
 
     slug = "error"
     title = "Error"
-    exit_code = Exit.FAIL
+    exit_code = Exit.SERVICE
 
     def document(self) -> dict[str, Any]:
         """The error as a problem object (RFC 9457)."""

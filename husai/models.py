@@ -125,6 +125,7 @@ class Candidate(Document):
     siblings: list[str] = field(default_factory=list)
     job: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    public_badge: bool = False
     created_at: str | None = None
 
 
@@ -168,6 +169,16 @@ class Key(Document):
     created_at: str | None = None
     expires_at: str | None = None
     revoked_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningKey(Document):
+    """A public key (Ed25519) that decisions are signed with."""
+
+    keyid: str
+    pem: str
+    public_key: str = ""
+    current: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
