@@ -72,22 +72,23 @@ class Comparer:
             yield Row(path, "state", None, None, "different", f"{first.state}, then {second.why}")
         for name in sorted({*first.outputs, *second.outputs}, key=lambda name: (ORDER.get(name, 0), name)):
             pairs = list(zip_longest(first.outputs.get(name, []), second.outputs.get(name, [])))
-            for position, (one, other) in enumerate(pairs):
+            for position, (left, right) in enumerate(pairs):
                 label = f"{name}[{position}]" if len(pairs) > 1 else name
-                yield self._row(path, label, one, other)
+                yield self._row(path, label, left, right)
 
     def _children(self, first: Job, second: Job, path: str) -> Iterator[Row]:
         """The rows of the children. None where the first job shows none, as when it follows somebody else's study."""
-        ones, others = (
+        lefts, rights = (
             {child.name or child.id: child for child in side.children(job)}
             for side, job in zip(self._sides, (first, second), strict=True)
         )
-        for name in [*ones, *(name for name in others if name not in ones)] if ones else ():
+        for name in [*lefts, *(name for name in rights if name not in lefts)] if lefts else ():
             place = f"{path}/{name}"
-            if name in ones and name in others:
-                yield from self.jobs(ones[name], others[name], place)
+            if name in lefts and name in rights:
+                yield from self.jobs(lefts[name], rights[name], place)
             else:
-                yield Row(place, "job", None, None, "missing", "only in the " + ("first" if name in ones else "second"))
+                where = "first" if name in lefts else "second"
+                yield Row(place, "job", None, None, "missing", f"only in the {where}")
 
     def _row(self, path: str, output: str, first: str | None, second: str | None) -> Row:
         if first is None or second is None:
@@ -100,21 +101,21 @@ class Comparer:
     def _judge(self, first: str, second: str) -> tuple[Verdict, str]:
         if first == second:
             return "equal", ""
-        ones, others = (_documents(side, one) for side, one in zip(self._sides, (first, second), strict=True))
-        if ones is None or others is None:
+        lefts, rights = (_documents(side, digest) for side, digest in zip(self._sides, (first, second), strict=True))
+        if lefts is None or rights is None:
             return "different", self._files(first, second)
-        if "manifest.json" in ones and "manifest.json" in others:
-            one, other = ({k: m["manifest.json"].get(k) for k in AROUND} for m in (ones, others))
-            self.surroundings |= set(differences(one, other, self._pairs))
-        found = list(differences(essence(ones), essence(others), self._pairs))
-        if not found:
+        if "manifest.json" in lefts and "manifest.json" in rights:
+            left, right = ({k: files["manifest.json"].get(k) for k in AROUND} for files in (lefts, rights))
+            self.surroundings |= set(differences(left, right, self._pairs))
+        paths = list(differences(essence(lefts), essence(rights), self._pairs))
+        if not paths:
             return "equal", "but for run-dependent fields"
-        return "different", ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        return "different", ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
     def _files(self, first: str, second: str) -> str:
         """Names of the files that differ."""
-        ones, others = (side.artifact(one).files for side, one in zip(self._sides, (first, second), strict=True))
-        return ", ".join(name for name in sorted({*ones, *others}) if ones.get(name) != others.get(name))
+        lefts, rights = (side.artifact(digest).files for side, digest in zip(self._sides, (first, second), strict=True))
+        return ", ".join(name for name in sorted({*lefts, *rights}) if lefts.get(name) != rights.get(name))
 
 
 def _documents(husai: Husai, digest: str) -> dict[str, Any] | None:
@@ -147,8 +148,8 @@ def differences(first: Any, second: Any, pairs: dict[str, str], path: str = "") 
             else:
                 yield here
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for position, (one, other) in enumerate(zip(first, second, strict=True)):
-            yield from differences(one, other, pairs, f"{path}[{position}]")
+        for position, (left, right) in enumerate(zip(first, second, strict=True)):
+            yield from differences(left, right, pairs, f"{path}[{position}]")
     elif (first != second or type(first) is not type(second)) and (
         not isinstance(first, str) or pairs.get(first) != second
     ):

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from husai.client import Husai
 
 
-def home(given: Path | None = None) -> Path:
-    """The home folder: the one given, else `HUSAI_HOME`, else `~/.husai`."""
-    return (given or Path(os.environ.get("HUSAI_HOME") or "~/.husai")).expanduser().absolute()
+def home(folder: Path | None = None) -> Path:
+    """The home folder: `folder`, else `HUSAI_HOME`, else `~/.husai`."""
+    return (folder or Path(os.environ.get("HUSAI_HOME") or "~/.husai")).expanduser().absolute()
 
 
 def connect(folder: Path | None = None, patience: float | None = None) -> Husai:
@@ -82,4 +82,4 @@ def _patience() -> float:
     try:
         return max(0.0, float(word))
     except ValueError:
-        raise Usage(f"HUSAI_PATIENCE is {word!r}; it is a number of seconds") from None
+        raise Usage(f"HUSAI_PATIENCE must be a number of seconds, not {word!r}") from None

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from husai.layout import cells
 from husai.models import Job, Kind
 
 Schema = Mapping[str, Any]
@@ -22,6 +23,18 @@ def command(job: Job, kind: Kind | None) -> str:
     for port, digests in job.inputs.items():
         words += [word for digest in digests for word in ("--input", f"{port}={_source(digest)}")]
     return shlex.join(words)
+
+
+def continued(command: str, width: int) -> list[str]:
+    """A command in lines of at most `width` columns, which a shell takes for one; no word is split."""
+    lines, line = [], ""
+    for word in map(shlex.quote, shlex.split(command)):
+        if line and cells(line) + cells(word) + 3 > width:
+            lines.append(f"{line} \\")
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
 
 
 def _plain(value: Any) -> bool:
@@ -50,16 +63,16 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def defaults(schema: Schema, root: Schema | None = None) -> dict[str, Any]:
     """The default of every field of an object schema, also inside nested objects."""
     root = schema if root is None else root
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, field in schema.get("properties", {}).items():
         nested = defaults(_resolve(field, root), root)
         if isinstance(field.get("default"), Mapping):
             nested |= field["default"]
         if nested:
-            found[name] = nested
+            values[name] = nested
         elif "default" in field:
-            found[name] = field["default"]
-    return found
+            values[name] = field["default"]
+    return values
 
 
 def fields(schema: Schema) -> Iterator[tuple[str, str, str, str, str]]:
@@ -80,7 +93,8 @@ def _fields(schema: Schema, root: Schema, prefix: str) -> Iterator[tuple[str, st
 
 def _resolve(field: Schema, root: Schema) -> Schema:
     """The schema that a field refers to, else the field itself."""
-    reference = field.get("$ref") or next((one["$ref"] for one in field.get("allOf", []) if "$ref" in one), None)
+    schemas = [field, *field.get("allOf", [])]
+    reference = next((schema["$ref"] for schema in schemas if "$ref" in schema), None)
     return root.get("$defs", {}).get(reference.rsplit("/", 1)[-1], {}) if reference else field
 
 
@@ -90,7 +104,7 @@ def _type(field: Schema, root: Schema) -> str:
     if "const" in field:
         return str(field["const"])
     if "anyOf" in field:
-        return " | ".join(_type(_resolve(one, root), root) for one in field["anyOf"])
+        return " | ".join(_type(_resolve(choice, root), root) for choice in field["anyOf"])
     if field.get("type") == "array" and "items" in field:
         return f"list of {_type(_resolve(field['items'], root), root)}"
     return str(field.get("type", field.get("title", "any")))
@@ -98,5 +112,5 @@ def _type(field: Schema, root: Schema) -> str:
 
 def _range(field: Schema) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    parts = [field, *field.get("anyOf", [])]
-    return ", ".join(f"{sign} {part[name]:g}" for part in parts for name, sign in signs.items() if name in part)
+    schemas = [field, *field.get("anyOf", [])]
+    return ", ".join(f"{sign} {each[name]:g}" for each in schemas for name, sign in signs.items() if name in each)

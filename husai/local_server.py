@@ -32,7 +32,7 @@ LOG_BYTES = 8 << 20
 PR_SET_PDEATHSIG = 1
 
 
-class Child:
+class ServiceProcess:
     """One process that is started again when it dies, after growing pauses."""
 
     def __init__(self, name: str, arguments: list[str], home: Path) -> None:
@@ -108,7 +108,7 @@ class Server:
     def __init__(self, home: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
         self.home, self.host, self._wanted = home, host, port
         self.url = ""
-        self.children: list[Child] = []
+        self.processes: list[ServiceProcess] = []
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -120,9 +120,9 @@ class Server:
             shown = f"[{self.host}]" if ":" in self.host else self.host
             shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
             self.url = f"http://{shown}:{port}"
-            self.children = [
-                Child("api", ["--host", self.host, "--port", str(port)], self.home),
-                Child("worker", [], self.home),
+            self.processes = [
+                ServiceProcess("api", ["--host", self.host, "--port", str(port)], self.home),
+                ServiceProcess("worker", [], self.home),
             ]
             self._start()
         except BaseException:
@@ -135,7 +135,7 @@ class Server:
 
     def _start(self) -> None:
         """Start the API, whose start the worker's imports would only slow down, then the worker."""
-        api, worker = self.children
+        api, worker = self.processes
         api.start()
         deadline = time.monotonic() + START_SECONDS
         while not (api.alive and answers(self.url)):
@@ -147,7 +147,11 @@ class Server:
 
     def tend(self) -> list[str]:
         """Start what has died; returns what there is to say about it. To be called about every second."""
-        return [f"{child.name} ended; it is started again (see {child.log})" for child in self.children if child.tend()]
+        return [
+            f"{process.name} ended and is being started again; its log is {process.log}"
+            for process in self.processes
+            if process.tend()
+        ]
 
     def stop(self) -> None:
         """Stop both processes: SIGTERM, time to finish, SIGKILL."""
@@ -156,12 +160,12 @@ class Server:
         (self.home / "server.json").unlink(missing_ok=True)
         deadline = time.monotonic() + grace_seconds() + 5
         with suppress(KeyboardInterrupt):
-            for child in reversed(self.children):
-                child.signal(signal.SIGTERM)
-            while any(child.alive for child in self.children) and time.monotonic() < deadline:
+            for process in reversed(self.processes):
+                process.signal(signal.SIGTERM)
+            while any(process.alive for process in self.processes) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        for child in self.children:
-            child.signal(signal.SIGKILL)
+        for process in self.processes:
+            process.signal(signal.SIGKILL)
         os.close(self._lock)
         self._lock = None
 
@@ -179,8 +183,8 @@ def environment(home: Path) -> dict[str, str]:
     root = Path(__file__).resolve().parent.parent
     paths = [str(root)] if (root / "pyproject.toml").exists() else []
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    own = {"HUSAI_HOME": str(home), "PYDANTIC_ERRORS_INCLUDE_URL": "false"}
-    return os.environ | own | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
+    settings = {"HUSAI_HOME": str(home), "PYDANTIC_ERRORS_INCLUDE_URL": "false"}
+    return os.environ | settings | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
 
 
 def choose_port(host: str, wanted: int | None) -> int:
@@ -236,7 +240,7 @@ def _only_one(home: Path) -> int:
         time.sleep(0.02)
     os.close(lock)
     where = present(home)
-    raise Usage(f"a server of {home} runs already" + (f" at {where}" if where else ""))
+    raise Usage(f"A HUSAI server for {home} is already running" + (f" at {where}" if where else ""))
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
@@ -255,6 +259,6 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n")
-    part.replace(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text + "\n")
+    unfinished.replace(path)

@@ -99,8 +99,8 @@ def _slot(node: Any, key: str, setting: str) -> str | int:
     if isinstance(node, list):
         if key.isdecimal() and int(key) <= len(node):
             return int(key)
-        raise Usage(f"--set {setting}: {key!r} is no index of a list of {len(node)}")
-    raise Usage(f"--set {setting}: {key!r} lies inside a value that has no parts")
+        raise Usage(f"--set {setting}: {key!r} is not an index of this list of {len(node)}")
+    raise Usage(f"--set {setting}: {key!r} cannot be set inside a value that is neither an object nor a list")
 
 
 def bindings(words: Iterable[str]) -> dict[str, list[Any]]:
@@ -109,17 +109,17 @@ def bindings(words: Iterable[str]) -> dict[str, list[Any]]:
     Raises:
         Usage: a word has another form.
     """
-    found: dict[str, list[Any]] = {}
+    inputs: dict[str, list[Any]] = {}
     for word in words:
         port, equals, source = word.partition("=")
         if not equals or not port:
             raise Usage(f"--input {word}: expected PORT=SHA256 or PORT=job:ID:OUTPUT[:INDEX]")
-        found.setdefault(port, []).append(_source(source, word))
-    return found
+        inputs.setdefault(port, []).append(_source(source, word))
+    return inputs
 
 
 def _source(source: str, word: str) -> Any:
-    if re.fullmatch(r"[0-9a-f]{64}", source):
+    if re.fullmatch(r"[0-9a-f]{8,64}", source):
         return source
     match = re.fullmatch(r"job:([^:]+):([^:]+)(?::(\d+))?", source)
     if not match:

@@ -16,7 +16,7 @@ import pytest
 
 from husai.connect import connect, running
 from husai.errors import Unavailable, Usage
-from husai.local_server import Child, Server, answers, choose_port, present
+from husai.local_server import Server, ServiceProcess, answers, choose_port, present
 from tests.husai.conftest import ACTIVATIONS, RECIPE, Husai, heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +41,8 @@ def alive(pid: int) -> bool:
 
 def family(pid: int) -> list[int]:
     """A process's children, theirs, and so on."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [below for child in found for below in family(child)]
+    pids = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return pids + [below for child in pids for below in family(child)]
 
 
 @pytest.fixture(autouse=True)
@@ -127,22 +127,22 @@ def test_an_announcement_whose_process_id_lives_on_is_not_a_server(tmp_path: Pat
 def test_a_second_up_on_one_home_is_told_where_the_first_is(husai: Husai, server: Server) -> None:
     done = husai("up", "--home", server.home, "--port", "0")
     assert done.code == 2
-    assert done.err == f"husai: a server of {server.home} runs already at {server.url}\n"
+    assert done.err == f"husai: A HUSAI server for {server.home} is already running at {server.url}\n"
     assert present(server.home) == server.url
 
 
 def test_a_dead_api_comes_back_and_a_waiting_client_does_not_notice(tmp_path: Path) -> None:
     with Server(tmp_path / "home", port=0) as server, connect(server.home) as husai:
-        api = server.children[0]
+        api = server.processes[0]
         api.signal(signal.SIGKILL)
         assert eventually(lambda: not api.alive)
-        assert server.tend() == [f"api ended; it is started again (see {api.log})"]
+        assert server.tend() == [f"api ended and is being started again; its log is {api.log}"]
         assert eventually(lambda: server.tend() == [] and api.alive)
         assert list(husai.jobs()) == []
 
 
 def test_pauses_between_restarts_grow(tmp_path: Path) -> None:
-    child = Child("no_such_module", [], tmp_path)
+    child = ServiceProcess("no_such_module", [], tmp_path)
     child.start()
     moments = []
     while len(moments) < 3:
