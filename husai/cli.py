@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from husai.commands import data, gate, jobs, keys, repeat, server, verify
+from husai.commands import audit, browse, data, gate, jobs, keys, repeat, server, verify
 from husai.errors import Exit, HusaiError, Usage
 from husai.terminal import Terminal
 
@@ -16,14 +16,15 @@ app = typer.Typer(
     name="husai",
     add_completion=False,
     help="Decides whether a sparse autoencoder can be released, and lets anybody check the decision.",
-    epilog="Exit codes: 0 ok or pass, 1 fail, 2 usage, 3 timeout, 4 inconclusive or blocked, 5 service, 6 mismatch.",
+    epilog="Exit codes: 0 ok or pass, 1 fail, 2 usage, 3 timeout, 4 inconclusive or blocked, 5 failed, 6 mismatch.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, jobs, data, repeat, verify):
+for group in (server, jobs, browse, data, repeat, verify):
     app.add_typer(group.app)
 app.add_typer(gate.app, name="gate")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +61,7 @@ def run(words: Sequence[str]) -> int:
     except SystemExit as error:  # how typer and rich end a command when its pipe breaks
         raise BrokenPipeError from error
     except UnicodeEncodeError as error:
-        terminal.error(Usage(f"{ascii(error.object)[:200]} holds characters that are no text"))
+        terminal.error(Usage(f"{ascii(error.object)[:200]} holds characters that cannot be written as text"))
         return Exit.USAGE
     except OSError as error:
         if isinstance(error, BrokenPipeError):
