@@ -29,9 +29,8 @@ test-triton: venv ## the Triton kernels in their interpreter, without a GPU; ins
 soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
 	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_FAULTS=all HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_crashes.py lab_faults.py soak.py)
 
-smoke: venv ## the pipeline at its smallest, kept in DIR=folder; fails below its quality floors
-	@test -n "$(DIR)" || { echo "usage: make smoke DIR=folder" >&2; exit 2; }
-	$(BIN)/husai demo --preset smoke --home "$(DIR)"
+smoke: venv ## the pipeline at its smallest, kept in DIR=folder or in a new one; fails below its quality floors
+	@folder="$(DIR)"; $(BIN)/husai demo --preset smoke --home "$${folder:-$$(mktemp -d)}"
 
 lint: venv ## format, lint, types and import directions, all checked
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -36,8 +37,9 @@ def interval(
     high: float | None,
     bar: float | None = None,
     references: Iterable[float] = (),
+    units: Iterable[float] = (),
 ) -> str:
-    """`├──●──┤` on an axis, with the bar as `┃` and references as `┊`; a value without an interval is a single dot."""
+    """`├──●──┤` on an axis: the bar is `┃`, references are `┊`, single units `·`; without an interval only `●`."""
     line = [" "] * axis.width
     for reference in references:
         line[axis.place(reference)] = "┊"
@@ -45,6 +47,8 @@ def interval(
         start, end = axis.place(low), axis.place(high)
         line[start : end + 1] = "─" * (end - start + 1)
         line[start], line[end] = "├", "┤"
+    for unit in units:
+        line[axis.place(unit)] = "·"
     if bar is not None:
         line[axis.place(bar)] = "┃"
     if value is not None:
@@ -53,7 +57,9 @@ def interval(
 
 
 def sparkline(points: Sequence[tuple[float, float]], width: int, log_x: bool = False, log_y: bool = False) -> str:
-    """A line in at most `width` characters of eight heights; a character shows the mean of what falls on it."""
+    """A line in at most `width` characters of eight heights; a character shows the mean of what falls on it,
+    or goes on where nothing does.
+    """
     usable = [(x, y) for x, y in points if not (log_x and x <= 0) and not (log_y and y <= 0)]
     if not usable:
         return ""
@@ -64,7 +70,8 @@ def sparkline(points: Sequence[tuple[float, float]], width: int, log_x: bool = F
         sums.setdefault(across.place(x), []).append(y)
     means = {place: sum(values) / len(values) for place, values in sums.items()}
     up = Axis(means.values(), len(BLOCKS))
-    return "".join(BLOCKS[up.place(means[place])] if place in means else " " for place in range(across.width))
+    heights = [BLOCKS[up.place(means[place])] if place in means else "" for place in range(across.width)]
+    return "".join(accumulate(heights, lambda before, height: height or before))
 
 
 def bar(value: float, largest: float, width: int) -> str:

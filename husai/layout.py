@@ -152,4 +152,6 @@ def _longest(text: str) -> int:
 
 
 def _numeric(text: str) -> bool:
-    return text.replace(",", "").replace("%", "").strip(" +-.eE0123456789") == "" or text == "unknown"
+    """Whether a cell is a figure, and not a digest that happens to have digits only."""
+    figure = text.replace(",", "").replace("%", "").strip(" +-−.eE0123456789") == ""
+    return text in {"unknown", "–"} or (figure and not (text.isdigit() and len(text) >= 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ from pydantic import ValidationError
 
 from husai import charts
 from husai.layout import GAP, Paint, cells, indented, pad, pairs, table, unpainted, wrap
-from husai.terminal import duration, number, printable, short, size
+from husai.terminal import printable
 from husai_core import panels as p
-from husai_core.estimate import Estimate
+from husai_core.render import numbers
 
 MARKS = {"good": "✓ ", "bad": "✗ ", "unknown": "? ", "neutral": ""}
 MOST_SERIES, MOST_CONTEXTS = 12, 6
@@ -53,44 +52,11 @@ def render(
     return lines[1:]
 
 
-def cell(value: p.Cell, format: p.Format = "number", digits: int | None = None) -> str:
-    """A cell of a table, or a figure, in few characters."""
-    if value is None:
-        return "unknown" if format in {"number", "integer", "share"} else ""
-    if format == "text" and not isinstance(value, str):
-        return cell(value, "number", digits)
-    if isinstance(value, Estimate):
-        if value.low is None or value.high is None:
-            return cell(value.value, format, digits)
-        if format == "number" and digits is None:
-            digits = _common_digits(value.value or 0.0, value.low, value.high)
-        low, high = (_figure(end, format, digits).removesuffix(" %") for end in (value.low, value.high))
-        return f"{cell(value.value, format, digits)} [{low}, {high}]"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+def cell(value: p.Cell, format: p.Format = "text", digits: int | None = None) -> str:
+    """A cell of a table, or a figure, as the pages write it; nothing for a text that is absent."""
     if isinstance(value, str):
-        return short(value) if format == "digest" else " ".join(value.split())
-    return _figure(value, format, digits)
-
-
-def _figure(value: float, format: p.Format, digits: int | None) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    if format == "share":
-        return f"{100 * value:.{1 if digits is None else digits}f} %"
-    if format == "bytes":
-        return size(round(value))
-    if format == "seconds":
-        return duration(value)
-    if format == "integer" or isinstance(value, int):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
-    return number(float(value), 3) if digits is None else f"{value:.{digits}f}"
-
-
-def _common_digits(*values: float) -> int | None:
-    """Decimals that give the largest of some values three digits; None where that is better left to each of them."""
-    largest = max(map(abs, values))
-    return 2 - math.floor(math.log10(largest)) if 1e-3 <= largest < 1e3 else None
+        return " ".join(numbers.cell(value, format).split())
+    return "" if value is None and format == "text" else numbers.cell(value, format, digits)
 
 
 def _folded(panel: p.AnyPanel) -> str:
@@ -133,20 +99,23 @@ def _intervals(panel: p.Intervals, width: int, everything: bool, paint: Paint) -
     beside = room >= 16
     ends = [end for row in panel.rows for end in (row.estimate.value, row.estimate.low, row.estimate.high, row.bar)]
     references = [reference.value for reference in panel.references]
-    axis = charts.Axis([*ends, *references], min(48, room if beside else width))
+    points = [value for row in panel.rows for _, value in row.points]
+    axis = charts.Axis([*ends, *references, *points], min(48, room if beside else width))
     lines: list[str] = []
     for row, text in zip(panel.rows, texts, strict=True):
         e = row.estimate
-        drawing = charts.interval(axis, e.value, e.low, e.high, row.bar, references)
+        drawing = charts.interval(axis, e.value, e.low, e.high, row.bar, references, [value for _, value in row.points])
         if beside:
             names = wrap(row.label, label)
             lines.append(f"{pad(names[0], label)}  {drawing}  {paint(text, row.tone)}".rstrip())
             lines += names[1:]
         else:
             lines += [*wrap(row.label, width), drawing.rstrip(), *indented(wrap(text, width - GAP))]
-    scale = axis.ends(number(axis.low, 3), number(axis.high, 3))
+    scale = axis.ends(numbers.compact(axis.low), numbers.compact(axis.high))
     lines.append(" " * (label + GAP if beside else 0) + scale)
-    legend = [f"┊ {reference.label} {number(reference.value, 3)}" for reference in panel.references]
+    legend = [f"┊ {reference.label} {numbers.plain(reference.value)}" for reference in panel.references]
+    if points:
+        legend.append("· single units")
     if any(row.bar is not None for row in panel.rows):
         legend.append("┃ the bar that must be cleared")
     return lines + wrap(", ".join([*filter(None, [panel.x_label]), *legend]), width)
@@ -157,7 +126,7 @@ def _against_bar(row: p.IntervalRow) -> str:
     if row.estimate.low is None or row.estimate.high is None:
         text += " (interval unknown)"
     if row.bar is not None:
-        text += f", needed {'≥' if row.op == '>=' else '≤'} {number(row.bar, 3)}"
+        text += f", needed {'≥' if row.op == '>=' else '≤'} {numbers.plain(row.bar)}"
     return MARKS[row.tone] + text
 
 
@@ -168,11 +137,11 @@ def _lines(panel: p.Lines, width: int, everything: bool, paint: Paint) -> list[s
     for s in shown:
         first, last = s.points[0], s.points[-1]
         drawing = charts.sparkline(s.points, max(8, min(40, width // 3)), panel.log_x, panel.log_y)
-        rows.append([s.label, drawing, f"{number(first[1], 3)} → {number(last[1], 3)}"])
+        rows.append([s.label, drawing, f"{numbers.plain(first[1])} → {numbers.plain(last[1])}"])
     xs = [x for s in shown for x, _ in s.points]
     lines = table(["", panel.y_label, "first → last"], rows, width, paint=paint) if rows else ["no points yet"]
     if xs:
-        lines += wrap(f"{panel.x_label} from {number(min(xs), 4)} to {number(max(xs), 4)}", width)
+        lines += wrap(f"{panel.x_label} from {numbers.compact(min(xs))} to {numbers.compact(max(xs))}", width)
     if panel.references:
         lines += wrap(_references(panel.references), width)
     if len(series) > len(shown):
@@ -215,7 +184,7 @@ def _heat_map(panel: p.HeatMap, width: int, everything: bool, paint: Paint) -> l
 
 def _bars(panel: p.Bars, width: int, everything: bool, paint: Paint) -> list[str]:
     label = min(max((cells(bar.label) for bar in panel.bars), default=0), width // 2)
-    figures = [number(bar.value, 3) for bar in panel.bars]
+    figures = [numbers.plain(bar.value) for bar in panel.bars]
     room = max(4, min(40, width - label - max(map(cells, figures), default=0) - 2 * GAP))
     largest = max((abs(bar.value) for bar in panel.bars), default=0.0)
     lines: list[str] = []
@@ -228,7 +197,7 @@ def _bars(panel: p.Bars, width: int, everything: bool, paint: Paint) -> list[str
 
 
 def _references(references: Sequence[p.Reference]) -> str:
-    return ", ".join(f"{reference.label} {number(reference.value, 3)}" for reference in references)
+    return ", ".join(f"{reference.label} {numbers.plain(reference.value)}" for reference in references)
 
 
 def _text(panel: p.Text, width: int, everything: bool, paint: Paint) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     from husai.client import Husai
 
-TELLING = ("validation_accuracy", "explained_variance", "normalised_mse", "validation_loss", "loss")
 STEP_SECONDS, STEP_SHARE = 10.0, 0.1
+LEAST_SECONDS = 2.0
+"""Seconds of progress before a speed is worth saying."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One job of the tree as it stands, with its most telling live figure."""
+    """One job of the tree as it stands, with its latest live figure and, once they are known, speed and time left."""
 
     depth: int
     job: Job
-    figure: str
+    figure: str = ""
+    pace: str = ""
 
     @property
     def name(self) -> str:
@@ -69,11 +71,11 @@ def follow(
         TimedOut: that took more than `timeout` seconds.
     """
     deadline = time.monotonic() + timeout if timeout is not None else None
-    figures = Figures(husai)
+    figures, speeds = Figures(husai), Speeds()
     job = husai.job(job_id)
-    with Bars() if sys.stderr.isatty() else Lines(terminal) as view:
+    with leaving(terminal, job_id, goes_on=tend is None), Bars() if sys.stderr.isatty() else Lines(terminal) as view:
         while True:
-            view.update([Row(depth, one, figures.of(one)) for depth, one in tree(husai, job)])
+            view.update([Row(depth, node, figures.of(node), speeds.of(node)) for depth, node in tree(husai, job)])
             if job.final or job.state == "blocked":
                 return job
             if deadline is not None and time.monotonic() >= deadline:
@@ -85,6 +87,25 @@ def follow(
             time.sleep(max(0.0, 0.3 - (time.monotonic() - began)))
 
 
+@contextmanager
+def leaving(terminal: Terminal, job_id: str, again: str | None = None, goes_on: bool = True) -> Iterator[None]:
+    """Say at Ctrl-C what becomes of the job.
+
+    Args:
+        again: the command that waits for it again.
+        goes_on: whether the service outlives this command.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = again or f"husai watch {job_id}"
+        if goes_on:
+            terminal.note(f"The job goes on. See it again with `{again}`; stop it with `husai cancel {job_id}`.")
+        else:
+            terminal.note(f"The job pauses with the service. `husai up` resumes it; `{again}` shows it then.")
+        raise
+
+
 def tree(husai: Husai, job: Job, depth: int = 0) -> Iterator[tuple[int, Job]]:
     """A job and, below it, its children in the order of their making; reused jobs have none of their own."""
     yield depth, job
@@ -94,7 +115,7 @@ def tree(husai: Husai, job: Job, depth: int = 0) -> Iterator[tuple[int, Job]]:
 
 
 class Figures:
-    """The latest live metric of each running job, read from its events."""
+    """The latest live figure of each running job, the first that the job reports, read from its events."""
 
     def __init__(self, husai: Husai) -> None:
         self._husai = husai
@@ -102,15 +123,42 @@ class Figures:
         self._latest: dict[str, str] = {}
 
     def of(self, job: Job) -> str:
-        """`name value` of the most telling metric so far; empty before the first."""
+        """`name value`; empty before the first."""
         if job.state == "running":
             for event in self._husai.recent(job.id, self._seen.get(job.id, 0)):
                 self._seen[job.id] = event.id
                 if event.type == "metrics" and event.data.get("values"):
-                    values = event.data["values"]
-                    name = next((name for name in TELLING if name in values), next(iter(values)))
-                    self._latest[job.id] = f"{name} {number(values[name])}"
+                    name, value = next(iter(event.data["values"].items()))
+                    self._latest[job.id] = f"{name.replace('_', ' ')} {number(value)}"
         return self._latest.get(job.id, "")
+
+
+class Speeds:
+    """Speed and time left of each running job: what the service says, else what was seen of its progress."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, float]] = {}
+
+    def of(self, job: Job) -> str:
+        """`1,200 rows/s, 3 min 10 s left`; empty before it is known."""
+        from husai_core.render.numbers import duration
+
+        progress = job.progress
+        if job.state != "running" or not progress:
+            self._began.pop(job.id, None)
+            return ""
+        rate, left = progress.get("rate"), progress.get("seconds_left")
+        now, (at, before) = time.monotonic(), self._began.setdefault(job.id, (time.monotonic(), progress["done"]))
+        if rate is None and now - at >= LEAST_SECONDS and progress["done"] > before:
+            rate = (progress["done"] - before) / (now - at)
+        if left is None and rate:
+            left = max(0.0, progress["total"] - progress["done"]) / rate
+        speed = f"{_rounded(rate)} {progress.get('unit', '')}/s" if rate else ""
+        return ", ".join(filter(None, [speed, f"{duration(round(left))} left" if left is not None else ""]))
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 class Lines:
@@ -133,8 +181,8 @@ class Lines:
             if self._states.get(row.job.id) != row.job.state:
                 self._states[row.job.id] = row.job.state
                 self._said[row.job.id] = (time.monotonic(), 0.0)
-                told = row.job.why if row.depth else row.job.state
-                self._terminal.note(f"{row.name}: {told}" + (" (stored result)" if row.job.reused_from else ""))
+                text = row.job.why if row.depth else row.job.state
+                self._terminal.note(f"{row.name}: {text}" + (" (stored result)" if row.job.reused_from else ""))
             elif row.job.state == "running":
                 self._progress(row)
 
@@ -145,7 +193,7 @@ class Lines:
             return
         if silent >= 60 or (silent >= STEP_SECONDS and row.share - share >= STEP_SHARE):
             self._said[row.job.id] = (time.monotonic(), row.share)
-            self._terminal.note(f"{row.name}: {row.share:.0%}" + (f", {row.figure}" if row.figure else ""))
+            self._terminal.note(f"{row.name}: " + ", ".join(filter(None, [f"{row.share:.0%}", row.pace, row.figure])))
 
 
 class Bars:
@@ -179,7 +227,7 @@ class Bars:
                     printable(row.name), total=None, note="", share=""
                 )
             share = row.share if row.share is not None else (0.0 if row.job.state != "running" else None)
-            note = "  ".join(part for part in (row.job.state, row.figure) if part)
+            note = "  ".join(filter(None, (row.job.state, row.pace, row.figure)))
             self._progress.update(
                 task,
                 total=None if share is None else 1.0,

@@ -10,16 +10,21 @@ from husai.errors import Exit
 from husai.terminal import number, printable
 
 if TYPE_CHECKING:
-    from husai.models import Decision, Job
+    from husai.models import Decision
 
-COLUMNS = ("gate", "value", "interval", "needed", "verdict", "reason")
+COLUMNS = ("gate", "value", "interval", "needed", "verdict")
 CODES = {"pass": Exit.OK, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
+MEANING = {
+    "pass": "The gate says: release. Every rule is met.",
+    "fail": "The gate says: do not release. The evidence is against it.",
+    "inconclusive": "The gate says: not shown. The evidence does not settle every rule.",
+}
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, however it was come by: from a decision, or from the job that decides."""
+    """A verdict with what it rests on."""
 
     verdict: str
     policy: str
@@ -38,21 +43,12 @@ class Judgement:
             decision.job, decision.id, decision.raw,
         )  # fmt: skip
 
-    @classmethod
-    def of_job(cls, job: Job) -> Self:
-        """The judgement in the result of a `release.gate` job."""
-        result = job.result or {}
-        return cls(
-            result.get("verdict", "inconclusive"), result.get("policy", ""), result.get("candidate", ""),
-            result.get("reasons", []), result.get("rules", []), job.id, None, {"job": job.id, **result},
-        )  # fmt: skip
-
     @property
     def exit_code(self) -> Exit:
         """0 pass, 1 fail, 4 inconclusive."""
         return CODES.get(self.verdict, Exit.INCONCLUSIVE)
 
-    def rows(self) -> list[tuple[str, str, str, str, str, str]]:
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
         """The rules under `COLUMNS`."""
         return [
             (
@@ -61,10 +57,15 @@ class Judgement:
                 interval(rule),
                 needed(rule),
                 str(rule.get("verdict")),
-                str(rule.get("reason") or ""),
             )
             for rule in self.rules
         ]
+
+    @property
+    def other_reasons(self) -> list[str]:
+        """The reasons that are not already those of a rule."""
+        of_rules = {f"{rule.get('name')}: {rule.get('reason')}" for rule in self.rules}
+        return [reason for reason in self.reasons if reason not in of_rules]
 
 
 def interval(rule: Mapping[str, Any]) -> str:
@@ -92,10 +93,13 @@ def markdown(judgement: Judgement) -> str:
         "",
     ]
     if judgement.rules:
-        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in judgement.rows()]
+        columns = (*COLUMNS, "reason")
+        lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        reasons = [str(rule.get("reason") or "") for rule in judgement.rules]
+        rows = [(*row, reason) for row, reason in zip(judgement.rows(), reasons, strict=True)]
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         lines.append("")
-    lines += [f"- {_cell(reason)}" for reason in judgement.reasons]
+    lines += [f"- {_cell(reason)}" for reason in judgement.other_reasons]
     if judgement.decision:
         lines += ["", f"Decision `{judgement.decision}`; check it offline with `husai verify`."]
     return "\n".join(lines).rstrip() + "\n"

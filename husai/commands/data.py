@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from husai import describe
-from husai.commands.options import Json, Limit, Timeout, outcome, show
+from husai.commands.options import Json, Limit, Timeout, outcome
 from husai.connect import connect
 from husai.errors import Exit, Usage
-from husai.models import Artifact, Job
+from husai.job_text import show_all
+from husai.layout import indented
+from husai.models import Artifact, Job, Kind
 from husai.progress import follow
-from husai.terminal import Terminal, size
+from husai.terminal import Terminal, printable, size
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -46,22 +48,22 @@ def import_files(
 
     terminal = Terminal(json)
     paths = _collect(files)
-    given = {"format": format, "what": what, "hook_name": hook_name}
-    spec = assign({name: value for name, value in given.items() if value is not None}, set_ or [])
+    options = {"format": format, "what": what, "hook_name": hook_name}
+    spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
     with connect() as husai:
         husai.plan("data.import", spec)
         stored = _send(husai, paths, terminal)
-        terminal.note(f"sent as {stored.sha256}; what is made of it gets digests of its own")
+        terminal.note(f"sent as {stored.sha256}; what is read from it gets digests of its own")
         job = husai.submit("data.import", spec, inputs={"file": [stored.sha256]})
         job = follow(husai, job.id, terminal, timeout=timeout)
-        made = {name: digests for name, digests in job.outputs.items() if name not in {"result", "manifest"}}
-        digests = {digest for many in made.values() for digest in many}
+        digests = {digest for output in job.outputs.values() for digest in output}
         known = [candidate for candidate in husai.candidates() if candidate.sha256 in digests] if digests else []
-    if json:
-        terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
-        return outcome(job)
-    show(terminal, job)
-    terminal.line(f"candidates of the gate: {len(known)}")
+        if json:
+            terminal.document({"job": dict(job.raw), "candidates": [dict(c.raw) for c in known]})
+            return outcome(job)
+        show_all(husai, terminal, job)
+    if job.state == "succeeded":
+        terminal.paragraph(f"The gate can judge {len(known)} of these." if known else "There is no SAE to judge.")
     return outcome(job)
 
 
@@ -173,15 +175,15 @@ def artifacts(
     """List artifacts, newest first, or the files of one."""
     terminal = Terminal(json)
     with connect() as husai:
-        found = [husai.artifact(sha256)] if sha256 else list(islice(husai.artifacts(type=type), limit))
+        items = [husai.artifact(sha256)] if sha256 else list(islice(husai.artifacts(type=type), limit))
     if json:
-        terminal.document(dict(found[0].raw) if sha256 else {"items": [dict(artifact.raw) for artifact in found]})
+        terminal.document(dict(items[0].raw) if sha256 else {"items": [dict(artifact.raw) for artifact in items]})
     elif sha256:
-        files = found[0].files.items()
+        files = items[0].files.items()
         terminal.table(["file", "size", "sha256"], ((name, size(f["size"]), f["sha256"]) for name, f in files))
     else:
-        rows = ((a.sha256, a.type, size(a.size), (a.created_at or "")[:19]) for a in found)
-        terminal.table(["sha256", "type", "size", "created"], rows)
+        rows = ((a.sha256, a.type, size(a.size), (a.created_at or "")[:16].replace("T", " ")) for a in items)
+        terminal.table(["sha256", "type", "size", "created"], rows, droppable=["size", "created"])
     return Exit.OK
 
 
@@ -190,23 +192,32 @@ def kinds(name: Annotated[str | None, typer.Argument(help="Show this kind.")] = 
     """List the job kinds, or what one of them takes and delivers."""
     terminal = Terminal(json)
     with connect() as husai:
-        found = [husai.kind(name)] if name else husai.kinds()
+        items = [husai.kind(name)] if name else husai.kinds()
     if json:
-        terminal.document(dict(found[0].raw) if name else {"items": [dict(kind.raw) for kind in found]})
-        return Exit.OK
-    if not name:
-        terminal.table(["kind", "what it does"], ((k.name, k.help.partition("\n\n")[0].strip()) for k in found))
-        return Exit.OK
-    kind = found[0]
-    terminal.line(f"{kind.name}\n\n{kind.help}")
+        terminal.document(dict(items[0].raw) if name else {"items": [dict(kind.raw) for kind in items]})
+    elif name:
+        _show_kind(terminal, items[0])
+    else:
+        terminal.table(["kind", "what it does"], ((k.name, k.help.partition("\n\n")[0].strip()) for k in items))
+    return Exit.OK
+
+
+def _show_kind(terminal: Terminal, kind: Kind) -> None:
+    """What a kind is for, takes, delivers, and can be told."""
+    terminal.line(kind.name)
+    for paragraph in kind.help.split("\n\n"):
+        terminal.line()
+        terminal.paragraph(" ".join(paragraph.split()))
     for title, ports in (("inputs", kind.inputs), ("outputs", kind.outputs)):
         rows = [
-            (port, f"{'many ' * bool(p.get('many'))}{p['type']}", _needed(p), p["help"]) for port, p in ports.items()
+            (port, f"{'several ' * bool(p.get('many'))}{p['type']}", _needed(p), p["help"]) for port, p in ports.items()
         ]
         if rows:
+            terminal.line()
             terminal.table([title, "type", "", "help"], rows)
-    terminal.table(["spec", "type", "default", "range", "help"], describe.fields(kind.spec_schema))
-    return Exit.OK
+    terminal.line()
+    columns = ["field", "type", "default", "range", "help"]
+    terminal.table(columns, describe.fields(kind.spec_schema))
 
 
 def _needed(port: Any) -> str:
@@ -220,15 +231,17 @@ def log(limit: Limit = 50, json: Json = False) -> int:
     """Print what was run, as commands, with the artifacts that came of it; newest first."""
     terminal = Terminal(json)
     with connect() as husai:
-        known = {kind.name: kind for kind in husai.kinds()}
+        kinds = {kind.name: kind for kind in husai.kinds()}
         jobs = list(islice(husai.jobs(include=["spec", "inputs", "outputs"]), limit))
-        rows = [(job, describe.command(job, known.get(job.kind))) for job in jobs]
+        rows = [(job, describe.command(job, kinds.get(job.kind))) for job in jobs]
     if json:
         items = [{"job": j.id, "state": j.state, "command": c, "outputs": dict(j.outputs)} for j, c in rows]
         terminal.document({"items": items})
     for job, command in rows:
         place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
-        terminal.line(f"{(job.created_at or '')[:19]}  {job.id}  {job.why}{place}\n  $ {command}")
+        terminal.paragraph(f"{(job.created_at or '')[:19]}  {job.id}  {job.why}{place}")
+        lines = describe.continued(command, terminal.width - 4)
+        terminal.lines(printable(line) for line in [f"  $ {lines[0]}", *indented(lines[1:], 4)])
         for name, digests in job.outputs.items():
-            terminal.line(f"    {name}: {' '.join(digests)}")
+            terminal.paragraph(f"{name}: {' '.join(digests)}", indent=4)
     return Exit.OK

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from husai.commands.options import Json, Timeout, show
+from husai.commands.options import Json, Timeout, outcome
 from husai.connect import connect
 from husai.errors import Exit, HusaiError, Refused, TimedOut, Usage
+from husai.job_text import show
 from husai.models import Job
+from husai.progress import leaving
 from husai.terminal import Terminal
 from husai.verdict import COLUMNS, Judgement, junit, markdown
 
 if TYPE_CHECKING:
     from husai.client import Husai
+    from husai.models import Decision
 
 SLACK_SECONDS = 2.0
 """What a request that is under way when the time is over may still take."""
@@ -64,23 +67,23 @@ def wait(
             husai.limit(timeout + SLACK_SECONDS)
         if candidate is not None:
             husai.candidate(candidate)
-            found: Judgement | Job = _latest(husai, candidate, policy, timeout)
+            answer: Judgement | Job = _latest(husai, candidate, policy, timeout)
         else:
-            found = _target(husai, target or "", timeout, terminal)
+            answer = _target(husai, target or "", timeout, terminal)
         ways: list[str] = []
-        if not isinstance(found, Job):
+        if not isinstance(answer, Job):
             with suppress(HusaiError):  # a verdict that is known counts, whatever happens to the service now
-                ways = advised(husai, found)
-    if isinstance(found, Job):
-        show(terminal, found)
-        return {"blocked": Exit.INCONCLUSIVE, "timed_out": Exit.TIMEOUT}.get(found.state, Exit.SERVICE)
+                ways = advised(husai, answer)
+    if isinstance(answer, Job):
+        show(terminal, answer)
+        return outcome(answer)
     if summary:
         with summary.open("a", encoding="utf-8") as file:
-            file.write(markdown(found))
+            file.write(markdown(answer))
     if junit_file:
-        junit_file.write_text(junit(found), encoding="utf-8")
-    print_judgement(terminal, found, ways)
-    return found.exit_code
+        junit_file.write_text(junit(answer), encoding="utf-8")
+    print_judgement(terminal, answer, ways)
+    return answer.exit_code
 
 
 def _latest(husai: Husai, candidate: str, policy: str, timeout: float | None) -> Judgement:
@@ -106,14 +109,22 @@ def _target(husai: Husai, target: str, timeout: float | None, terminal: Terminal
         return Judgement.of_decision(husai.decision(target))
     if timeout != 0:
         terminal.note(f"waiting for job {target}")
-    job = husai.wait(target, timeout, until=lambda job: job.state == "blocked")
+    with leaving(terminal, target, again=f"husai gate wait {target}"):
+        job = husai.wait(target, timeout, until=lambda job: job.state == "blocked")
     if job.state != "succeeded":
         return job
     gate = gate_of(husai, job)
     if gate is None:
         raise Usage(f"job {target} ({job.kind}) makes no decision")
-    decision = next(husai.decisions(job=gate.id), None)
-    return Judgement.of_decision(decision) if decision else Judgement.of_job(gate)
+    decision = decision_of(husai, gate)
+    if decision is None:
+        raise Usage(f"job {target} has ended without a decision that this key may see")
+    return Judgement.of_decision(decision)
+
+
+def decision_of(husai: Husai, gate: Job) -> Decision | None:
+    """What a gate job decided."""
+    return next(husai.decisions(job=gate.id), None)
 
 
 def gate_of(husai: Husai, job: Job) -> Job | None:
@@ -135,12 +146,12 @@ def show_decision(
     """Show a decision; its verdict does not change the exit code."""
     terminal = Terminal(json)
     with connect() as husai:
-        found = _target(husai, target, 0, terminal)
-        if isinstance(found, Job) or found.decision is None:
+        answer = _target(husai, target, 0, terminal)
+        if isinstance(answer, Job) or answer.decision is None:
             raise Usage(f"job {target} has made no decision")
-        print_judgement(terminal, found, advised(husai, found))
+        print_judgement(terminal, answer, advised(husai, answer))
         if bundle:
-            bundle.write_bytes(bundle_bytes(husai, found.decision))
+            bundle.write_bytes(bundle_bytes(husai, answer.decision))
             terminal.note(f"bundle: {bundle}")
     return Exit.OK
 
@@ -159,7 +170,7 @@ def advised(husai: Husai, judgement: Judgement) -> list[str]:
     if judgement.verdict != "inconclusive":
         return []
     ways = advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
-    return [f"would settle {', '.join(names)}: {way}" for way, names in ways.items()]
+    return [f"To settle {', '.join(names)}: {way}." for way, names in ways.items()]
 
 
 def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
@@ -169,8 +180,8 @@ def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str
         return
     if judgement.rules:
         terminal.table(COLUMNS, judgement.rows())
-    terminal.line(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
+    terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
     for line in (*judgement.reasons, *ways):
-        terminal.line(f"  {line}")
+        terminal.paragraph(line, indent=2)
     if judgement.decision:
         terminal.line(f"decision {judgement.decision}")

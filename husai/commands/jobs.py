@@ -1,19 +1,21 @@
-"""Jobs: submit, list, watch, logs, cancel, retry."""
+"""Jobs: submit, list, show, watch, logs, cancel, retry."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from husai.commands.options import JobId, Json, Limit, Timeout, outcome, show
+from husai.commands.options import Everything, JobId, Json, Limit, Timeout, check_timeout, outcome
 from husai.connect import connect
-from husai.errors import Exit, Usage
+from husai.errors import Exit
+from husai.job_text import show, show_all, write_csv
 from husai.models import Job, Plan
 from husai.progress import follow
-from husai.terminal import Terminal
+from husai.terminal import Terminal, short_ids
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -48,8 +50,7 @@ def submit(
     from husai import spec_args
 
     terminal = Terminal(json)
-    if timeout is not None and not wait:
-        raise Usage("--timeout bounds the wait of --wait")
+    check_timeout(timeout, wait, "--wait")
     spec = spec_args.assign(spec_args.spec_file(file) if file else {}, set_ or [])
     inputs = spec_args.bindings(input_ or [])
     with connect() as husai:
@@ -66,7 +67,7 @@ def submit(
             return outcome(job) if job.final else Exit.OK
         terminal.note(f"job {job.id}")
         job = follow(husai, job.id, terminal, timeout=timeout)
-        show(terminal, job)
+        show_all(husai, terminal, job)
         return outcome(job)
 
 
@@ -78,18 +79,40 @@ def _show_plan(terminal: Terminal, plan: Plan) -> None:
     if terminal.json:
         terminal.document({"cells": plan.cells, "estimate": plan.estimate, "missing": plan.missing})
         return
-    rows = [(cell.get("name"), cell["kind"], _compact(cell.get("spec")) or "defaults") for cell in plan.cells]
-    terminal.table(["name", "kind", "spec"], rows)
+    columns = ["name", "kind", "spec", "time", "memory", "disk"]
+    rows = [
+        (cell.get("name"), cell["kind"], _settings(cell.get("spec")), *_estimate(cell.get("estimate")))
+        for cell in plan.cells
+    ]
+    terminal.table(columns, rows, droppable=["spec"])
     if plan.estimate:
-        terminal.line("estimate: " + _compact(plan.estimate))
+        time, memory, disk = _estimate(plan.estimate)
+        terminal.paragraph(f"In all: {time or 'time unknown'}, {memory or '?'} of memory, {disk or '?'} on disk.")
+        if plan.estimate.get("basis"):
+            terminal.paragraph(f"The time rests on: {plan.estimate['basis']}.")
     for asset in plan.missing:
-        terminal.line(f"missing: {asset if isinstance(asset, str) else _compact(asset)}")
+        text = asset if isinstance(asset, str) else f"{asset.get('name')}: {asset.get('how')}"
+        terminal.paragraph(f"missing: {text}")
 
 
-def _compact(value: object) -> str:
-    import json
+def _estimate(estimate: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """Time, peak memory and bytes written in words; empty where unknown."""
+    from husai_core.render.numbers import duration, size
 
-    return json.dumps(value, separators=(", ", "="), ensure_ascii=False).replace('"', "") if value else ""
+    known = estimate or {}
+    seconds, memory, written = (known.get(name) for name in ("seconds", "memory_bytes", "written_bytes"))
+    return (
+        duration(seconds) if seconds is not None else "",
+        size(memory) if memory else "",
+        size(written) if written else "",
+    )
+
+
+def _settings(spec: Mapping[str, Any] | None) -> str:
+    """A spec as settings, one after another."""
+    from husai.describe import flat
+
+    return ", ".join(f"{name}={value}" for name, value in flat(spec or {})) or "defaults"
 
 
 @app.command("jobs")
@@ -97,18 +120,28 @@ def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
     label: Annotated[str | None, typer.Option(help="Only jobs with this label.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.")] = None,
     parent: Annotated[str | None, typer.Option(help="Only children of this job.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also jobs that studies and gates asked for.")] = False,
     limit: Limit = 20,
     json: Json = False,
 ) -> int:
-    """List jobs, newest first."""
+    """List jobs, newest first; those that a study or a gate asked for are folded away."""
     terminal = Terminal(json)
+    top = not (everything or parent)
     with connect() as husai:
-        found = list(islice(husai.jobs(state=state, kind=kind, label=label, parent=parent), limit))
+        pages = husai.jobs(state=state, kind=kind, label=label, parent=parent, owner=owner, top=top)
+        jobs = list(islice(pages, limit))
     if json:
-        terminal.document({"items": [dict(job.raw) for job in found]})
-    columns = ["job", "kind", "name", "state", "done", "created"]
-    terminal.table(columns, ((j.id, j.kind, j.name, j.state, _done(j), (j.created_at or "")[:19]) for j in found))
+        terminal.document({"items": [dict(job.raw) for job in jobs]})
+        return Exit.OK
+    columns = ["job", "kind", "name", "state", "done", "left", "owner", "created"]
+    ids = short_ids(job.id for job in jobs)
+    rows = [
+        (ids[j.id], j.kind, j.name, j.state, _done(j), _left(j), j.owner, (j.created_at or "")[:16].replace("T", " "))
+        for j in jobs
+    ]
+    terminal.table(columns, rows, droppable=["name", "owner", "left", "created"])
     return Exit.OK
 
 
@@ -119,13 +152,43 @@ def _done(job: Job) -> str:
     return f"{progress['done'] / progress['total']:.0%}" if progress.get("total") and not job.final else ""
 
 
+def _left(job: Job) -> str:
+    from husai_core.render.numbers import duration
+
+    seconds = (job.progress or {}).get("seconds_left")
+    return "" if seconds is None or job.final else duration(round(seconds))
+
+
+@app.command("show")
+def show_job(
+    job: JobId,
+    everything: Everything = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write each table and figure as CSV into this folder; - prints them.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Show what came of a job: its headline, tables and figures, and what it wrote."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        if json or csv:
+            document = husai.panels(job)
+            if csv:
+                write_csv(terminal, document, csv)
+            if json:
+                terminal.document(document)
+        else:
+            show_all(husai, terminal, husai.job(job), everything)
+    return Exit.OK
+
+
 @app.command()
 def watch(job: JobId, timeout: Timeout = None, json: Json = False) -> int:
-    """Show a job's progress until it has ended."""
+    """Show a job's progress until it has ended, then what came of it."""
     terminal = Terminal(json)
     with connect() as husai:
         ended = follow(husai, job, terminal, timeout=timeout)
-    show(terminal, ended)
+        show_all(husai, terminal, ended)
     return outcome(ended)
 
 
@@ -135,24 +198,41 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")] = False,
     json: Json = False,
 ) -> int:
-    """Print a job's log."""
+    """Print a job's log; of a job that wrote none, say on stderr what happened to it."""
     terminal = Terminal(json)
+    text = ""
     with connect() as husai:
-        if not follow:
-            text = husai.logs(job)
-            _print_log(terminal, text)
-            if not text:
-                terminal.note(f"job {job} has written nothing to its log")
-        else:
-            text = ""
-            for event in husai.events(job):
-                if event.type == "log":
-                    piece = str(event.data.get("text", "")).rstrip("\n") + "\n"
-                    _print_log(terminal, piece)
-                    text += piece
+        pieces = _live_log(husai, job) if follow else iter([husai.logs(job)])
+        for piece in pieces:
+            _print_log(terminal, piece)
+            text += piece
+        if not text:
+            _instead_of_a_log(husai, husai.job(job), terminal)
     if json:
         terminal.document({"job": job, "lines": text.splitlines()})
     return Exit.OK
+
+
+def _live_log(husai: Husai, job: str) -> Iterator[str]:
+    for event in husai.events(job):
+        if event.type == "log":
+            yield str(event.data.get("text", "")).rstrip("\n") + "\n"
+
+
+def _instead_of_a_log(husai: Husai, job: Job, terminal: Terminal) -> None:
+    """What happened to a job that wrote no log, and where else to look."""
+    terminal.note(f"job {job.id} wrote no log; what happened to it:")
+    for event in husai.recent(job.id, limit=1000):
+        if event.type in {"state", "attempt"}:
+            facts = [str(event.data[name]) for name in ("state", "reason", "detail") if event.data.get(name)]
+            what = ": ".join(facts) if event.type == "state" else f"attempt {event.data.get('number', '')}"
+            terminal.note(f"  {(event.at or '')[:19].replace('T', ' ')}  {what}")
+    children = husai.children(job)
+    if children:
+        ids = short_ids(child.id for child in children)
+        terminal.note("the jobs that it asked for have logs of their own:")
+        for child in children:
+            terminal.note(f"  husai logs {ids[child.id]}  ({child.name or child.kind}, {child.state})")
 
 
 def _print_log(terminal: Terminal, text: str) -> None:

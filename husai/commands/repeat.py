@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from husai.commands.options import JobId, Json, Timeout, outcome, show
+from husai.commands.options import JobId, Json, Timeout, check_timeout, outcome
 from husai.compare import Comparison, compare
 from husai.connect import connect
-from husai.errors import Exit, Usage
+from husai.errors import Exit
+from husai.job_text import show
 from husai.progress import follow
 from husai.terminal import Terminal, short
 
@@ -26,7 +27,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Write a pipeline's report as one HTML file."""
+    """Write what there is to see of a job as one HTML file."""
     terminal = Terminal(json)
     path = output or Path(f"husai-{job}.html")
     with connect() as husai:
@@ -46,8 +47,7 @@ def rerun(
 ) -> int:
     """Compute a job once more, whatever is stored; --check compares (exit 1 different, 4 on other hardware)."""
     terminal = Terminal(json)
-    if timeout is not None and not check:
-        raise Usage("--timeout bounds the wait of --check")
+    check_timeout(timeout, check, "--check")
     with connect() as husai:
         first = husai.job(job)
         second = husai.rerun(job)
@@ -73,9 +73,10 @@ def _show(terminal: Terminal, comparison: Comparison, first: str, second: str) -
             {"first": first, "second": second, "equal": equal, "rows": rows, "surroundings": surroundings}
         )
         return
-    rows_ = [(r.job, r.output, short(r.first or ""), short(r.second or ""), r.verdict, r.note) for r in comparison.rows]
-    terminal.table(["job", "output", "first", "second", "verdict", "note"], rows_)
+    columns = ["job", "output", "first", "second", "verdict", "note"]
+    cells = [(r.job, r.output, short(r.first or ""), short(r.second or ""), r.verdict, r.note) for r in comparison.rows]
+    terminal.table(columns, cells, droppable=["note", "second", "first"])
     if comparison.surroundings:
-        terminal.line(f"The surroundings differ in: {', '.join(comparison.surroundings)}")
+        terminal.paragraph(f"The surroundings differ in: {', '.join(comparison.surroundings)}")
     same = sum(row.verdict == "equal" for row in comparison.rows)
     terminal.line(f"{same} of {len(comparison.rows)} are equal.")

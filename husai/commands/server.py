@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from husai import pipeline_summary
-from husai.commands.gate import advised, bundle_bytes, gate_of
+from husai.commands.gate import advised, bundle_bytes, decision_of, gate_of, print_judgement
 from husai.commands.options import Home, Json, outcome
 from husai.connect import connect, home
 from husai.errors import Exit
+from husai.job_text import show_panels
 from husai.local_server import Server, present
 from husai.models import Job
 from husai.progress import follow
 from husai.terminal import Terminal
-from husai.verdict import COLUMNS, Judgement
+from husai.verdict import MEANING, Judgement
 
 if TYPE_CHECKING:
     from husai.client import Husai
+    from husai.models import Decision
 
 app = typer.Typer()
 
@@ -38,7 +39,7 @@ def up(
     home_: Home = None,
     json: Json = False,
 ) -> int:
-    """Run the service on this machine until it is told to stop."""
+    """Run the service on this machine until Ctrl-C or SIGTERM."""
     terminal = Terminal(json)
     place = home(home_)
     with _stoppable(), Server(place, host, port) as server:
@@ -46,8 +47,8 @@ def up(
             terminal.document(
                 {"url": server.url, "home": str(place), "key_file": str(place / "key"), "pid": os.getpid()}
             )
-        terminal.line(f"HUSAI runs at {server.url}")
-        terminal.line(f"home {place}, key in {place / 'key'}, logs in {place / 'logs'}; stop with Ctrl-C")
+        terminal.line(f"HUSAI runs at {server.url}; `husai open` shows its pages; stop it with Ctrl-C")
+        terminal.pairs([("home", place), ("key", place / "key"), ("logs", place / "logs")], indent=2)
         _flush()
         _serve(server, terminal)
     terminal.note("stopped")
@@ -62,7 +63,7 @@ def _serve(server: Server, terminal: Terminal) -> None:
                 terminal.note(remark)
             time.sleep(0.2)
     except KeyboardInterrupt:
-        terminal.note("stopping; what runs is handed back")
+        terminal.note("stopping; running jobs pause and go on at the next `husai up`")
 
 
 @app.command()
@@ -85,58 +86,44 @@ def demo(
             job = husai.submit("study.pipeline", {"preset": preset}, labels=["demo"])
             terminal.note(f"job {job.id}: study.pipeline, preset {preset}")
             job = follow(husai, job.id, terminal, tend=tend)
-            children = {child.name or child.id: husai.job(child.id) for child in husai.children(job)}
-            code = _tell(husai, terminal, job, children, place, home_)
+            _sum_up(husai, terminal, job, place, home_)
         if keep and server:
             terminal.line(f"The server stays at {server.url}; stop it with Ctrl-C.")
             _flush()
             _serve(server, terminal)
-    return code
-
-
-def _tell(
-    husai: Husai, terminal: Terminal, job: Job, children: dict[str, Job], place: Path, named: Path | None
-) -> Exit:
-    """Print what came out; write the report and the bundle."""
-    terminal.line()
-    for name, value in pipeline_summary.lines(children):
-        terminal.line(f"  {name:<42}{value}")
-    gate = gate_of(husai, job)
-    judgement = Judgement.of_job(gate) if gate else None
-    if judgement:
-        _decision(terminal, judgement, advised(husai, judgement))
-    if job.state != "succeeded":
-        terminal.line(f"The pipeline came to no decision that counts: {job.why}")
-        for child in children.values():
-            if child.state not in {"succeeded", "cancelled"}:
-                terminal.line(f"  {child.name}: {child.why}")
-    written = _files(husai, job, gate, place / "reports")
-    if terminal.json:
-        terminal.document({"job": dict(job.raw), "decision": dict(judgement.raw) if judgement else None, **written})
-    _follow_up(terminal, job, written, named)
     return outcome(job)
 
 
-def _decision(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
-    terminal.line()
-    terminal.table(COLUMNS, judgement.rows())
-    controls = judgement.raw.get("self_test") or {}
-    if controls:
-        terminal.line(f"Self-test {'passed' if controls.get('passed') else 'FAILED'}: {controls.get('reason')}")
-    terminal.line(f"Verdict: {judgement.verdict}. {pipeline_summary.MEANING.get(judgement.verdict, '')}")
-    for line in (*judgement.reasons, *ways):
-        terminal.line(f"  {line}")
+def _sum_up(husai: Husai, terminal: Terminal, job: Job, place: Path, chosen_home: Path | None) -> None:
+    """Print what came out; write the report and the bundle."""
+    if not terminal.json:
+        show_panels(terminal, husai.panels(job.id))
+    gate = gate_of(husai, job)
+    decision = decision_of(husai, gate) if gate else None
+    judgement = Judgement.of_decision(decision) if decision else None
+    if judgement and not terminal.json:
+        terminal.line()
+        print_judgement(terminal, judgement, advised(husai, judgement))
+        terminal.paragraph(MEANING.get(judgement.verdict, ""))
+    if job.state != "succeeded":
+        terminal.paragraph(f"The pipeline came to no decision that counts: {job.why}")
+        for child in husai.children(job):
+            if child.state not in {"succeeded", "cancelled"}:
+                terminal.paragraph(f"{child.name}: {child.why}", indent=2)
+    written = _files(husai, job, decision, place / "reports")
+    if terminal.json:
+        terminal.document({"job": dict(job.raw), "decision": dict(judgement.raw) if judgement else None, **written})
+    _follow_up(terminal, job, written, chosen_home)
 
 
-def _files(husai: Husai, job: Job, gate: Job | None, folder: Path) -> dict[str, str]:
+def _files(husai: Husai, job: Job, decision: Decision | None, folder: Path) -> dict[str, str]:
     """Write the report and, if there is a decision, its bundle; returns their paths."""
-    written: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)
+    written: dict[str, str] = {}
     if job.state == "succeeded":
         report = folder / f"{job.id}.html"
         report.write_text(husai.report(job.id), encoding="utf-8")
         written["report"] = str(report)
-    decision = next((d for d in husai.decisions() if gate and d.job in {gate.id, gate.reused_from}), None)
     if decision:
         bundle = folder / f"{job.id}.bundle.json"
         bundle.write_bytes(bundle_bytes(husai, decision.id))
@@ -144,15 +131,16 @@ def _files(husai: Husai, job: Job, gate: Job | None, folder: Path) -> dict[str, 
     return written
 
 
-def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], named: Path | None) -> None:
+def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], chosen_home: Path | None) -> None:
     """Where things are, and what to do next."""
     terminal.line()
     for name, path in written.items():
         terminal.line(f"{name:<8}{path}")
-    before = f"HUSAI_HOME={named.expanduser().absolute()} " if named else ""
+    before = f"HUSAI_HOME={chosen_home.expanduser().absolute()} " if chosen_home else ""
     commands = [("check the decision, offline", f"husai verify {written['bundle']}")] if "bundle" in written else []
     commands += [
         ("serve what was made", f"{before}husai up"),
+        ("everything about it", f"{before}husai show {job.id} --all"),
         ("the report again", f"{before}husai report {job.id}"),
         ("repeat it and compare", f"{before}husai rerun {job.id} --check"),
     ]

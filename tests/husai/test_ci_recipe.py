@@ -171,7 +171,7 @@ def test_the_command_line_waits_resumes_and_keeps_what_verifies(
     assert (tmp_path / "summary.md").read_text().count("HUSAI release gate") == 2
     assert ended(shell(FETCH_BUNDLE + KEEP_SIGNER, **ci))[0] == 0
     code, out, _ = ended(shell(VERIFY))
-    assert (code, f"fail for {ci['CANDIDATE']}" in out, "signed by the given key" in out) == (0, True, True)
+    assert (code, f"verified: fail for candidate {ci['CANDIDATE']}" in " ".join(out.split())) == (0, True)
 
 
 def test_the_workflow_writes_the_page_of_its_run(lab: Server, shell: Shell, ci: dict[str, str], tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_file_without_a_key_is_refused(run: Husai, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("state", "code"),
-    [("succeeded", 0), ("failed", 1), ("cancelled", 1), ("timed_out", 1), ("blocked", 4)],
+    [("succeeded", 0), ("failed", 5), ("cancelled", 5), ("timed_out", 3), ("blocked", 4)],
 )
 def test_a_jobs_end_is_an_exit_code(state: str, code: int) -> None:
     assert outcome(Job.read({"id": "1", "kind": "k", "state": state, "version": 1, "spec": {}})) == code

@@ -98,16 +98,29 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     assert "inconclusive" in shown.out
     assert shown.out == husai("gate", "show", decided["job"]).out
     assert decided["decision"] in shown.out
-    assert "would settle reconstruction, stability: run stress.trained_vs_random" in shown.out
-    assert "would settle external.saebench: not in this version: it has no job kind benchmark.saebench" in shown.out
+    text = " ".join(shown.out.split())
+    assert "To settle reconstruction, stability: run stress.trained_vs_random" in text
+    assert "To settle external.saebench: not in this version: it has no job kind benchmark.saebench." in text
+    reasons = [rule["reason"] for rule in husai("gate", "show", decided["decision"], "--json").json["rules"]]
+    assert all(text.count(f": {reason}") == reasons.count(reason) for reason in reasons if reason)
     monkeypatch.setenv("HUSAI_HOME", str(tmp_path / "nowhere"))
     verified = husai("verify", bundle, "--json")
     assert (verified.code, verified.json["ok"], verified.json["trusted"]) == (Exit.OK, True, False)
     document = json.loads(bundle.read_text())
     (tmp_path / "key").write_text(document["public_key"])
     assert husai("verify", bundle, "--public-key", tmp_path / "key", "--json").json["trusted"]
+    said = " ".join(husai("verify", bundle).out.split())
+    assert said.startswith(
+        f"matches its own figures, signer unknown: inconclusive for candidate {decided['candidate']}"
+    )
+    assert "verified" not in said
+    assert "policy 'strict' as it comes with husai" in said
     (tmp_path / "other").write_text("A" * 43 + "=")
     assert husai("verify", bundle, "--public-key", tmp_path / "other").code == Exit.MISMATCH
+    (tmp_path / "several").write_text(f"{'A' * 43}=\n{document['public_key']}\n")
+    verified = husai("verify", bundle, "--public-key", tmp_path / "several")
+    assert verified.out.startswith("verified: inconclusive for candidate")
+    assert "a key that you trust" in verified.out
     document["decision"]["verdict"] = "pass"
     bundle.write_text(json.dumps(document))
     assert husai("verify", bundle).code == Exit.MISMATCH

@@ -108,22 +108,22 @@ def test_the_headline_is_first_and_folded_tables_are_a_line() -> None:
 def test_intervals_are_drawn_against_their_bar_and_say_when_they_are_unknown() -> None:
     lines = render([PANELS[3]], 120)
     drawn = next(line for line in lines if "excess over seeds" in line)
-    assert re.search(r"┃ +┊? *├─+┊?─*●─+┤ +✓ 0.390 \[0.300, 0.500\], needed ≥ 0.05$", drawn), drawn
-    assert any("●" in line and line.endswith("0.2 (interval unknown)") for line in lines)
+    assert re.search(r"┃ +┊ *├─+●─+┤ +✓ 0.390 \[0.300, 0.500\], needed ≥ 0.050$", drawn), drawn
+    assert any("●" in line and line.endswith("0.200 (interval unknown)") for line in lines)
 
 
 def test_lines_show_their_course_and_both_ends() -> None:
     line = next(line for line in render([PANELS[4]], 100) if "seed 0" in line)
-    assert re.search(r"█[▁-█]+▁ +1 → 0.0101$", line), line
+    assert re.search(r"█[▁-█]+▁ +1.000 → 0.010$", line), line
 
 
 def test_figures_are_written_as_their_format_says() -> None:
     assert [cell(0.1234, "share"), cell(0.1234, "share", 2)] == ["12.3 %", "12.34 %"]
-    assert [cell(None), cell(None, "text"), cell(True), cell(12_345, "integer")] == ["unknown", "", "yes", "12,345"]
+    assert [cell(None, "number"), cell(None), cell(True), cell(12_345, "integer")] == ["–", "", "yes", "12,345"]
     assert [cell(3 << 20, "bytes"), cell(75.0, "seconds"), cell("ab" * 32, "digest")] == [
-        "3.0 MiB", "1 min 15 s", "abababababab",
+        "3.15 MB", "1 min 15 s", "abababababab",
     ]  # fmt: skip
-    assert cell(estimate(0.5, 0.4, 0.6), "share") == "50.0 % [40.0, 60.0]"
+    assert cell(estimate(0.5, 0.4, 0.6), "share") == "50.0 [40.0, 60.0] %"
 
 
 def test_what_a_service_sends_cannot_steer_the_terminal_and_news_do_not_break_it() -> None:

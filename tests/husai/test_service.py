@@ -43,7 +43,7 @@ def test_submit_waits_shows_and_reuses(husai: Husai) -> None:
     assert never.json["reused_from"] is None
     listed = husai("jobs", "--label", "mine", "--kind", "train.activations", "--json").json["items"]
     assert [job["id"] for job in listed] == [never.json["id"], second.json["id"], first.json["id"]]
-    assert first.json["id"] in husai("jobs", "--limit", "50").out
+    assert first.json["id"][:8] in husai("jobs", "--limit", "50").out
 
 
 def test_one_key_is_one_job(husai: Husai) -> None:
@@ -120,7 +120,7 @@ def test_cancel_and_retry(husai: Husai, server: Server, trained: dict[str, str])
     spec = ["--set", "recipe=" + json.dumps(RECIPE | {"tokens": 50_000_000}), "--input", source]
     job = husai("submit", "train.sae", *spec, "--json").json["id"]
     assert husai("cancel", job).code == Exit.OK
-    assert husai("watch", job, "--json").code == Exit.FAIL
+    assert husai("watch", job, "--json").code == Exit.SERVICE, "1 is the verdict fail"
     again = husai("cancel", job, "--json")
     assert (again.code, again.json["type"]) == (Exit.USAGE, "urn:husai:problem:already-final")
     retried = husai("retry", job, "--json").json
@@ -129,11 +129,11 @@ def test_cancel_and_retry(husai: Husai, server: Server, trained: dict[str, str])
     waiting = husai("submit", "train.sae", *spec, "--device", "cuda", "--json")
     assert waiting.json["device"] == "cuda"
     with connect(server.home) as service:
-        has_one = any(worker.device == "cuda" for worker in service.workers())
-    assert ("no worker here has a cuda device" in waiting.err) == (not has_one)
-    for one in husai("jobs", "--json").json["items"]:
-        if one["state"] in {"queued", "running", "waiting"}:
-            husai("cancel", one["id"])
+        has_cuda = any(worker.device == "cuda" for worker in service.workers())
+    assert ("no worker here has a cuda device" in waiting.err) == (not has_cuda)
+    for item in husai("jobs", "--json").json["items"]:
+        if item["state"] in {"queued", "running", "waiting"}:
+            husai("cancel", item["id"])
 
 
 def test_export_writes_plain_files_that_have_their_digests(
@@ -147,8 +147,8 @@ def test_export_writes_plain_files_that_have_their_digests(
     for name, entry in index.items():
         assert hashlib.sha256((tmp_path / "out" / "saes" / "0" / name).read_bytes()).hexdigest() == entry["sha256"]
     assert husai("export", trained["sae"], tmp_path / "out").code == Exit.USAGE
-    one = husai("export", manifest["outputs"]["saes"][0], tmp_path / "one", "--json").json["files"]
-    assert {name: (tmp_path / "one" / name).read_bytes() for name in one} == {
+    names = husai("export", manifest["outputs"]["saes"][0], tmp_path / "single", "--json").json["files"]
+    assert {name: (tmp_path / "single" / name).read_bytes() for name in names} == {
         name: (tmp_path / "out" / "saes" / "0" / name).read_bytes() for name in index
     }
 
@@ -171,14 +171,13 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
         f"saes/{place}/sae_weights.safetensors" for place in (0, 1)
     ]
     assert both["outputs"]["saes"][0] == done.json["candidates"][0]["sha256"]
-    told = husai("import", tmp_path / "out" / "saes" / "1").out.splitlines()
-    at = next(i for i, line in enumerate(told) if line.startswith("  saes: "))
-    assert told[at + 1].startswith("    sae from sae_weights.safetensors: format husai, architecture topk, ")
-    assert "what the file says of them is a claim" in told[at + 2]
+    text = husai("import", tmp_path / "out" / "saes" / "1").out
+    assert "The gate can judge 1 of these." in text
     (tmp_path / "junk.bin").write_bytes(b"junk")
     junk = husai("import", tmp_path / "junk.bin")
-    assert junk.code == Exit.FAIL
+    assert junk.code == Exit.SERVICE
     assert (junk.err + junk.out).count("is of no known layout") == 1
+    assert "The gate can judge" not in junk.out
     assert "is of no known layout" in husai("log", "--limit", "1").out
     refused = husai("import", tmp_path / "junk.bin", "--format", "none")
     assert (refused.code, "sending" in refused.err) == (Exit.USAGE, False)
@@ -186,8 +185,8 @@ def test_import_makes_a_candidate_of_an_export(husai: Husai, tmp_path: Path, tra
 
 def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str]) -> None:
     done = husai("submit", "train.sae", "--input", f"activations=job:{trained['activations']}:activations:7")
-    assert done.code == Exit.FAIL
-    assert "has no output 'activations'[7]" in done.out
+    assert done.code == Exit.SERVICE
+    assert "has no output 'activations'[7]" in " ".join(done.out.split())
     wrong = husai("submit", "train.sae", "--input", f"activations=job:{trained['sae']}:saes")
     assert (wrong.code, wrong.err) == (
         Exit.USAGE,
@@ -195,10 +194,38 @@ def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str])
     )
 
 
-def test_a_finished_job_shows_its_members_and_whole_digests(husai: Husai, trained: dict[str, str]) -> None:
+def test_a_finished_job_shows_its_panels_and_whole_digests(
+    husai: Husai, trained: dict[str, str], tmp_path: Path
+) -> None:
     shown = husai("watch", trained["sae"]).out
-    assert "explained_variance" in shown
     assert trained["candidate"] in shown
+    panels = husai("show", trained["sae"], "--json").json["panels"]
+    titles = [panel["title"] for panel in panels if panel.get("title") and not panel.get("folded")]
+    assert titles
+    assert all(title in " ".join(shown.split()) for title in titles)
+    assert husai("show", trained["sae"], "--csv", tmp_path / "csv").out.count(".csv") == len(panels)
+    tables = [path.read_text() for path in sorted((tmp_path / "csv").iterdir())]
+    assert all("," in text or "\n" in text for text in tables)
+    assert "# " in husai("show", trained["sae"], "--csv", "-").out
+
+
+def test_jobs_fold_away_what_studies_asked_for(husai: Husai, server: Server) -> None:
+    with connect(server.home) as service:
+        study = service.submit("study.pipeline", {"preset": "smoke"}, labels=["folded"])
+        children = [child.id for child in service.children(study)]
+        assert children
+        top = {item["id"] for item in husai("jobs", "--json", "--limit", "200").json["items"]}
+        every = {item["id"] for item in husai("jobs", "--all", "--json", "--limit", "200").json["items"]}
+        assert study.id in top
+        assert not top & set(children)
+        assert set(children) <= every
+        shown = {item["id"] for item in husai("jobs", "--parent", study.id, "--json").json["items"]}
+        assert shown == set(children)
+        logs = husai("logs", study.id)
+        assert "wrote no log" in logs.err
+        assert "waiting" in logs.err
+        assert f"husai logs {children[0][:8]}" in logs.err
+        service.cancel(study.id)
 
 
 def test_an_upload_is_named_by_its_digest(husai: Husai, tmp_path: Path) -> None:
@@ -239,7 +266,8 @@ def test_the_log_is_a_list_of_commands_that_work(husai: Husai, trained: dict[str
     assert bindings(words[i + 1] for i, word in enumerate(words) if word == "--input")["activations"]
     again = husai(*words[1:], "--wait", "--json")
     assert again.json["outputs"] == items[trained["sae"]]["outputs"]
-    assert items[trained["sae"]]["command"] in husai("log").out
+    text = husai("log").out.replace(" \\\n", " ")
+    assert items[trained["sae"]]["command"] in " ".join(text.split())
 
 
 def test_rerun_computes_again_and_compares(husai: Husai, trained: dict[str, str]) -> None:
@@ -270,25 +298,35 @@ def test_another_seed_is_found_to_be_different(server: Server, trained: dict[str
 
 
 def test_keys_are_made_used_and_revoked(husai: Husai, server: Server) -> None:
-    made = husai("keys", "create", "robot", "--scope", "read", "--owner", "robot", "--role", "ci", "--json").json
-    with Client(server.url, made["token"]) as robot:
+    created = husai("keys", "create", "robot", "--scope", "read", "--owner", "robot", "--role", "ci", "--json")
+    key = created.json
+    assert "robot, a key of robot, may see jobs, results and decisions" in created.err
+    with Client(server.url, key["token"]) as robot:
         assert list(robot.jobs()) == []
         with pytest.raises(Refused) as error:
             robot.submit("train.activations", ACTIVATIONS)
         assert (error.value.slug, error.value.exit_code) == ("wrong-scope", Exit.USAGE)
-        assert made["id"] in husai("keys", "list").out
-        assert husai("keys", "revoke", made["id"]).code == Exit.OK
+        assert key["id"] in husai("keys", "list").out
+        assert husai("keys", "revoke", key["id"]).code == Exit.OK
         with pytest.raises(Refused) as error:
             list(robot.jobs())
     assert error.value.slug == "revoked-key"
+
+
+def test_a_key_is_not_made_before_somebody_says_what_it_may_do(husai: Husai) -> None:
+    before = husai("keys", "list", "--json").json
+    refused = husai("keys", "create", "careless")
+    assert refused.code == Exit.USAGE
+    assert all(scope in refused.err for scope in ("--scope", "read (", "submit (", "gate (", "admin ("))
+    assert husai("keys", "list", "--json").json == before
 
 
 def test_several_files_become_one_artifact(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a" * 3_000_000)
     (tmp_path / "b").write_bytes(b"")
     with connect(server.home) as service:
-        made = service.upload_files({"a.bin": tmp_path / "a", "b.bin": tmp_path / "b"})
-        paths = service.fetch(made.sha256, tmp_path / "back")
+        stored = service.upload_files({"a.bin": tmp_path / "a", "b.bin": tmp_path / "b"})
+        paths = service.fetch(stored.sha256, tmp_path / "back")
     assert {path.name: path.read_bytes() for path in paths} == {"a.bin": b"a" * 3_000_000, "b.bin": b""}
 
 
@@ -315,3 +353,4 @@ def test_ctrl_c_is_quiet(server: Server, trained: dict[str, str]) -> None:
         service.cancel(job.id)
     assert (watch.returncode, out) == (Exit.INTERRUPTED, "")
     assert "Traceback" not in err
+    assert f"The job goes on. See it again with `husai watch {job.id}`; stop it with `husai cancel {job.id}`." in err

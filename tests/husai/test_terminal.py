@@ -1,12 +1,14 @@
+"""What the terminal writes at a given width, in colour and without, and how a job stands in it."""
+
 import io
 import re
 import sys
 
 import pytest
 
-from husai.commands.options import show
+from husai.job_text import show
 from husai.models import Job
-from husai.terminal import Terminal
+from husai.terminal import Terminal, columns, short_ids
 
 
 class Screen(io.StringIO):
@@ -14,28 +16,50 @@ class Screen(io.StringIO):
         return True
 
 
-def test_a_narrow_terminal_breaks_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_splits_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", "40")
-    columns = ["explained_variance", "normalised_mse", "drift_from_init", "reason", "sha256"]
-    Terminal().table(columns, [[0.1234, 0.5678, 1.0, "words " * 20, "a" * 64]])
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in screen.getvalue().splitlines()]
-    assert columns in lines
-    assert ["0.1234", "0.5678", "1.0", *["words"] * 4, "a" * 64] in lines
-    assert sum(line.count("words") for line in lines) == 20
+    names = ["explained_variance", "normalised_mse", "drift_from_init", "reason", "state"]
+    Terminal().table(names, [[0.1234, 0.5678, 1.0, "words " * 20, "succeeded"]])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in screen.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 40
+    words = " ".join(lines).split()
+    assert {*names, "0.1234", "0.5678", "1.0", "succeeded"} <= set(words)
+    assert words.count("words") == 20
+    assert "\x1b[32msucceeded" in screen.getvalue()
 
 
-def test_rows_of_a_bank_can_be_told_apart_and_named(capsys: pytest.CaptureFixture[str]) -> None:
-    members = [{"k": 4, "target_l0": None, "curve": []}, {"k": None, "target_l0": 8.0, "curve": []}]
+def test_colours_are_only_for_eyes_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("NO_COLOR", "1")
+    Terminal().table(["state"], [["failed"]])
+    assert "\x1b" not in screen.getvalue()
+
+
+def test_the_width_is_that_of_columns_or_120(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "33")
+    assert columns(io.StringIO()) == 33
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert columns(io.StringIO()) == 120
+
+
+def test_short_ids_have_as_many_digits_as_tell_them_apart() -> None:
+    assert short_ids(["a" * 24, "b" * 24]) == {"a" * 24: "a" * 8, "b" * 24: "b" * 8}
+    alike = ["a" * 12 + "0" * 12, "a" * 12 + "1" * 12]
+    assert list(short_ids(alike).values()) == ["a" * 12 + "0", "a" * 12 + "1"]
+
+
+def test_a_job_says_how_it_stands_and_what_an_input_calls_each_artifact(capsys: pytest.CaptureFixture[str]) -> None:
+    asset = {"name": "gpt2", "how": "hf download gpt2"}
     raw = {
-        "id": "j", "kind": "train.sae", "state": "succeeded", "version": 1, "spec": {}, "result": {"members": members},
-        "outputs": {"saes": ["a" * 64, "b" * 64], "result": ["c" * 64]},
+        "id": "j", "kind": "train.sae", "state": "blocked", "version": 1, "detail": "gpt2 is missing",
+        "assets": [asset], "outputs": {"saes": ["a" * 64, "b" * 64], "result": ["c" * 64]},
     }  # fmt: skip
     show(Terminal(), Job.read(raw))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["members", "k", "target_l0"] in lines
-    assert ["0", "4"] in lines
-    assert ["1", "8"] in lines
-    assert ["saes:1:", "b" * 64] in lines
-    assert ["result:", "c" * 64] in lines
+    assert lines[0][:3] == ["j", "train.sae", "blocked:"]
+    assert ["needs", "gpt2:", "hf", "download", "gpt2"] in lines
+    assert ["saes:1", "b" * 64] in lines
+    assert ["result", "c" * 64] in lines
