@@ -1,88 +1,43 @@
-"""TorchInt8 training steps of our engine and of its peers, in turn in one process: ratios with their spread.
+"""Whole training steps of our engine, in turn with its peers' or with those of an older checkout: ratios, with spread.
 
-Run it with a Python that has the peers: `make bench-peers` makes one in `.venv-peers`. Every round takes one step of
-each contestant on the same rows; a ratio is of CPU time within one round, the table shows the median and quartiles.
-Ours has exact selection and fp32 gradients in both forms: plain torch, and the compiled kernels.
+    python benchmarks/engine.py                     beside the peers (`make bench-peers`)
+    python benchmarks/engine.py --against CHECKOUT  beside an older checkout, and autograd beside the fast gradients;
+                                                    needs no peers, exits 1 if a step is slower or autograd over 2×
+
+Every round takes one step of each contestant on the same rows; a ratio is of CPU time within one round, and the tables
+show medians and quartiles. Ours has exact selection and fp32 gradients in both forms: torch, and kernels in C++. An
+older checkout runs twice, in two processes, whose ratio is the noise that any other ratio has to exceed. All processes
+are started several times, since where a process's memory lies can alone make its steps a quarter slower.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait must not count as CPU time
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import torch
+import _engine_step  # noqa: E402  before torch, since it sets how threads wait
+import torch  # noqa: E402
+from _engine_step import AUTOGRAD, BATCHES, PEERS_HAVE, SHAPES, Shape, ours, timed, world  # noqa: E402
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
-from peers import steps  # noqa: E402
-
-from husai_core.saes.bank import Bank  # noqa: E402
-from husai_core.saes.recipe import SAERecipe  # noqa: E402
-
-BATCHES = 4
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is trained; `seeds` members at once in our bank."""
-
-    architecture: str
-    d: int
-    d_sae: int
-    k: int
-    batch: int
-    seeds: int = 1
-
-    def __str__(self) -> str:
-        members = f", bank of {self.seeds}" if self.seeds > 1 else ""
-        return f"{self.architecture} d={self.d} d_sae={self.d_sae} k={self.k} batch={self.batch}{members}"
+Step = Callable[[torch.Tensor], None]
+Times = dict[str, list[float]]
+WARM_UP = 2
+"""Rounds that do not count."""
+OLD, OLD_AGAIN, NEW = "older checkout", "older, once more", "this checkout"
+BY_AUTOGRAD, WITHOUT_INT8 = f"this{AUTOGRAD}", "torch without int8"
+MOST = 2.0
+"""How many times the fast gradients autograd may cost."""
 
 
-SHAPES = {
-    "small": Shape("topk", 512, 4096, 32, 4096),
-    "large": Shape("topk", 512, 16384, 32, 4096),
-    "batchtopk": Shape("batchtopk", 512, 4096, 32, 4096),
-    "matryoshka": Shape("matryoshka", 512, 4096, 32, 4096),
-    "bank": Shape("topk", 128, 1024, 16, 1024, seeds=8),
-}
-
-
-def world(shape: Shape) -> torch.Tensor:
-    """Rows in superposition: eight of 4 d directions each, mean norm about √d."""
-    torch.manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(4 * shape.d, shape.d), dim=1)
-    chosen = torch.randint(4 * shape.d, (BATCHES * shape.batch, 8))
-    weights = torch.rand(len(chosen), 8, 1) * (shape.d / 8) ** 0.5 * 1.7
-    return (directions[chosen] * weights).sum(1)
-
-
-def ours(kernels: str, shape: Shape, rows: torch.Tensor) -> Callable[[int], None]:
-    """A step of our bank on batch number i."""
-    os.environ["HUSAI_KERNELS"] = kernels
-    recipe = SAERecipe(
-        architecture=shape.architecture,
-        d_sae=shape.d_sae,
-        k=shape.k,
-        batch_size=shape.batch,
-        tokens=steps.STEPS * shape.batch,
-        dead_after_tokens=10_000_000,
-        lr=3e-4,
-        order_seed=0,
-    )
-    bank = Bank([recipe], range(shape.seeds), rows, None, "cpu")
-    found = bank.stacks[0].kernels.name
-    if kernels == "auto" and not found.startswith("cpp"):
-        raise SystemExit("there is no compiler here, so the compiled kernels cannot be timed")
-    return lambda i: bank.advance(torch.arange(i * shape.batch, (i + 1) * shape.batch)[None])
-
-
-def each(members: list[steps.Step], shape: Shape, rows: torch.Tensor) -> Callable[[int], None]:
+def each(members: list[Step], shape: Shape, rows: torch.Tensor) -> Callable[[int], None]:
     """A step of all of a peer's SAEs on batch number i."""
 
     def step(i: int) -> None:
@@ -94,16 +49,17 @@ def each(members: list[steps.Step], shape: Shape, rows: torch.Tensor) -> Callabl
 
 def contestants(shape: Shape, rows: torch.Tensor) -> dict[str, Callable[[int], None]]:
     """The peers that have this architecture, and ours; a peer trains its seeds one after another."""
+    from peers import steps
 
-    def peer(make: Callable[[], steps.Step]) -> Callable[[int], None]:
+    def peer(make: Callable[[], Step]) -> Callable[[int], None]:
         return each([make() for _ in range(shape.seeds)], shape, rows)
 
     size = (shape.d, shape.d_sae, shape.k)
-    found = {"SAELens": peer(lambda: steps.saelens(shape.architecture, *size, shape.batch))}
+    running = {"SAELens": peer(lambda: steps.saelens(shape.architecture, *size, shape.batch))}
     if shape.architecture == "topk":
-        found["dictionary_learning"] = peer(lambda: steps.dictionary_learning(*size))
-        found["sparsify (Adam)"] = peer(lambda: steps.sparsify(*size))
-    return found | {"ours, torch": ours("torch", shape, rows), "ours, compiled": ours("auto", shape, rows)}
+        running["dictionary_learning"] = peer(lambda: steps.dictionary_learning(*size))
+        running["sparsify (Adam)"] = peer(lambda: steps.sparsify(*size))
+    return running | {f"ours, {name}": ours(name, shape, rows) for name in ("torch", "C++")}
 
 
 def encoder_seconds(shape: Shape, rows: torch.Tensor) -> float:
@@ -113,56 +69,148 @@ def encoder_seconds(shape: Shape, rows: torch.Tensor) -> float:
 
     def product() -> float:
         start = time.process_time()
-        for part in rows[: shape.batch].split(512):
-            torch.mm(part, weights.T, out=out[: len(part)])
+        for block in rows[: shape.batch].split(512):
+            torch.mm(block, weights.T, out=out[: len(block)])
         return time.process_time() - start
 
     return min(product() for _ in range(5))
 
 
-def compare(shape: Shape, rounds: int) -> None:
-    """Time all contestants in turn and print the table."""
+def rounds_of(contest: dict[str, Callable[[int], tuple[float, float]]], rounds: int) -> tuple[Times, Times]:
+    """CPU and wall seconds of every contestant's steps; each round begins with another of them."""
+    cpu: Times = {name: [] for name in contest}
+    wall: Times = {name: [] for name in contest}
+    names = list(contest)
+    for turn in range(WARM_UP + rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = contest[name](turn % BATCHES)
+            if turn >= WARM_UP:
+                cpu[name].append(seconds[0])
+                wall[name].append(seconds[1])
+    return cpu, wall
+
+
+def heading(shape: Shape, rounds: int) -> str:
+    """What was timed, and on how busy a machine."""
+    return f"\n{shape}; {rounds} rounds, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+
+
+def compare_with_peers(shape: Shape, rounds: int) -> None:
+    """Time all contestants in turn in this process and print the table."""
     rows = world(shape)
-    running = contestants(shape, rows)
-    cpu: dict[str, list[float]] = {name: [] for name in running}
-    wall: dict[str, list[float]] = {name: [] for name in running}
-    for turn in range(rounds + 2):
-        for name, step in running.items():
-            start, started = time.process_time(), time.perf_counter()
-            step(turn % BATCHES)
-            if turn >= 2:
-                cpu[name].append(time.process_time() - start)
-                wall[name].append(time.perf_counter() - started)
-    floor = encoder_seconds(shape, rows)
-    print(f"\n{shape}; {rounds} rounds, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    steps = contestants(shape, rows)
+    cpu, wall = rounds_of({name: lambda i, step=step: timed(step, i) for name, step in steps.items()}, rounds)
+    product = encoder_seconds(shape, rows)
+    print(heading(shape, rounds))
     print(f"{'':22}{'CPU ms':>9}{'wall ms':>9}{'GEMM share':>12}   CPU time of SAELens and sparsify / ours (quartiles)")
-    for name in running:
-        share = floor / statistics.median(cpu[name])
+    for name in steps:
+        share = product / statistics.median(cpu[name])
+        beside = [shown(cpu, peer, name) for peer in ("SAELens", "sparsify (Adam)")]
         print(
             f"{name:22}{1e3 * statistics.median(cpu[name]):9.1f}{1e3 * statistics.median(wall[name]):9.1f}"
-            f"{share:12.0%}   {ratio(cpu, 'SAELens', name)}  {ratio(cpu, 'sparsify (Adam)', name)}"
+            f"{share:12.0%}   {'  '.join(beside)}"
         )
 
 
-def ratio(times: dict[str, list[float]], peer: str, name: str) -> str:
-    """Median and quartiles of the peer's time over ours, round by round."""
-    if peer not in times or name == peer:
+def quartiles(times: Times, name: str, base: str) -> Sequence[float]:
+    """Quartiles of the ratio of two contestants' times, round by round."""
+    return statistics.quantiles([a / b for a, b in zip(times[name], times[base], strict=True)], n=4)
+
+
+def shown(times: Times, name: str, base: str) -> str:
+    """Median and quartiles; empty where there is nothing to compare."""
+    if name not in times or name == base:
         return f"{'':20}"
-    ratios = [theirs / own for theirs, own in zip(times[peer], times[name], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = quartiles(times, name, base)
     return f"{middle:5.2f}× ({low:.2f}–{high:.2f})"
 
 
+def in_process(
+    checkout: Path, name: str, implementation: str, running: ExitStack
+) -> Callable[[int], tuple[float, float]]:
+    """A contestant in a process of its own, in which `husai_core` is a checkout's."""
+    command = [sys.executable, _engine_step.__file__, name, implementation, str(torch.get_num_threads())]
+    process = running.enter_context(
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
+        )
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asks, answers = process.stdin, process.stdout
+    if answers.readline().strip() != "ready":
+        raise SystemExit(f"{implementation} of {checkout} does not start")
+
+    def step(i: int) -> tuple[float, float]:
+        print(i, file=asks, flush=True)
+        cpu, wall = answers.readline().split()
+        return float(cpu), float(wall)
+
+    return step
+
+
+def launch(name: str, checkout: Path, implementation: str, rounds: int) -> Times:
+    """CPU seconds of one implementation of both checkouts, from processes that are started for these rounds."""
+    here = HERE.parent
+    with ExitStack() as running:
+        contest = {
+            OLD: in_process(checkout, name, implementation, running),
+            NEW: in_process(here, name, implementation, running),
+            OLD_AGAIN: in_process(checkout, name, implementation, running),
+            BY_AUTOGRAD: in_process(here, name, implementation + AUTOGRAD, running),
+        }
+        if implementation == "torch":
+            contest[WITHOUT_INT8] = in_process(here, name, WITHOUT_INT8, running)
+        return rounds_of(contest, rounds)[0]
+
+
+def compare_with_checkout(name: str, checkout: Path, implementation: str, rounds: int, launches: int) -> bool:
+    """Time one implementation of both checkouts, print the ratios, and say whether they are as they should be."""
+    cpu: Times = {}
+    for _ in range(launches):
+        for row, seconds in launch(name, checkout, implementation, rounds).items():
+            cpu.setdefault(row, []).extend(seconds)
+    print(f"{heading(SHAPES[name], rounds)} of {launches} launches, {implementation}")
+    for row, base in ((NEW, OLD), (OLD_AGAIN, OLD), (BY_AUTOGRAD, NEW), (WITHOUT_INT8, NEW)):
+        if row in cpu:
+            median = 1e3 * statistics.median(cpu[row])
+            print(f"{row:22}{median:9.1f} CPU ms{shown(cpu, row, base):>24} of {base}", flush=True)
+    low, middle, _ = quartiles(cpu, NEW, OLD)
+    noise = max(quartiles(cpu, OLD_AGAIN, OLD)[2], quartiles(cpu, OLD, OLD_AGAIN)[2])
+    slower = low > 1 and middle > noise
+    costly = quartiles(cpu, BY_AUTOGRAD, NEW)[1] > MOST
+    print("slower than the older checkout beyond the noise" if slower else "no slower beyond the noise", end="; ")
+    print(f"autograd {'over' if costly else 'within'} {MOST:g}×", flush=True)
+    return not slower and not costly
+
+
 def main() -> None:
-    """Compare the shapes that were asked for."""
+    """Compare the shapes that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help="all if none is named")
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}; all if none is named")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="folder with an older checkout")
+    parser.add_argument("--implementation", choices=["torch", "C++"], help="with --against: only this one")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--launches", type=int, default=4, help="with --against: how often the processes are started")
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    for name in given.shapes or SHAPES:
-        compare(SHAPES[name], given.rounds)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.against is None:
+        for name in options.shapes or PEERS_HAVE:
+            compare_with_peers(SHAPES[name], options.rounds)
+        return
+    implementations = [options.implementation] if options.implementation else ["torch", "C++"]
+    outcomes = [
+        compare_with_checkout(name, options.against.resolve(), implementation, options.rounds, options.launches)
+        for name in options.shapes or SHAPES
+        for implementation in implementations
+    ]
+    sys.exit(0 if all(outcomes) else 1)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,16 @@ def main() -> None:
     """Print the MCC of each trainer, learning rate and seed."""
     torch.set_num_threads(2)
     quality.D_SAE, quality.L0, quality.TOKENS, quality.BATCH, quality.DEAD = FEATURES, ACTIVE, TOKENS, BATCH, DEAD
-    made = world(0, FEATURES, D, ACTIVE)
-    rows = made.sample(200_000, 0)
+    synthetic = world(0, FEATURES, D, ACTIVE)
+    rows = synthetic.sample(200_000, 0)
     print(f"{FEATURES} features in {D} dimensions, {ACTIVE} active per row, {TOKENS} tokens")
     for rate in quality.RATES:
         recipe = quality.recipe("topk", rate, ACTIVE)
-        ours = train(recipe, rows, quality.SEEDS, validation=made.sample(512, 1))
+        ours = train(recipe, rows, quality.SEEDS, validation=synthetic.sample(512, 1))
         theirs = [quality.trained_peer("topk", rate, ACTIVE, seed, rows) for seed in quality.SEEDS]
         for name, decoders in (("ours", [s.decoder for s in ours]), ("SAELens", [s.W_dec.detach() for s in theirs])):
-            found = ", ".join(f"{pw_mcc(decoder, made.features):.4f}" for decoder in decoders)
-            print(f"{name:10} lr {rate:g}: {found}", flush=True)
+            recovered = ", ".join(f"{pw_mcc(decoder, synthetic.features):.4f}" for decoder in decoders)
+            print(f"{name:10} lr {rate:g}: {recovered}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ the bound is 2 · (parameters + optimiser state) + one tile of pre-activations.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 D, D_SAE, K, BATCH = 512, 16384, 32, 4096
 MIB = 2**20
-CONTESTANTS = ("ours, torch", "ours, compiled", "sparsify (Adam)", "dictionary_learning", "SAELens")
+OURS = ("torch", "C++", "C++, autograd")
+CONTESTANTS = (*(f"ours, {name}" for name in OURS), "sparsify (Adam)", "dictionary_learning", "SAELens")
 
 
 def resident(field: str) -> int:
@@ -24,25 +27,34 @@ def measure(name: str) -> None:
     """Print how much the process grew from before the parameters existed to the peak of three steps."""
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
     import engine
-    from peers import steps
 
     shape = engine.Shape("topk", D, D_SAE, K, BATCH)
     rows = engine.world(shape)
     small = engine.Shape("topk", 16, 64, 4, 64)
-    engine.contestants(small, engine.world(small))[name](0)  # imports and pools exist before anything is counted
+    makers(engine, small, engine.world(small))[name]()(0)  # imports and pools exist before anything is counted
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    makers = {
-        "ours, torch": lambda: engine.ours("torch", shape, rows),
-        "ours, compiled": lambda: engine.ours("auto", shape, rows),
-        "sparsify (Adam)": lambda: engine.each([steps.sparsify(D, D_SAE, K)], shape, rows),
-        "dictionary_learning": lambda: engine.each([steps.dictionary_learning(D, D_SAE, K)], shape, rows),
-        "SAELens": lambda: engine.each([steps.saelens("topk", D, D_SAE, K, BATCH)], shape, rows),
-    }
-    step = makers[name]()
+    step = makers(engine, shape, rows)[name]()
     for i in range(3):
         step(i)
     print(resident("VmHWM") - before)
+
+
+def makers(engine: Any, shape: Any, rows: Any) -> dict[str, Callable[[], Callable[[int], None]]]:
+    """What makes a step of each contestant."""
+
+    def peer(name: str, *size: Any) -> Callable[[int], None]:
+        from peers import steps
+
+        return engine.each([getattr(steps, name)(*size)], shape, rows)  # type: ignore[no-any-return]
+
+    size = (shape.d, shape.d_sae, shape.k)
+    return {
+        **{f"ours, {name}": lambda name=name: engine.ours(name, shape, rows) for name in OURS},
+        "sparsify (Adam)": lambda: peer("sparsify", *size),
+        "dictionary_learning": lambda: peer("dictionary_learning", *size),
+        "SAELens": lambda: peer("saelens", shape.architecture, *size, shape.batch),
+    }
 
 
 def main() -> None:
@@ -55,10 +67,10 @@ def main() -> None:
     bound = 2 * (weights + state) + tile
     print(f"parameters and optimiser state {(weights + state) / MIB:.0f} MiB; bound {bound / MIB:.0f} MiB")
     for name in CONTESTANTS:
-        found = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, env=os.environ)
-        if found.returncode:
-            sys.exit(found.stderr)
-        peak = int(found.stdout.split()[-1])
+        child = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, env=os.environ)
+        if child.returncode:
+            sys.exit(child.stderr)
+        peak = int(child.stdout.split()[-1])
         print(f"{name:22}{peak / MIB:8.0f} MiB  {peak / bound:5.2f} of the bound")
 
 

@@ -93,22 +93,22 @@ def peer(architecture: str, penalty: float, d: int, steps: int) -> torch.nn.Modu
         case "topk":
             return topk_sae.TopKTrainingSAE(topk_sae.TopKTrainingSAEConfig(**common, k=int(penalty)))
         case "batchtopk":
-            found = batchtopk_sae.BatchTopKTrainingSAEConfig(**common, k=int(penalty))
-            return batchtopk_sae.BatchTopKTrainingSAE(found)
+            config = batchtopk_sae.BatchTopKTrainingSAEConfig(**common, k=int(penalty))
+            return batchtopk_sae.BatchTopKTrainingSAE(config)
         case "matryoshka":
             module = matryoshka_batchtopk_sae
-            made = module.MatryoshkaBatchTopKTrainingSAEConfig(**common, k=int(penalty), matryoshka_widths=widths)
-            return module.MatryoshkaBatchTopKTrainingSAE(made)
+            config = module.MatryoshkaBatchTopKTrainingSAEConfig(**common, k=int(penalty), matryoshka_widths=widths)
+            return module.MatryoshkaBatchTopKTrainingSAE(config)
         case "relu":
             config = standard_sae.StandardTrainingSAEConfig(
                 **common, l1_coefficient=penalty, l1_warm_up_steps=steps // 10
             )
             return standard_sae.StandardTrainingSAE(config)
         case "gated":
-            chosen = gated_sae.GatedTrainingSAEConfig(**common, l1_coefficient=penalty, l1_warm_up_steps=steps // 10)
-            return gated_sae.GatedTrainingSAE(chosen)
+            config = gated_sae.GatedTrainingSAEConfig(**common, l1_coefficient=penalty, l1_warm_up_steps=steps // 10)
+            return gated_sae.GatedTrainingSAE(config)
         case "jumprelu":
-            asked = jumprelu_sae.JumpReLUTrainingSAEConfig(
+            config = jumprelu_sae.JumpReLUTrainingSAEConfig(
                 **common,
                 target_l0=penalty,
                 jumprelu_sparsity_loss_mode="quadratic",
@@ -116,7 +116,7 @@ def peer(architecture: str, penalty: float, d: int, steps: int) -> torch.nn.Modu
                 l0_warm_up_steps=steps // 10,
                 jumprelu_bandwidth=0.1,
             )
-            return jumprelu_sae.JumpReLUTrainingSAE(asked)
+            return jumprelu_sae.JumpReLUTrainingSAE(config)
     raise ValueError(architecture)
 
 
@@ -141,14 +141,14 @@ def best(
     trainer: Callable[..., Point], architecture: str, rows: torch.Tensor, held: torch.Tensor
 ) -> tuple[float, list[float], list[float]]:
     """The best learning rate, and there the error of each seed at L0 and the L0 that single points had."""
-    found = []
+    outcomes = []
     penalties = PENALTIES.get(architecture, (L0,))
     for rate in PENALISED if penalties is L1 else RATES:
         runs = [[trainer(architecture, rate, p, seed, rows, held) for p in penalties] for seed in SEEDS]
         errors = [at_l0(run) for run in runs]
-        found.append((statistics.mean(errors), rate, errors, [point[0] for run in runs for point in run]))
-    known = [row for row in found if not math.isnan(row[0])] or found
-    _, rate, errors, sparsity = min(known, key=lambda row: row[0])
+        outcomes.append((statistics.mean(errors), rate, errors, [point[0] for run in runs for point in run]))
+    known = [outcome for outcome in outcomes if not math.isnan(outcome[0])] or outcomes
+    _, rate, errors, sparsity = min(known, key=lambda outcome: outcome[0])
     return rate, errors, sparsity
 
 
@@ -159,18 +159,18 @@ def main() -> None:
     parser.add_argument(
         "--activations", type=Path, help="folder of a stored activations artifact; else a synthetic world"
     )
-    given = parser.parse_args()
-    if given.activations:
+    options = parser.parse_args()
+    if options.activations:
         from husai_core.activations.store import load
 
-        stored = load(given.activations)
+        stored = load(options.activations)
         rows, held = stored.part("train")[:], stored.part("test")[:]
     else:
-        made = world(0, 1024, 128, 12.0)
-        rows, held = made.sample(100_000, 0), made.sample(10_000, 1)
+        synthetic = world(0, 1024, 128, 12.0)
+        rows, held = synthetic.sample(100_000, 0), synthetic.sample(10_000, 1)
     print(f"{len(rows)} rows of width {rows.shape[1]}; d_sae {D_SAE}, L0 {L0}, {TOKENS} tokens, seeds {SEEDS}")
     print(f"{'':12}{'SAELens':>30}{'ours':>30}{'ours / SAELens':>18}")
-    for name in given.architectures or [name for name in SPARSITY if name != "switch"]:
+    for name in options.architectures or [name for name in SPARSITY if name != "switch"]:
         sides = [best(trainer, name, rows, held) for trainer in (theirs, ours)]
         spreads = [float(torch.tensor(errors).std()) for _, errors, _ in sides]
         cells = [f"{statistics.mean(e):.4f} ± {s:.4f} (lr {r:g})" for (r, e, _), s in zip(sides, spreads, strict=True)]

@@ -77,7 +77,7 @@ def dictionary_learning() -> Saves:
 
     common: dict[str, Any] = {"activation_dim": D, "dict_size": N}
     trained = common | {"steps": 10_000, "layer": 3, "lm_name": "none", "device": "cpu"}
-    made = [
+    trained_by = [
         trainers.StandardTrainer(**trained),
         trainers.GatedSAETrainer(**trained),
         trainers.TopKTrainer(**trained, k=K),
@@ -85,7 +85,7 @@ def dictionary_learning() -> Saves:
         trainers.JumpReluTrainer(**trained),
         MatryoshkaBatchTopKTrainer(**trained, k=K, group_fractions=[0.25, 0.75]),
     ]
-    saes = [(trainer.ae, trainer.config) for trainer in made]
+    saes = [(trainer.ae, trainer.config) for trainer in trained_by]
     saes.append((dictionary.AutoEncoderNew(D, N), common | {"dict_class": "AutoEncoderNew"}))
     for sae, config in saes:
         drawn(sae)

@@ -26,8 +26,8 @@ def main() -> None:
             continue
         with torch.no_grad():
             latents = sae.encode(x)
-            found = {"latents": latents.contiguous(), "output": sae.decode(latents).contiguous()}
-        save_file(found, directory / "peer.safetensors")
+            computed = {"latents": latents.contiguous(), "output": sae.decode(latents).contiguous()}
+        save_file(computed, directory / "peer.safetensors")
 
 
 if __name__ == "__main__":
