@@ -1,6 +1,7 @@
 """`python -m api`: serve HTTP until SIGINT or SIGTERM."""
 
 import argparse
+import logging
 from types import FrameType
 
 import uvicorn
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = load()
     app = create_app(settings, arguments.host)
     if not app.state.context.database.sqlite:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, Depends, FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 
 from api import errors, openapi
 from api.deps import Context, known_query
@@ -13,7 +15,7 @@ from api.middleware import Shell
 from api.pages import router as pages
 from api.routes import artifacts, events, gates, jobs, keys, kinds, login_codes, system
 from api.waiting import Hub
-from services import accounts
+from services import accounts, chain
 from services.artifacts import Store
 from services.db import Database, upgrade
 from services.settings import Settings
@@ -58,10 +60,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     accounts.bootstrap(context.database, context.settings)
     context.mac_key = accounts.mac_key(context.settings)
     poller = asyncio.create_task(context.hub.run())
+    checking = asyncio.create_task(_check_chain(context))
     try:
         yield
     finally:
         poller.cancel()
         with suppress(asyncio.CancelledError):
             await poller
+        with suppress(SQLAlchemyError):
+            await checking
         context.database.close()
+
+
+async def _check_chain(context: Context) -> None:
+    """Look beside the first requests whether the log of decisions is whole."""
+    context.chain_whole = await run_in_threadpool(chain.check_at_start, context.database)

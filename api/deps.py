@@ -39,6 +39,8 @@ class Context:
     metrics: Metrics
     hosts: frozenset[str] = frozenset()
     mac_key: bytes = b""
+    chain_whole: bool = True
+    """Whether the log of decisions was whole when it was looked at last."""
     decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
     _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)
 

@@ -93,11 +93,12 @@ def check_visible(context: Context, session: Session, principal: Principal, subm
             raise invalid("unknown-artifact", "Unknown artifact", detail)
 
 
-def check_scope(principal: Principal, kind: str) -> None:
-    """Refuse a kind that makes a decision, itself or through a job of its own, to a key without the scope for it.
+def check_scope(principal: Principal, kind: str, priority: str | int) -> None:
+    """Refuse what needs the scope `gate` to a key without it: a kind that makes a decision, itself or through a job of
+    its own, and the priority that goes before all others.
 
     Raises:
         Problem: `unknown-kind` or `wrong-scope`.
     """
-    if DECIDING in kinds.descendants(jobs.find_kind(kind).name):
+    if DECIDING in kinds.descendants(jobs.find_kind(kind).name) or jobs.is_urgent(priority):
         accounts.require(principal, "gate")

@@ -2,23 +2,27 @@
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from husai_core.identity import sha256
 from husai_core.release import bundle as bundles
+from husai_core.release import dsse
 from husai_core.release.decide import instant
+from services import chain
 from services.accounts import private_file
 from services.artifacts import Store, read_json
 from services.db import clock, now
 from services.ids import new_id
 from services.problems import not_found
 from services.settings import Settings
-from services.tables import Decision, Execution, Output
+from services.tables import ChainHead, Decision, Execution, Output, SigningKey
 
 Signer = Ed25519PrivateKey
 PARTS = ("decision", "policy", "evidence", "controls")
@@ -51,21 +55,57 @@ def record(session: Session, signer: Signer | None, execution: Execution, files:
         return
     if signer is None:
         raise ValueError("this worker has no key to sign decisions with")
-    last = session.scalar(select(Decision).order_by(Decision.seq.desc()).limit(1).with_for_update())
-    seq, previous = (last.seq + 1, last.chain) if last else (1, bundles.GENESIS)
+    place = chain.extend(session, session.scalar(select(Decision).order_by(Decision.seq.desc()).limit(1)))
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
-        sealed = bundles.seal(Path(folder), signer, bundles.Chain(seq=seq, previous=previous))
+        sealed = bundles.seal(Path(folder), signer, place)
+    remember(session, signer)
+    chained = bundles.chain_hash(sealed)
+    session.merge(ChainHead(id=1, seq=place.seq, chain=chained))
     session.add(
         Decision(
-            seq=seq, id=new_id(), execution_id=execution.id, policy=sealed.policy.name,
+            seq=place.seq, id=new_id("decision"), execution_id=execution.id, policy=sealed.policy.name,
             policy_digest=sealed.policy.digest, candidate=sealed.candidate, verdict=sealed.decision["verdict"],
             envelope=sealed.envelope.model_dump(mode="json"), public_key=sealed.public_key,
-            previous=previous, chain=bundles.chain_hash(sealed), created_at=now(),
+            previous=place.previous, chain=chained, created_at=now(),
             judged_at=min(instant(sealed.as_of), clock(session)),
         )
     )  # fmt: skip
+
+
+def remember(session: Session, signer: Signer, *, current: bool = False) -> None:
+    """Keep the public half of a key that signs, or is about to; `current` makes it the one in use from now on."""
+    raw = dsse.public_bytes(signer)
+    keyid = sha256(raw)
+    row = session.get(SigningKey, keyid)
+    if row is None:
+        session.add(SigningKey(keyid=keyid, public_key=dsse.encode(raw), since=now()))
+    elif current:
+        row.since = now()
+    session.flush()
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key that signs or signed decisions: its id (SHA-256 of the raw key), raw in base64, and as PEM."""
+
+    keyid: str
+    public_key: str
+    pem: str
+    current: bool
+
+
+def signing_keys(session: Session) -> list[PublicKey]:
+    """Every key that ever signed here, the current one first."""
+    rows = list(session.scalars(select(SigningKey).order_by(SigningKey.since.desc(), SigningKey.keyid)))
+    return [PublicKey(row.keyid, row.public_key, _pem(row.public_key), row is rows[0]) for row in rows]
+
+
+def _pem(public_key: str) -> str:
+    key = Ed25519PublicKey.from_public_bytes(dsse.decode(public_key))
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 def get(session: Session, decision_id: str) -> Decision:
@@ -80,10 +120,15 @@ def get(session: Session, decision_id: str) -> Decision:
     return decision
 
 
+def of(session: Session, execution_id: str) -> Decision:
+    """The decision that an execution made."""
+    return session.scalars(select(Decision).where(Decision.execution_id == execution_id)).one()
+
+
 def document(session: Session, store: Store, decision: Decision) -> dict[str, Any]:
     """What was decided: the content of `decision.json`."""
-    found: dict[str, Any] = read_json(store, _artifact(session, decision), "decision.json")
-    return found
+    content: dict[str, Any] = read_json(store, _artifact(session, decision), "decision.json")
+    return content
 
 
 def bundle(session: Session, store: Store, decision: Decision) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a caller can do with jobs: submit, look up, list, cancel, retry, run again."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from husai_core import kinds
 from husai_core.errors import UserError
 from husai_core.identity import digest
 from husai_core.kinds.kind import BaseSpec, Kind
-from services import events, lifecycle
+from services import events, instants, lifecycle
 from services.accounts import Principal
 from services.db import clock, now
 from services.failpoints import failpoint
@@ -23,6 +23,7 @@ from services.settings import Settings
 from services.states import LIVE, State
 from services.tables import ArtifactRow, Execution, Idempotency, Job
 
+log = logging.getLogger("husai.jobs")
 PRIORITIES = {"gate": 0, "interactive": 1, "batch": 2, "backfill": 3}
 Reference = str | dict[str, Any]
 
@@ -79,6 +80,7 @@ def submit(
     lifecycle.advance(session, job)
     session.flush()
     failpoint("submit.before_commit")
+    log.info("job %s accepted: %s of owner %s, %s", job.id, job.kind, owner_id, job.state)
     return job, True
 
 
@@ -99,23 +101,20 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpe
     """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
 
     Raises:
-        Problem: `invalid-spec`, naming the first wrong field.
+        Problem: `invalid-spec`, naming the first wrong field, or `as-of-ahead`.
     """
-    stamped = dict(spec)
-    for name, info in kind.spec.model_fields.items():
-        extra = info.json_schema_extra
-        if isinstance(extra, dict) and extra.get("stamp") == "now" and stamped.get(name) is None:
-            stamped[name] = datetime.fromtimestamp(clock(session), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    present = clock(session)
     try:
-        return kind.spec.model_validate(stamped)
+        parsed = kind.spec.model_validate(instants.stamped(kind, spec, present))
     except ValidationError as wrong:
-        found = [
+        errors = [
             {"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")}
             for e in wrong.errors()
         ]
-        first = found[0]
-        detail = f"{kind.name}: {first['field'] or 'spec'}: {first['message']}"
-        raise invalid("invalid-spec", "Invalid spec", detail, errors=found) from None
+        detail = f"{kind.name}: {errors[0]['field'] or 'spec'}: {errors[0]['message']}"
+        raise invalid("invalid-spec", "Invalid spec", detail, errors=errors) from None
+    instants.check(kind, parsed, present)
+    return parsed
 
 
 def check_inputs(session: Session, kind: Kind, spec: BaseSpec, inputs: dict[str, list[Reference]]) -> None:
@@ -130,18 +129,18 @@ def check_inputs(session: Session, kind: Kind, spec: BaseSpec, inputs: dict[str,
             known = ", ".join(kind.inputs) or "none"
             raise invalid("unknown-input", "Unknown input", f"{kind.name} has no input {name!r}; it has: {known}.")
     for name, port in kind.inputs.items():
-        given = inputs.get(name, [])
-        if port.required and not given:
+        references = inputs.get(name, [])
+        if port.required and not references:
             raise invalid("missing-input", "Missing input", f"{kind.name} needs input {name!r}: {port.help}.")
-        if all(isinstance(reference, str) for reference in given):
+        if all(isinstance(reference, str) for reference in references):
             try:
-                lifecycle.check_count(kind, name, len(given))
+                lifecycle.check_count(kind, name, len(references))
             except lifecycle.InputFailed as wrong:
                 raise invalid("wrong-input-count", "Wrong number of inputs", f"{wrong}.") from None
-        for reference in given:
+        for reference in references:
             _check_reference(session, kind, name, reference)
     try:
-        spec.check_ports([name for name, given in inputs.items() if given])
+        spec.check_ports([name for name, references in inputs.items() if references])
     except UserError as wrong:
         raise invalid("unfit-input", "Unfit input", f"{kind.name}: {wrong}.") from None
 
@@ -166,11 +165,11 @@ def _output(session: Session, name: str, reference: dict[str, Any]) -> tuple[str
     source, output = session.get(Job, reference.get("job")), str(reference.get("output"))
     if source is None:
         raise not_found("job", str(reference.get("job")))
-    made = find_kind(source.kind).all_outputs
-    if output not in made:
-        detail = f"Input {name!r}: {source.kind} has no output {output!r}; it has: {', '.join(made)}."
+    ports = find_kind(source.kind).all_outputs
+    if output not in ports:
+        detail = f"Input {name!r}: {source.kind} has no output {output!r}; it has: {', '.join(ports)}."
         raise invalid("unknown-output", "Unknown output", detail)
-    return f"{output} of {source.kind}", made[output].type
+    return f"{output} of {source.kind}", ports[output].type
 
 
 def _check_quota(session: Session, settings: Settings, owner_id: str) -> None:
@@ -205,6 +204,7 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     lifecycle.cancel(session, [job], "cancelled.user")
     session.flush()
     failpoint("cancel.before_commit")
+    log.info("job %s cancelled by owner %s", job.id, principal.owner_id)
     return job
 
 
@@ -237,6 +237,11 @@ def manifest(session: Session, principal: Principal, job_id: str) -> str:
     return lifecycle.outputs(session, job)["manifest"][0]
 
 
+def is_urgent(priority: str | int) -> bool:
+    """True for the class of the gates, which goes before all others and so needs the scope `gate`."""
+    return priority in ("gate", PRIORITIES["gate"])
+
+
 def rerun(
     session: Session, settings: Settings, principal: Principal, job_id: str, capability: Mapping[str, Any]
 ) -> Job:
@@ -263,5 +268,5 @@ def _again(
         inputs = session.get_one(Execution, job.execution_id).inputs
     priority = next(name for name, value in PRIORITIES.items() if value == job.priority)
     submission = Submission(job.kind, job.spec, inputs, job.labels, priority, job.device, reuse)
-    made, _ = submit(session, settings, job.owner_id, submission, retry_of=retry_of, environment=environment)
-    return made
+    again, _ = submit(session, settings, job.owner_id, submission, retry_of=retry_of, environment=environment)
+    return again

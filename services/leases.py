@@ -127,20 +127,23 @@ def checkpointed(session: Session, execution_id: str, attempt: int, checkpoint: 
 @dataclass(frozen=True)
 class Success:
     """What a finished attempt made: its result, its artifacts by output name, the facts about each SAE among them by
-    digest, and the files of its decision, if there is one."""
+    digest, the files of its decision, if there is one, and the estimate of its work, where its kind makes one."""
 
     result: dict[str, Any]
     outputs: dict[str, list[Stored]]
     facts: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, bytes] = field(default_factory=dict)
+    work: dict[str, Any] | None = None
 
 
-def success(store: Store, result: dict[str, Any], outputs: dict[str, list[Stored]]) -> Success:
+def success(
+    store: Store, result: dict[str, Any], outputs: dict[str, list[Stored]], work: dict[str, Any] | None = None
+) -> Success:
     """A finished attempt with what its recording needs of the store, which no transaction may wait for."""
-    made = [one for many in outputs.values() for one in many]
-    facts = {one.sha256: read_json(store, one.sha256, "cfg.json") for one in made if one.type == "sae"}
-    decided = [one.sha256 for one in outputs.get("decision", [])]
-    return Success(result, outputs, facts, read_files(store, decided[0]) if decided else {})
+    artifacts = [artifact for port in outputs.values() for artifact in port]
+    facts = {sae.sha256: read_json(store, sae.sha256, "cfg.json") for sae in artifacts if sae.type == "sae"}
+    decisions = [artifact.sha256 for artifact in outputs.get("decision", [])]
+    return Success(result, outputs, facts, read_files(store, decisions[0]) if decisions else {}, work)
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def finish(
 
 
 def _record(session: Session, execution: Execution, end: Success) -> None:
+    execution.work = end.work
     session.add(Result(execution_id=execution.id, result=end.result))
     evidence.enter(session, execution.id, end.result)
     for name, stored in end.outputs.items():
@@ -189,7 +193,7 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
             register(session, artifact, execution.owner_id, execution.id)
             session.add(Output(execution_id=execution.id, name=name, position=position, sha256=artifact.sha256))
     session.flush()
-    saes = [one.sha256 for many in end.outputs.values() for one in many if one.type == "sae"]
+    saes = [artifact.sha256 for port in end.outputs.values() for artifact in port if artifact.type == "sae"]
     for sha256 in saes:
         if session.get(Candidate, sha256) is None:
             siblings, facts = [other for other in saes if other != sha256], end.facts[sha256]

@@ -1,5 +1,6 @@
 """Everything a caller can do wrong, as one exception with a stable RFC 9457 `type`."""
 
+import errno
 from typing import Any
 
 
@@ -34,3 +35,22 @@ def invalid(slug: str, title: str, detail: str, **extra: Any) -> Problem:
 def conflict(slug: str, title: str, detail: str, **extra: Any) -> Problem:
     """409: not possible in the present state."""
     return Problem(409, slug, title, detail, **extra)
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL_WORDS = ("database or disk is full", "No space left on device", "disk full")
+"""What SQLite, an operating system and Postgres say about a full disk."""
+
+
+def storage_problem(error: BaseException | None) -> Problem | None:
+    """507 `storage-full` if an error, or what led to it, says that a disk is full; else None."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        original = getattr(error, "orig", None)
+        words = str(original or error)
+        if getattr(error, "errno", None) in FULL or any(phrase in words for phrase in FULL_WORDS):
+            detail = "The disk of the server is full, so nothing was stored; an administrator has to make room."
+            return Problem(507, "storage-full", "Storage full", detail)
+        error = error.__cause__ or error.__context__
+    return None

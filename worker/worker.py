@@ -16,7 +16,7 @@ from services import leases
 from services.accounts import private_file
 from services.artifacts import Store
 from services.db import Database, now
-from services.decisions import signing_key
+from services.decisions import remember, signing_key
 from services.failpoints import failpoint
 from services.ids import new_id
 from services.queue import CONTROL
@@ -43,6 +43,9 @@ class Host:
         self._looked = self._doubted_until = -math.inf
         self.store, self.drain = Store(settings.artifacts), threading.Event()
         self.signer = signing_key(settings) if CONTROL in queues else None
+        if self.signer is not None:
+            with database.write(shared=True) as session:
+                remember(session, self.signer, current=True)
         shutil.rmtree(settings.root / "work", ignore_errors=True)
         self.store.sweep()
 

@@ -53,7 +53,7 @@ def submit(
     dry_run: Annotated[bool, Query(description="answer with the plan and store nothing")] = False,
 ) -> Response:
     """Submit a job, or see what it would do."""
-    submissions.check_scope(principal, body.kind)
+    submissions.check_scope(principal, body.kind, body.priority)
     submission = submissions.from_body(body)
     with context.database.read() as session:
         submission = submissions.complete(context, session, principal, submission)
@@ -142,7 +142,8 @@ def cancel(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """A new job like one that failed, was cancelled or timed out."""
     with context.write() as session:
-        submissions.check_scope(principal, jobs.get(session, principal, job_id).kind)
+        earlier = jobs.get(session, principal, job_id)
+        submissions.check_scope(principal, earlier.kind, earlier.priority)
         job = jobs.retry(session, context.settings, principal, job_id)
         return accepted(serializers.job(session, job))
 
@@ -151,7 +152,8 @@ def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """Execute a succeeded job again in its recorded environment, without reuse."""
     with context.database.read() as session:
-        submissions.check_scope(principal, jobs.get(session, principal, job_id).kind)
+        earlier = jobs.get(session, principal, job_id)
+        submissions.check_scope(principal, earlier.kind, earlier.priority)
         manifest = jobs.manifest(session, principal, job_id)
     capability = read_json(context.store, manifest, "manifest.json")["capability"]
     with context.write() as session:
