@@ -47,6 +47,11 @@ def caveats(result: Evidence) -> str:
         sentences.append(f"These trainings had not converged: {'; '.join(result.unconverged)}.")
     elif not result.converged and not result.imported:
         sentences.append("Not every training had converged.")
+    if result.siblings_left_out:
+        count = result.siblings_left_out
+        sentences.append(
+            f"{count} seed{'s' * (count > 1)} of the same training {'were' if count > 1 else 'was'} left out."
+        )
     if result.imported:
         sentences.append("The SAEs were imported, so how they were trained is known from their user only.")
     if result.leaks_label:

@@ -84,6 +84,14 @@ def test_every_stored_figure_is_shown_or_stands_in_a_folded_table(kind: str) -> 
         assert str(value) in shown
 
 
+def test_trainings_that_had_not_converged_and_seeds_left_out_are_named() -> None:
+    stored = document("stress.ood") | {"siblings_left_out": 2}
+    first = headline(kinds.get("stress.ood").panels(stored))
+    assert "had not converged: SAEs (seeds 0, 1, 2)." in first.note
+    assert "2 seeds of the same training were left out." in first.note
+    assert first.tone == "unknown"
+
+
 def test_what_is_judged_of_the_transcoder_agrees_with_the_figures_beside_it() -> None:
     above = kinds.get("stress.transcoder").panels(document("stress.transcoder"))[1]
     assert isinstance(above, panels.Intervals)
