@@ -24,8 +24,10 @@ PRESENTATION = (
     "husai_core.kinds.kind",
     "husai_core.kinds.common.network_panels",
     "husai_core.kinds.common.panels",
+    "husai_core.kinds.common.rows_work",
     "husai_core.kinds.common.stress_panels",
     "husai_core.kinds.common.variants",
+    "husai_core.kinds.common.work",
     "husai_core.kinds.plan_estimate",
 )
 """Modules that decide no figure."""

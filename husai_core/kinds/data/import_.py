@@ -31,7 +31,8 @@ from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
-from husai_core.kinds.kind import BaseSpec, Kind, Port
+from husai_core.kinds.common import work
+from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,4 +280,10 @@ def _sentences(notes: Sequence[str]) -> str:
     return " ".join(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """Reading and writing what was uploaded, as far as its size is known."""
+    size = float(sum(fact.get("size") or 0 for fact in facts.get("file", ())))
+    return work.Cost(size, 2 * size).work(size)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, estimate=estimate, present=present)

@@ -17,7 +17,7 @@ from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.job import Artifact, Inputs, Job
-from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind, Port
+from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release import bundle
 from husai_core.release.decide import CONTROL_KIND, ControlOutcome, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
@@ -285,6 +285,17 @@ def _evidence(result: Decision) -> list[panels.AnyPanel]:
     return [panels.Table(title="Evidence", folded=True, columns=columns, rows=rows)] if rows else []
 
 
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """The measurements of both controls, which are computed once for all gates, and the decision."""
+    from husai_core.kinds import plan_estimate
+
+    controls = plan_estimate.study(plan, spec, facts)
+    return controls.model_copy(update={"written_bytes": controls.written_bytes + DECISION_BYTES})
+
+
+DECISION_BYTES = 130_000
+
+
 KIND = Kind(
     spec=Spec,
     result=Decision,
@@ -292,6 +303,7 @@ KIND = Kind(
     outputs=OUTPUTS,
     plan=plan,
     summarise=summarise,
+    estimate=estimate,
     present=present,
     children=("train.activations", "train.sae", CONTROL_KIND),
 )

@@ -21,9 +21,9 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import stress_panels
+from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
-from husai_core.kinds.kind import Kind, Port
+from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Member
 
 if TYPE_CHECKING:
@@ -285,4 +285,17 @@ def _words(name: str) -> tuple[str, str]:
     return NAMES.get(measure, name.replace("_", " ")), ENDS.get(name.rpartition("_")[2], "")
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """SAEs on the lower half of the pairs, their figures on all of them, and the probes."""
+    siblings, pairs = work.Siblings.of(spec.recipe, facts), work.modular_pairs(facts)
+    network, width = work.Network.of(work.first(facts, "transformer")), siblings.recipe.d_sae
+    probes = work.Cost(
+        siblings.seeds * (pairs / 2 * width**2 + pairs * width * pairs**0.5) + width**3,
+        2 * work.FLOAT * pairs * (width + pairs**0.5),
+    )
+    cost = siblings.training(1, spec.validation_fraction * pairs / 2) + siblings.measured(2, pairs) + probes
+    cost += work.Cost(network.forward(pairs * work.LENGTH, pairs), network.held(8192, 4))
+    return cost.work(work.result_bytes(siblings.seeds), base=4 * siblings.rows_bytes(pairs))
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)

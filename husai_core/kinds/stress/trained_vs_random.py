@@ -18,9 +18,9 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import stress_panels
+from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
-from husai_core.kinds.kind import Kind, Port
+from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
@@ -183,4 +183,14 @@ def _drift(result: Result) -> list[panels.AnyPanel]:
     return [panels.Bars(title="Drift from initialisation", note=note, bars=bars, x_label="cosine")] if bars else []
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """Both controls, and every overlap of four groups with its chance level."""
+    siblings, rows = work.Siblings.of(spec.recipe, facts), work.first(facts, "activations")
+    splits = {split: work.split_rows(rows, split) for split in work.SHARES}
+    cost = siblings.training(2, splits["validation"]) + siblings.measured(3, splits["test"])
+    cost += siblings.comparison(4, splits["test"])
+    held = 4 * siblings.rows_bytes(sum(splits.values()))
+    return cost.work(work.result_bytes(siblings.seeds, matrices=40) + 15_000, base=held)
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)

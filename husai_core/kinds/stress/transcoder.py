@@ -21,9 +21,9 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import stress_panels
+from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
-from husai_core.kinds.kind import Kind, Port
+from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
@@ -244,4 +244,14 @@ def _words(name: str) -> tuple[str, str]:
     return f"{ARMS.get(arm, arm)}: {measure}", said
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """SAEs, transcoders and their shuffled controls on all pairs, and every overlap of the four groups."""
+    siblings, pairs = work.Siblings.of(spec.recipe, facts), work.modular_pairs(facts)
+    network = work.Network.of(work.first(facts, "transformer"))
+    cost = siblings.training(4, spec.validation_fraction * pairs) + siblings.measured(4, spec.test_fraction * pairs)
+    cost += siblings.comparison(4, spec.test_fraction * pairs)
+    cost += work.Cost(network.forward(pairs * work.LENGTH), network.held(8192, 4))
+    return cost.work(work.result_bytes(siblings.seeds, matrices=4), base=8 * siblings.rows_bytes(pairs))
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)

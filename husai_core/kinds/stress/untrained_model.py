@@ -17,9 +17,9 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import stress_panels
+from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
-from husai_core.kinds.kind import Kind, Port
+from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
@@ -164,4 +164,15 @@ def _differences(result: Result) -> panels.Intervals:
     return panels.Intervals(title="Trained minus untrained", note=note, rows=rows, x_label="difference")
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, present=present)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """SAEs on the untrained network, and every overlap of both groups."""
+    siblings, rows = work.Siblings.of(spec.recipe, facts), work.first(facts, "activations")
+    splits = {split: work.split_rows(rows, split) for split in work.SHARES}
+    network, count = work.Network.of(work.first(facts, "transformer")), sum(splits.values())
+    cost = siblings.training(1, splits["validation"]) + siblings.measured(1, splits["test"])
+    cost += siblings.comparison(2, splits["test"])
+    cost += work.Cost(network.forward(count * work.LENGTH), network.held(8192, 4))
+    return cost.work(work.result_bytes(siblings.seeds, matrices=2), base=4 * siblings.rows_bytes(count))
+
+
+KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)

@@ -18,7 +18,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind
+from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Work
 from husai_core.release.decide import Decision
 
 STAGES = {
@@ -272,11 +272,19 @@ def _floor_table(result: Result) -> panels.Table:
     return panels.Table(title="Floors of quality", note=note, columns=columns, rows=rows)
 
 
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """All stages."""
+    from husai_core.kinds import plan_estimate
+
+    return plan_estimate.study(plan, spec, facts)
+
+
 KIND = Kind(
     spec=Spec,
     result=Result,
     plan=plan,
     summarise=summarise,
+    estimate=estimate,
     present=present,
     children=tuple(STAGES.values()),
     presets=PRESETS,

@@ -27,7 +27,7 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.kind import BaseSpec, Kind, Port
+from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -351,4 +351,20 @@ def _splits(result: Result) -> panels.Table:
     return panels.Table(title="Splits", columns=columns, rows=rows)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, assets=needed_assets)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """Reading the network once, and the rows that it gives."""
+    from husai_core.kinds.common import rows_work
+
+    return rows_work.estimate(spec, facts)
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    assets=needed_assets,
+)

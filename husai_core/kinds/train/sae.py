@@ -12,6 +12,7 @@ its curve. Every other figure is measured on the `test` rows.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -22,10 +23,10 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import variants
+from husai_core.kinds.common import variants, work
 from husai_core.kinds.common.training import Reporter, StateKeeper
 from husai_core.kinds.common.variants import Variant
-from husai_core.kinds.kind import BaseSpec, Kind, Port
+from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
 from husai_core.stability.result_tables import Member as SAEFigures
 
@@ -133,6 +134,16 @@ class Means(BaseResult):
     drift_from_init: Estimate
 
 
+RANGES = {
+    "explained_variance": (-inf, 1.0),
+    "normalised_mse": (0.0, inf),
+    "l0": (0.0, inf),
+    "dead_fraction": (0.0, 1.0),
+    "drift_from_init": (0.0, 1.0),
+}
+"""The values that each of them can take."""
+
+
 class Result(BaseResult):
     """Figures of all members."""
 
@@ -199,7 +210,8 @@ def _variants(members: Sequence[Member]) -> list[list[Member]]:
 def _means(members: Sequence[Member]) -> Means:
     from husai_core.stability.intervals import seed_mean
 
-    return Means(**{name: seed_mean([getattr(m, name) for m in members]).estimate() for name in Means.model_fields})
+    figures = {name: seed_mean([getattr(member, name) for member in members]) for name in Means.model_fields}
+    return Means(**{name: mean.estimate().within(*RANGES[name]) for name, mean in figures.items()})
 
 
 def _near(rows: StoredRows) -> Rows:
@@ -320,4 +332,31 @@ def _members(described: Sequence[Variant]) -> panels.Table:
     return panels.Table(title="Every SAE", note=note, folded=True, columns=columns, rows=rows)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, presets=PRESETS)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """Training of all members in one pass, their curves, and their figures on the test rows."""
+    rows = work.first(facts, "activations")
+    d_in, seeds = int(rows.get("d_model") or work.UNKNOWN_WIDTH), len(spec.seeds)
+    cost = work.bank(spec.recipes, seeds, d_in, validation=work.split_rows(rows, "validation"))
+    cost += work.evaluation(spec.recipes, seeds, d_in, work.split_rows(rows, "test"))
+    held = min(2 * IN_MEMORY, 2 * work.FLOAT * d_in * sum(work.split_rows(rows, split) for split in work.SHARES))
+    recipe, count = spec.recipes[0], len(spec.recipes) * seeds
+    described = {
+        "d_in": d_in,
+        "d_sae": recipe.d_sae,
+        "k": recipe.k,
+        "husai": {"recipe": recipe.model_dump(mode="json")},
+    }
+    written = count * work.checkpoint_bytes(recipe.d_sae, d_in) + work.result_bytes(count, work.CURVE_POINTS)
+    return cost.work(written, {"saes": {"count": count, **described}}, base=held)
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    presets=PRESETS,
+)

@@ -27,9 +27,9 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.identity import sha256
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import network_panels
+from husai_core.kinds.common import network_panels, work
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.kind import BaseSpec, Kind, Port
+from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 from husai_core.models.text_recipe import TextRecipe
 
 if TYPE_CHECKING:
@@ -351,4 +351,48 @@ def _figures(result: Result) -> panels.Table:
     return panels.Table(title="Figures", note=note, columns=columns, rows=rows)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, present=present, presets=PRESETS)
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """Training for all its steps; one that may stop early takes no longer than that."""
+    if spec.dataset == "text":
+        return _text_work(spec.text)
+    network = work.Network(spec.n_layers, spec.d_model, spec.d_mlp, work.LENGTH, spec.p + work.SPECIAL_TOKENS)
+    pairs = spec.p**2
+    batch = min(spec.batch_size, spec.train_fraction * pairs)
+    evaluated = 2 * spec.validation_fraction * pairs * spec.steps / spec.evaluate_every
+    sequences = work.TRAINED * spec.steps * batch + evaluated + 3 * pairs
+    plain = spec.n_layers == 1 and spec.normalization is None and spec.position == "answer"
+    cost = work.Cost(
+        network.forward(
+            sequences * (1 if plain else work.LENGTH - 2), sequences
+        ),  # plain ones have a fast forward pass
+        network.held(work.LENGTH * max(batch * spec.n_layers, 8192)) + 3 * work.FLOAT * batch * network.d_vocab,
+    )
+    shape = {"n_layers": spec.n_layers, "d_model": spec.d_model, "d_mlp": spec.d_mlp, "d_vocab": network.d_vocab}
+    outputs = {"transformer": {**shape, "n_ctx": work.LENGTH, "dataset": {"p": spec.p}}}
+    written = work.FLOAT * network.parameters + work.HEADER + 150 * spec.steps / spec.evaluate_every
+    return cost.work(written, outputs, base=work.OPTIMISER_MEMORY + work.ADAM * network.parameters)
+
+
+def _text_work(recipe: TextRecipe) -> Work:
+    """A language model: the recipe says how many tokens it reads."""
+    network = work.Network(recipe.n_layers, recipe.d_model, recipe.d_mlp, recipe.n_ctx, recipe.d_vocab)
+    batch = recipe.batch_size * recipe.n_ctx
+    cost = work.Cost(
+        network.forward(work.TRAINED * recipe.tokens, work.TRAINED * recipe.tokens),
+        3 * network.held(batch, recipe.n_layers) + 3 * work.FLOAT * batch * recipe.d_vocab,
+    )
+    outputs = {"transformer": {"dataset": {"recipe": recipe.model_dump(mode="json")}}}
+    written = work.FLOAT * network.parameters + 60 * recipe.d_vocab + work.HEADER
+    return cost.work(written, outputs, base=work.OPTIMISER_MEMORY + work.ADAM * network.parameters)
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    presets=PRESETS,
+)

@@ -61,6 +61,7 @@ def test_a_bank_of_one_recipe_gives_its_means_with_intervals(results: dict[str, 
     assert mean.explained_variance.low < mean.explained_variance.value < mean.explained_variance.high
     figures = {figure.label: figure.value for figure in headline.figures}
     assert figures["explained variance"] == mean.explained_variance
+    assert mean.dead_fraction.low >= 0
     assert headline.text.startswith("3 SAEs (topk k 4) explain 0.")
     assert "L0" not in headline.text
 

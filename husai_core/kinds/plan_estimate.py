@@ -1,0 +1,101 @@
+"""What a study will take: the work of all the jobs that it plans at first, each by its own kind's estimate.
+
+The outputs that one child's estimate foretells are what is known about its siblings' inputs. A study that plans in
+rounds is estimated by its first one, since later ones depend on results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from husai_core import kinds
+from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Work
+
+Plan = Callable[[Any, Mapping[str, list[str]], Mapping[str, Done]], list[Child]]
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job that runs; `path` names it inside the study, and a study inside it, as in `gate/good-saes`."""
+
+    path: str
+    kind: str
+    work: Work
+
+
+def jobs(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> list[PlannedJob]:
+    """Every job that a request of a kind will run, with its work; one that is no study is one job.
+
+    Raises:
+        KeyError: no kind has this name.
+        ValidationError: the spec is none of this kind.
+    """
+    declared = kinds.get(kind)
+    parsed = spec if isinstance(spec, BaseSpec) else declared.spec.model_validate(spec)
+    if declared.plan is None:
+        return [PlannedJob("", kind, declared.estimate(parsed, facts) if declared.estimate else Work())]
+    return _planned(declared.plan, parsed, facts)
+
+
+def study(plan: Plan, spec: Any, facts: Facts) -> Work:
+    """The work of a study as a whole: the sum of its jobs', and the largest memory of any."""
+    works = [job.work for job in _planned(plan, spec, facts)]
+    return Work(
+        units=sum(work.units for work in works),
+        memory_bytes=max((work.memory_bytes for work in works), default=0.0),
+        written_bytes=sum(work.written_bytes for work in works),
+    )
+
+
+def _planned(plan: Plan, spec: Any, facts: Facts) -> list[PlannedJob]:
+    """The jobs of a study. What is bound to its ports stands under names in place of digests, which are not known."""
+    known = _Known()
+    inputs = {port: [known.name(f"{port}:{i}", fact) for i, fact in enumerate(of)] for port, of in facts.items()}
+    planned: list[PlannedJob] = []
+    for child in _in_order(plan(spec, inputs, {})):
+        bound = {port: known.facts(sources) for port, sources in child.inputs.items()}
+        below = jobs(child.kind, child.spec, bound)
+        planned += [PlannedJob(f"{child.name}/{job.path}".rstrip("/"), job.kind, job.work) for job in below]
+        known.outputs[child.name] = below[-1].work.outputs if len(below) == 1 else {}
+    return planned
+
+
+def _in_order(children: Sequence[Child]) -> list[Child]:
+    """Children so that each comes behind those whose outputs it takes; what no order suits comes last."""
+    pending, ordered = list(children), list[Child]()
+    while pending:
+        placed = {child.name for child in ordered}
+        ready = [child for child in pending if _needed(child) <= placed] or pending
+        ordered += ready
+        pending = [child for child in pending if child not in ready]
+    return ordered
+
+
+def _needed(child: Child) -> set[str]:
+    return {source.child for sources in child.inputs.values() for source in sources if isinstance(source, From)}
+
+
+@dataclass
+class _Known:
+    """What is known about artifacts: those bound to the study by name, and what its children will make."""
+
+    bound: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    outputs: dict[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def name(self, name: str, fact: Mapping[str, Any]) -> str:
+        """Remember a fact under a name."""
+        self.bound[name] = fact
+        return name
+
+    def facts(self, sources: Sequence[str | From]) -> list[Mapping[str, Any]]:
+        """The facts about each artifact of an input; those of an output of `count` artifacts are alike."""
+        facts: list[Mapping[str, Any]] = []
+        for source in sources:
+            if isinstance(source, str):
+                facts.append(self.bound.get(source, {}))
+                continue
+            output = self.outputs.get(source.child, {}).get(source.output, {})
+            facts += [output] * (1 if source.index is not None else int(output.get("count", 1)))
+        return facts
