@@ -1,0 +1,165 @@
+"""Shoot every page in light and dark, wide and narrow, and report what is wrong with it.
+
+    python tools/screenshots.py --url http://127.0.0.1:8765 --key husai_… OUT
+
+It needs Chromium with its driver, the packages of requirements-browser.txt, and axe-core below tools/browser. It exits
+with 1 when a page is wider than its window, writes an error to the console, or has a serious fault of accessibility.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+AXE = Path(__file__).parent / "browser/node_modules/axe-core/axe.min.js"
+WIDTHS, SCHEMES = (1440, 390), ("light", "dark")
+TALLEST = 16_000
+SERIOUS = ("serious", "critical")
+RUN_AXE = "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(r => done(r.violations));"
+WIDER = """
+const wide = document.documentElement.clientWidth;
+if (document.documentElement.scrollWidth <= wide) return [];
+return [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > wide + 1
+  && !e.closest('.scroll, pre, nav')).slice(0, 5).map(e => e.tagName + '.' + e.getAttribute('class'));
+"""
+
+
+@dataclass(frozen=True)
+class Api:
+    """What the addresses of pages are read from."""
+
+    url: str
+    key: str
+
+    def get(self, path: str) -> Any:
+        """A document."""
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)
+
+
+def pages(api: Api) -> dict[str, str]:
+    """Name and path of every kind of page, with one job of every job kind."""
+    paths = {"jobs": "/jobs", "jobs-all": "/jobs?children=true", "jobs-none": "/jobs?label=nothing"}
+    for job in reversed(api.get("/v1/jobs?limit=200")["items"]):
+        paths[f"job-{job['kind']}-{job['state']}"] = f"/jobs/{job['id']}"
+        paths[f"report-{job['kind']}"] = f"/v1/jobs/{job['id']}/report"
+    paths |= {"kinds": "/kinds"} | {f"kind-{k['name']}": f"/kinds/{k['name']}" for k in api.get("/v1/kinds")["items"]}
+    paths["candidates"] = "/candidates"
+    for row in api.get("/v1/candidates?limit=1")["items"]:
+        paths["candidate"] = f"/candidates/{row['sha256']}"
+    paths["decisions"] = "/decisions"
+    for row in api.get("/v1/decisions?limit=1")["items"]:
+        paths["decision"] = f"/decisions/{row['id']}"
+    return paths | {"workers": "/workers", "keys": "/keys", "missing": "/jobs/" + "0" * 24}
+
+
+def start(chromium: str, driver: str) -> webdriver.Chrome:
+    """A headless browser that keeps what pages write to the console."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--force-color-profile=srgb",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver))
+
+
+def look(browser: webdriver.Chrome, width: int, scheme: str) -> None:
+    """Set the window's width and the colour scheme."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def shoot(browser: webdriver.Chrome, path: Path) -> None:
+    """A picture of the whole page."""
+    size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], TALLEST), "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def faults(browser: webdriver.Chrome, name: str) -> list[str]:
+    """What is wrong with the page that is open."""
+    wider = [f"wider than the window: {element}" for element in browser.execute_script(WIDER)]
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    if name == "missing":
+        errors = [error for error in errors if "404" not in error]
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    violations = browser.execute_async_script(RUN_AXE)
+    serious = [
+        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:160]}"
+        for violation in violations
+        if violation["impact"] in SERIOUS
+    ]
+    return [*wider, *errors, *serious]
+
+
+def sign_in(browser: webdriver.Chrome, api: Api) -> None:
+    """Sign in as a person does."""
+    browser.get(f"{api.url}/sign-in")
+    browser.find_element(By.ID, "key").send_keys(api.key)
+    browser.find_element(By.CSS_SELECTOR, "button.primary").click()
+
+
+def main() -> int:
+    """Shoot the pages; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--only", default="", help="only pages whose name has this in it")
+    arguments = parser.parse_args()
+    chromium, driver = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
+    if not chromium or not driver:
+        parser.error("install Chromium and its driver: apt-get install chromium chromium-driver")
+    api = Api(arguments.url.rstrip("/"), arguments.key)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    browser, count = start(chromium, driver), 0
+    try:
+        count += check(browser, api, arguments.out, {"sign-in": "/sign-in"}, arguments.only)
+        sign_in(browser, api)
+        count += check(browser, api, arguments.out, pages(api), arguments.only)
+    finally:
+        browser.quit()
+    print(f"{count} faults; pictures in {arguments.out}")
+    return 1 if count else 0
+
+
+def check(browser: webdriver.Chrome, api: Api, out: Path, paths: dict[str, str], only: str) -> int:
+    """Shoot pages in every look; prints and counts their faults."""
+    count = 0
+    for name, path in paths.items():
+        if only not in name:
+            continue
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                look(browser, width, scheme)
+                browser.get(api.url + path)
+                shoot(browser, out / f"{name}-{width}-{scheme}.png")
+                for fault in faults(browser, name):
+                    count += 1
+                    print(f"{name} {width} {scheme}: {fault}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())
