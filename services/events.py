@@ -25,3 +25,12 @@ def after(session: Session, job: Job, cursor: int, limit: int, types: list[str] 
     if types:
         query = query.where(Event.type.in_(types))
     return list(session.scalars(query.order_by(Event.id).limit(limit)))
+
+
+def latest(session: Session, job: Job, limit: int, types: list[str]) -> list[Event]:
+    """The newest events of some types, in their order; of a long job's metrics these are the newest points."""
+    mine = Event.job_id == job.id
+    if job.execution_id:
+        mine = or_(mine, Event.execution_id == job.execution_id)
+    query = select(Event).where(mine, Event.type.in_(types)).order_by(Event.id.desc()).limit(limit)
+    return list(session.scalars(query))[::-1]

@@ -45,7 +45,7 @@ REFUSED_KEYS = ("bad-key", "signed-out", "expired-key", "revoked-key")
 ENVIRONMENT = Environment(
     loader=PackageLoader("api"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-ENVIRONMENT.globals.update(static=address, sections=SECTIONS)
+ENVIRONMENT.globals.update(static=address, sections=SECTIONS, span_of=text.span_of)
 ENVIRONMENT.filters.update(text.FILTERS)
 
 
@@ -157,8 +157,16 @@ def refusal(request: Request, problem: Problem) -> Response:
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template; `twin` among the values is the address of its JSON."""
     visitor = getattr(request.state, "visitor", None)
-    shown: Mapping[str, Any] = {"twin": None, "visitor": visitor, "path": request.url.path, **values}
+    shown: Mapping[str, Any] = {
+        "twin": None, "visitor": visitor, "path": request.url.path, "with_cursor": _with_cursor(request), **values
+    }  # fmt: skip
     return HTMLResponse(ENVIRONMENT.get_template(template).render(**shown), status)
+
+
+def _with_cursor(request: Request) -> Callable[[str], str]:
+    """The address of another page of the list that is shown."""
+    url = request.url
+    return lambda cursor: f"{url.path}?{url.include_query_params(cursor=cursor).query}"
 
 
 def back_to(path: str) -> RedirectResponse:

@@ -1,5 +1,6 @@
 """Values as people read them on pages."""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -59,6 +60,11 @@ def span(start: str | None, end: str | None) -> str:
     return duration(max(0.0, ((last or datetime.now(UTC)) - first).total_seconds()))
 
 
+def span_of(job: Any, family: Any) -> str:
+    """How long a job took or has taken; a study's time begins when it was made."""
+    return span(job.created_at if family else job.started_at, job.finished_at)
+
+
 def tone(word: str) -> Tone:
     """How a state or a verdict is meant."""
     return TONES.get(str(word), "neutral")
@@ -74,7 +80,12 @@ def words(name: str) -> str:
     return str(name).replace("_", " ")
 
 
+def as_json(value: Any) -> str:
+    """A document, indented."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "short": short, "when": when, "ago": ago, "span": span, "tone": tone, "sign": sign, "words": words, "size": size,
-    "plain": plain, "duration": duration,
+    "plain": plain, "duration": duration, "json": as_json,
 }  # fmt: skip

@@ -16,13 +16,15 @@ from api.http import IfRange, Range, byte_range, bytes_response, content, reply
 from api.ids import JobPath
 from services import events, jobs
 from services.accounts import Principal
-from services.problems import Problem, conflict
+from services.problems import Problem
 from services.queries import lineage, panels
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 BATCH = 500
 PING_SECONDS = 15
 LARGEST = 2**53
+SANDBOXED = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups"}
+"""The report shares its origin with the pages; a browser runs nothing in it."""
 EventType = Literal["state", "attempt", "progress", "metrics", "log", "checkpoint"]
 Types = Annotated[list[EventType] | None, Query(alias="type", max_length=6)]
 STREAM = {200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -135,13 +137,9 @@ def read_panels(job_id: JobPath, context: Ctx, principal: Reader) -> schemas.Job
 
 @router.get("/report", response_class=HTMLResponse)
 def read_report(job_id: JobPath, context: Ctx, principal: Reader) -> HTMLResponse:
-    """A page with the figures of a pipeline, which needs nothing but itself."""
+    """A page with what there is to see of a job of any kind and in any state, which needs nothing but itself."""
     from api import report
 
     with context.database.read() as session:
         job = jobs.get(session, principal, job_id)
-        if job.kind != "study.pipeline":
-            raise conflict(
-                "no-report", "No report", f"Job {job.id} is a {job.kind}; only a study.pipeline has a report."
-            )
-        return HTMLResponse(report.render(session, context.store, job))
+        return HTMLResponse(report.render(session, context.store, job), headers=SANDBOXED)

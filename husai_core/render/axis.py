@@ -36,12 +36,15 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 6) -> list[float]:
-        """Round values inside the axis; on a logarithmic one, decades (with 2 and 5 where there are fewer than 3)."""
+        """Round values inside the axis; on a logarithmic one decades, with more between where they are few."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             whole = [10.0**e for e in decades if self.low <= 10.0**e <= self.high]
             fine = [m * 10.0**e for e in decades for m in (1, 2, 5) if self.low <= m * 10.0**e <= self.high]
-            return whole[:: math.ceil(len(whole) / about)] if len(whole) > 2 else fine or [self.low, self.high]
+            if len(whole) > 2:
+                return whole[:: math.ceil(len(whole) / about)]
+            if len(fine) > 1:
+                return fine
         raw = (self.high - self.low) / about
         power = 10.0 ** math.floor(math.log10(raw))
         step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.999)

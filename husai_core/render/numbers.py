@@ -33,7 +33,7 @@ def plain(value: float | None, digits: int | None = None) -> str:
     """Three decimals, or `digits`; none for whole and large numbers, an exponent for very small ones."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    if digits is not None:
+    if digits is not None and not isinstance(value, int):
         return number(value, digits)
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", "−")
@@ -52,6 +52,8 @@ def size(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as the two largest units: 4.2 s, 3 min 10 s, 2 h 5 min."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest_of_minute = divmod(round(seconds), 60)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, Text, cast, select
+from sqlalchemy import Select, Text, cast, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from services import jobs as job_service
@@ -200,3 +200,14 @@ def visible(session: Session, principal: Principal, execution_ids: Iterable[str 
 
 def _same_owner(attached: Sequence[tuple[str, str]], owner_id: str) -> str | None:
     return next((job_id for job_id, owner in attached if owner == owner_id), None)
+
+
+def child_counts(session: Session, execution_ids: Iterable[str | None]) -> dict[str, dict[str, int]]:
+    """By study: how many of its jobs are in each state."""
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    wanted = [id for id in execution_ids if id]
+    if wanted:
+        query = select(Job.parent_id, Job.state, func.count()).where(Job.parent_id.in_(wanted))
+        for parent, state, count in session.execute(query.group_by(Job.parent_id, Job.state)):
+            counts[parent or ""][str(state)] = count
+    return counts

@@ -23,6 +23,7 @@ def test_ticks_are_round_and_inside():
     assert Axis(-0.03, 1.02, 0, 1).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert Axis(50, 20_000, 0, 1, log=True).ticks() == [100, 1000, 10_000]
     assert Axis(0.2, 0.9, 0, 1, log=True).ticks() == [0.2, 0.5]
+    assert len(Axis(0.3, 0.9, 0, 1, log=True).ticks()) > 2
 
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=8), st.booleans())
