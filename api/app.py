@@ -14,6 +14,7 @@ from api.metrics import Metrics
 from api.middleware import Shell
 from api.pages import router as pages
 from api.routes import artifacts, events, gates, jobs, keys, kinds, login_codes, system
+from api.streams import Feeds
 from api.waiting import Hub
 from services import accounts, chain
 from services.artifacts import Store
@@ -32,7 +33,8 @@ def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
     settings = settings or Settings()
     database = Database(settings.database)
     metrics = Metrics(database)
-    context = Context(settings, database, Store(settings.artifacts), Hub(database), metrics, settings.hosts(address))
+    hub, store = Hub(database), Store(settings.artifacts)
+    context = Context(settings, database, store, hub, Feeds(hub), metrics, settings.hosts(address))
     app = FastAPI(
         title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
     )  # fmt: skip

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api import browsers, schemas
 from api.metrics import Metrics
+from api.streams import Feeds
 from api.waiting import Hub
 from services import accounts
 from services.accounts import Principal
@@ -36,6 +37,7 @@ class Context:
     database: Database
     store: Store
     hub: Hub
+    feeds: Feeds
     metrics: Metrics
     hosts: frozenset[str] = frozenset()
     mac_key: bytes = b""

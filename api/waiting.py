@@ -6,6 +6,7 @@ because on Postgres a lower id may be committed after a higher one.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,13 +14,14 @@ from typing import TypeVar
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
-from services.db import Database
+from services.db import Database, complain
 from services.tables import Decision, Event
 
 log = logging.getLogger("husai.api")
 
 DECISIONS = "decisions"
 OVERLAP = 1024
+SHARE = 4
 T = TypeVar("T")
 
 
@@ -46,14 +48,30 @@ class Hub:
         self.database, self.interval, self.capacity = database, interval, capacity
         self.closing = False
         self._watches: set[Watch] = set()
+        self._waiters: Counter[str] = Counter()
         self._busy = asyncio.Event()
         self._recent: set[int] = set()
         self._decisions: int | None = None
 
-    @property
-    def full(self) -> bool:
-        """True when no more clients may wait."""
-        return len(self._watches) >= self.capacity
+    def full(self, owner: str) -> str:
+        """Why no more clients of an owner may wait, in one line; empty while they may.
+
+        One owner may take a quarter of the room, so that nobody can take it all.
+        """
+        if self._waiters.total() >= self.capacity:
+            return "Too many clients wait"
+        return "Too many of your clients wait" if self._waiters[owner] >= self.capacity // SHARE else ""
+
+    @contextmanager
+    def waiter(self, owner: str) -> Iterator[None]:
+        """Count a client that waits."""
+        self._waiters[owner] += 1
+        try:
+            yield
+        finally:
+            self._waiters[owner] -= 1
+            if not self._waiters[owner]:
+                del self._waiters[owner]
 
     @contextmanager
     def watch(self, *keys: str) -> Iterator[Watch]:
@@ -67,24 +85,35 @@ class Hub:
             self._watches.discard(watch)
 
     async def until(
-        self, load: Callable[[], T], ready: Callable[[T], bool], keys: Callable[[T], set[str]], seconds: float
+        self,
+        load: Callable[[], T],
+        ready: Callable[[T], bool],
+        keys: Callable[[T], set[str]],
+        seconds: float,
+        owner: str,
     ) -> T:
-        """Load again after each change until `ready`, the time is over or the server stops."""
+        """Load again after each change until `ready`, the time is over or the server stops; at once without room."""
         value = await run_in_threadpool(load)
+        if seconds <= 0 or self.full(owner):
+            return value
         clock = asyncio.get_running_loop().time
-        deadline = clock() + (0 if self.full else seconds)
-        with self.watch() as watch:
+        deadline = clock() + seconds
+        with self.waiter(owner), self.watch() as watch:
             while not (ready(value) or self.closing or clock() >= deadline):
-                wanted = keys(value)
-                if wanted <= watch.keys:
+                current = keys(value)
+                if current <= watch.keys:
                     await watch.wait(deadline - clock())
-                watch.keys |= wanted
+                watch.keys |= current
                 value = await run_in_threadpool(load)
         return value
 
     def close(self) -> None:
         """Send every waiter home; safe in a signal handler."""
         self.closing = True
+
+    def complain(self, error: Exception) -> None:
+        """Log that the database could not be read."""
+        complain(log, "the events could not be read; trying again", error)
 
     async def run(self) -> None:
         """Poll while anybody waits."""
@@ -95,8 +124,8 @@ class Hub:
                 await self._busy.wait()
             try:
                 changed = await run_in_threadpool(self._changes)
-            except Exception:
-                log.exception("the poller could not read the database")
+            except Exception as error:
+                self.complain(error)
                 changed = set()
             for watch in self._watches:
                 if self.closing or watch.keys & changed:

@@ -1,9 +1,7 @@
 """What happened to a job: events as a stream or in pages, the log, the lineage and the report."""
 
-import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -21,7 +19,6 @@ from services.queries import lineage, panels
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 BATCH = 500
-PING_SECONDS = 15
 LARGEST = 2**53
 SANDBOXED = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups"}
 """The report shares its origin with the pages; a browser runs nothing in it."""
@@ -44,12 +41,13 @@ async def read_events(
     """A page for `Accept: application/json`; otherwise server-sent events, from the first to the final state."""
     types: list[str] | None = list(type) if type else None
     cursor = after if last_event_id is None else _event_id(last_event_id)
-    found, *_ = await run_in_threadpool(_batch, context, principal, job_id, cursor, limit, types)
     if "application/json" in accept and "text/event-stream" not in accept:
-        return reply(schemas.Events(items=found, next=found[-1].id if found else cursor))
-    if context.hub.full:
-        raise Problem(503, "not-ready", "Too many waiting clients", "Too many clients wait; ask for pages instead.")
-    stream = _stream(context, principal, job_id, cursor, types)
+        page = await run_in_threadpool(_page, context, principal, job_id, cursor, limit, types)
+        return reply(schemas.Events(items=page, next=page[-1].id if page else cursor))
+    await run_in_threadpool(_check, context, principal, job_id)
+    if problem := context.hub.full(principal.owner_id):
+        raise Problem(429, "too-many-waiting", "Too many waiting clients", f"{problem}; ask for pages instead.")
+    stream = context.feeds.stream(job_id, cursor, lambda type: types is None or type in types, principal.owner_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -58,33 +56,17 @@ def _event_id(text: str) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
-def _batch(
-    context: Context, principal: Principal, job_id: str, cursor: int, limit: int, types: list[str] | None
-) -> tuple[list[schemas.Event], bool, set[str]]:
-    """The next events, whether they are the last ones, and the ids whose events to wait for."""
+def _check(context: Context, principal: Principal, job_id: str) -> None:
     with context.database.read() as session:
-        job = jobs.get(session, principal, job_id)
-        rows = events.after(session, job, cursor, limit, types)
-        keys = {job.id, *filter(None, [job.execution_id])}
-        return [serializers.event(row) for row in rows], job.state.final and len(rows) < limit, keys
+        jobs.get(session, principal, job_id)
 
 
-async def _stream(
-    context: Context, principal: Principal, job_id: str, cursor: int, types: list[str] | None
-) -> AsyncIterator[str]:
-    yield "retry: 1000\n\n"
-    with context.hub.watch(job_id) as watch:
-        while not context.hub.closing:
-            found, last, keys = await run_in_threadpool(_batch, context, principal, job_id, cursor, BATCH, types)
-            for event in found:
-                yield f"id: {event.id}\nevent: {event.type}\ndata: {json.dumps(event.data)}\n\n"
-                cursor = event.id
-            if last:
-                return
-            if keys <= watch.keys and len(found) < BATCH and not await watch.wait(PING_SECONDS):
-                yield ": ping\n\n"
-            watch.keys |= keys
-            await asyncio.sleep(0)
+def _page(
+    context: Context, principal: Principal, job_id: str, cursor: int, limit: int, types: list[str] | None
+) -> list[schemas.Event]:
+    with context.database.read() as session:
+        rows = events.after(session, jobs.get(session, principal, job_id), cursor, limit, types)
+        return [serializers.event(row) for row in rows]
 
 
 @router.get("/logs", response_class=Response, responses=content("text/plain", "The log"))

@@ -174,7 +174,7 @@ async def latest(
     def ready(decision: schemas.Decision | None) -> bool:
         return decision is not None and not matches(if_none_match, f'"{decision.id}"')
 
-    document = await context.hub.until(load, ready, lambda _: {DECISIONS}, wait)
+    document = await context.hub.until(load, ready, lambda _: {DECISIONS}, wait, principal.owner_id)
     if document is None:
         problem = not_found("decision", f"{policy}/{subject}")
         problem.extra["headers"] = {"Retry-After": "2"}

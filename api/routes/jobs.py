@@ -127,7 +127,8 @@ async def read(
         known[:] = known or [if_none_match or etag(loaded[0])]
         return loaded[0].state.final or not matches(known[0], etag(loaded[0]))
 
-    job, _ = await context.hub.until(partial(load, context, principal, job_id), ready, lambda loaded: loaded[1], wait)
+    read_job = partial(load, context, principal, job_id)
+    job, _ = await context.hub.until(read_job, ready, lambda loaded: loaded[1], wait, principal.owner_id)
     return unless_matched(if_none_match, etag(job), lambda: reply(job))
 
 

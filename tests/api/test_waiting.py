@@ -1,9 +1,15 @@
 """Long polls, event streams and the log."""
 
+import itertools
 import json
+import selectors
+import socket
+import statistics
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 from services import leases
 from tests.api.serving import Server, slug, start, stop
@@ -127,3 +133,128 @@ def test_stopping_sends_waiting_clients_home(tmp_path):
         stop(server)
         assert poll.result().json()["id"] == job["id"]
         assert "queued" in stream.result().text
+
+
+class Streams:
+    """Many event streams of one job by one key, read in the background."""
+
+    def __init__(self, server: Server, token: str, job_id: str, count: int) -> None:
+        address = urlsplit(server.url)
+        head = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {token}\r\n\r\n"
+        self.sockets = selectors.DefaultSelector()
+        self.texts: dict[socket.socket, bytes] = {}
+        for _ in range(count):
+            client = socket.create_connection((str(address.hostname), address.port or 80), timeout=30)
+            client.sendall(head.encode())
+            client.setblocking(False)
+            self.sockets.register(client, selectors.EVENT_READ)
+            self.texts[client] = b""
+        self.reading = True
+        self.thread = threading.Thread(target=self._read)
+        self.thread.start()
+
+    def _read(self) -> None:
+        while self.reading:
+            for key, _ in self.sockets.select(0.1):
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                if piece := client.recv(1 << 16):
+                    self.texts[client] += piece
+                else:
+                    self.sockets.unregister(client)
+
+    def statuses(self) -> Counter[int]:
+        return Counter(int(text.split()[1]) for text in self.texts.values() if text)
+
+    def close(self) -> None:
+        self.reading = False
+        self.thread.join()
+        for client in self.texts:
+            client.close()
+
+
+def test_many_streams_of_one_job_slow_nobody_down(tmp_path):
+    server = start(tmp_path / "home", HUSAI_DEVICE="cpu")
+    tokens = [server.make_key(name, ["read", "submit", "admin"], "admin") for name in ("ada", "eve")]
+    other = server.client(server.make_key("bob", ["read", "submit"]))
+    job = server.client(tokens[0]).post("/v1/jobs", json={"kind": "train.transformer"}).json()
+    claim = server.claim(job["id"])
+    many = [Streams(server, token, job["id"], 250) for token in tokens]
+    stop_reporting = threading.Event()
+
+    def report() -> None:
+        for done in itertools.count(1):
+            if stop_reporting.wait(0.1):
+                return
+            with server.database.write(shared=True) as session:
+                progress = {"done": done, "total": 10**6, "unit": "steps"}
+                news = [("metrics", {"step": done, "values": {"loss": 1.0}})]
+                leases.report(session, claim.execution_id, claim.attempt, progress, news)
+
+    reporter = threading.Thread(target=report)
+    reporter.start()
+    try:
+        deadline = time.monotonic() + 30
+        while sum(streams.statuses().total() for streams in many) < 500 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [streams.statuses() for streams in many] == [{200: 250}] * 2
+        took = []
+        for _ in range(40):
+            begin = time.monotonic()
+            assert other.get("/v1/queue").status_code == 200
+            took.append(time.monotonic() - begin)
+            time.sleep(0.05)
+        assert statistics.median(took) < 0.25, took
+        assert all(b'"done": 3,' in text for streams in many for text in streams.texts.values())
+    finally:
+        stop_reporting.set()
+        reporter.join()
+        for streams in many:
+            streams.close()
+        stop(server)
+
+
+def test_one_owner_leaves_room_for_the_waiting_clients_of_others(tmp_path):
+    server = start(tmp_path / "home", HUSAI_DEVICE="cpu")
+    token = server.make_key("ada", ["read", "submit"])
+    ada = server.client(token)
+    job = ada.post("/v1/jobs", json={"kind": "train.transformer"}).json()
+    streams = Streams(server, token, job["id"], 300)
+    try:
+        deadline = time.monotonic() + 30
+        while streams.statuses().total() < 300 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert streams.statuses() == {200: 250, 429: 50}
+        refused = ada.get(f"/v1/jobs/{job['id']}/events")
+        assert slug(refused) == (429, "too-many-waiting")
+        assert refused.headers["retry-after"]
+        begin = time.monotonic()
+        assert ada.get(f"/v1/jobs/{job['id']}?wait=20").status_code == 200
+        assert time.monotonic() - begin < 10
+        eve = server.client(server.make_key("eve", ["read", "submit"]))
+        hers = eve.post("/v1/jobs", json={"kind": "train.transformer", "spec": {"seed": 9}}).json()
+        with ThreadPoolExecutor(1) as pool:
+            poll = pool.submit(eve.get, f"/v1/jobs/{hers['id']}?wait=20")
+            time.sleep(0.5)
+            assert not poll.done()
+            eve.post(f"/v1/jobs/{hers['id']}:cancel")
+            assert poll.result(10).json()["state"] == "cancelled"
+    finally:
+        streams.close()
+        stop(server)
+
+
+def test_a_stream_goes_on_after_events_that_are_no_longer_kept(ada, submit, server: Server):
+    job = submit()
+    claim = server.claim(job["id"])
+    with server.database.write() as session:
+        lines = [("log", {"text": f"{n} " + "x" * 2000}) for n in range(1200)]
+        leases.report(session, claim.execution_id, claim.attempt, None, lines)
+    with ThreadPoolExecutor(2) as pool:
+        texts = [pool.submit(ada.get, f"/v1/jobs/{job['id']}/events?type=log") for _ in range(2)]
+        time.sleep(1.0)
+        server.finish(claim, {"steps": 2})
+        for text in texts:
+            ids = [int(line[4:]) for line in text.result(30).text.splitlines() if line.startswith("id: ")]
+            assert len(ids) == len(set(ids)) == 1200
+            assert ids == sorted(ids)
