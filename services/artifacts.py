@@ -18,9 +18,9 @@ import fsspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from husai_core.artifact_index import file_sha256
 from husai_core.identity import canonical, sha256
 from husai_core.job import ArtifactType
-from services.artifact_index import file_sha256
 from services.db import now
 from services.failpoints import failpoint
 from services.problems import not_found

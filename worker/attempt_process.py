@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from husai_core import kinds
+from husai_core.artifact_index import index_tree
 from husai_core.errors import UserError
 from husai_core.identity import canonical
 from husai_core.job import Artifact, ArtifactType, Inputs
 from husai_core.kinds.kind import Done
-from services.artifact_index import index_tree
 from services.failpoints import failpoint
 
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")

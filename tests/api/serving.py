@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
+from husai_core.artifact_index import index_tree
 from services import accounts, leases
-from services.artifact_index import index_tree
 from services.artifacts import Store, Stored, store_tree
 from services.db import Database
 from services.decisions import signing_key

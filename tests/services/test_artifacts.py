@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.artifact_index import index_tree
+from husai_core.artifact_index import index_tree
 from services.artifacts import Store, materialise, read_index, store_tree
 from services.problems import Problem
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from sqlalchemy import func, select, update
 
+from husai_core.artifact_index import index_tree
 from services import accounts, jobs, leases
-from services.artifact_index import index_tree
 from services.artifacts import Store, Stored, store_tree
 from services.db import Database
 from services.jobs import Submission

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from husai_core.artifact_index import index_tree
 from services import accounts, jobs, leases
-from services.artifact_index import index_tree
 from services.artifacts import Store, register, store_tree
 from services.db import Database
 from services.jobs import Submission
