@@ -15,9 +15,9 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.kind import Done
 from husai_core.kinds.release import gate
+from husai_core.local_job import LocalJob
 from husai_core.release import bundle
 from husai_core.release.policy import load
-from tests.husai_core.kinds.studies import FolderJob
 from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, controls, full_evidence
 
 STRICT = load("strict")
@@ -36,9 +36,9 @@ def given(tmp_path: Path) -> Inputs:
 
 
 def decide(given: Inputs, done: Mapping[str, Done], folder: Path, **spec: Any) -> tuple[gate.Result, Path]:
-    job = FolderJob(folder)
+    job = LocalJob(folder)
     decision = gate.summarise(gate.Spec(as_of=AS_OF, **spec), given, done, job)
-    return decision, job.made[0][2]
+    return decision, job.outputs[0][2]
 
 
 def pretended() -> dict[str, Done]:
@@ -124,7 +124,7 @@ def test_evidence_whose_bytes_have_changed_decides_nothing(given: Inputs, tmp_pa
 
 def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="as_of"):
-        gate.summarise(gate.Spec(), given, pretended(), FolderJob(tmp_path / "job"))
+        gate.summarise(gate.Spec(), given, pretended(), LocalJob(tmp_path / "job"))
 
 
 def test_stale_evidence_is_judged_by_the_artifacts_age(given: Inputs, tmp_path: Path) -> None:

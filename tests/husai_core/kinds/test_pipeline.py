@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,24 @@ from husai_core.errors import UserError
 from husai_core.job import Inputs
 from husai_core.kinds.kind import Done, From
 from husai_core.kinds.study import pipeline
-from tests.husai_core.kinds.studies import Executor, FolderJob
+from husai_core.local_job import LocalJob, LocalRunner
 
-AS_OF = "2026-01-31T12:00:00Z"
+AS_OF = datetime.now(UTC).isoformat()
 SMOKE = pipeline.Spec(preset="smoke", as_of=AS_OF)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, dict[str, Done]]:
     """The whole smoke pipeline, run once: its outcome and its stages."""
-    executor = Executor(tmp_path_factory.mktemp("smoke"))
-    outcome = executor.run("study.pipeline", SMOKE.model_dump(), {})
+    runner = LocalRunner(tmp_path_factory.mktemp("smoke"))
+    outcome = runner.outcome("study.pipeline", SMOKE.model_dump(), {})
     assert outcome.state == "succeeded", outcome.reason
-    return outcome, executor.done
+    return outcome, runner.children
 
 
 def summarise(done: dict[str, Done], tmp_path: Path, **spec: Any) -> pipeline.Result:
     changed = pipeline.Spec.model_validate({**SMOKE.model_dump(), **spec})
-    return pipeline.summarise(changed, Inputs({}), done, FolderJob(tmp_path))
+    return pipeline.summarise(changed, Inputs({}), done, LocalJob(tmp_path))
 
 
 def patched(done: dict[str, Done], stage: str, **result: Any) -> dict[str, Done]:

@@ -11,9 +11,10 @@ from husai_core.data.modular import pairs
 from husai_core.errors import UserError
 from husai_core.job import Artifact
 from husai_core.kinds.stress.ood import Domains, Result, Spec, _parts, _probe, _statistics
+from husai_core.local_job import artifact_in
 from husai_core.saes import checkpoint
 from husai_core.stability.seed_group import read
-from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
+from tests.husai_core.kinds.stress_job import network, run, siblings, stress
 
 KIND = "stress.ood"
 Pair = tuple[Artifact, list[Artifact]]
@@ -93,7 +94,7 @@ def spoiled(sae: Artifact, folder: Path) -> Artifact:
     loaded.W_dec, loaded.b_dec = loaded.W_dec / 2, loaded.b_dec / 2
     folder.mkdir()
     checkpoint.save(loaded, folder, loaded.provenance)
-    return artifact(folder, "sae")
+    return artifact_in(folder, "sae")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Artifact
 from husai_core.kinds.stress.trained_vs_random import Result
-from tests.husai_core.kinds.stress_job import artifact, forged, run, siblings, stress
+from husai_core.local_job import artifact_in
+from tests.husai_core.kinds.stress_job import forged, run, siblings, stress
 
 KIND = "stress.trained_vs_random"
 WORLD = {"rows": 6000, "n_features": 48, "d_model": 24, "active": 3.0}
@@ -99,7 +100,7 @@ def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
 def test_repeats_bit_for_bit_and_reports_progress(good: Control, evidence: Result, tmp_path: Path) -> None:
     result, _, job = run(KIND, tmp_path, saes=good[1], activations=[good[0]])
     assert result.model_dump_json() == evidence.model_dump_json()
-    assert job.reported[-1][0] == job.reported[-1][1]
+    assert job.reports[-1][0] == job.reports[-1][1]
     assert {name for _, values in job.curves for name in values} == {
         f"{figure}/{control}"
         for figure in ("normalised_mse", "dead_fraction")
@@ -150,7 +151,7 @@ def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every
     wide[test] = wide[test].roll(4, dims=1)
     (tmp_path / "apart").mkdir()
     store.save(tmp_path / "apart", replace(made, rows=Rows([wide])))
-    activations = artifact(tmp_path / "apart", "activations")
+    activations = artifact_in(tmp_path / "apart", "activations")
     saes = siblings(tmp_path / "saes", activations, [0, 1], d_sae=8, tokens=5_000, batch_size=100, lr=1e-2)
     found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
     assert isinstance(found, Result)
@@ -184,4 +185,4 @@ def test_a_checkpoint_without_its_recipe_names_what_is_missing(good: Control, tm
     (tmp_path / "sae_weights.safetensors").write_bytes((saes[0].path / "sae_weights.safetensors").read_bytes())
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
     with pytest.raises(UserError, match=r"its cfg\.json lacks recipe"):
-        stress(KIND, tmp_path / "x", saes=[artifact(tmp_path, "sae"), saes[1]], activations=[activations])
+        stress(KIND, tmp_path / "x", saes=[artifact_in(tmp_path, "sae"), saes[1]], activations=[activations])

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from husai_core.errors import UserError
 from husai_core.job import Artifact
 from husai_core.kinds.stress.transcoder import Result
-from tests.husai_core.kinds.stress_job import artifact, network, run, siblings, stress
+from husai_core.local_job import artifact_in
+from tests.husai_core.kinds.stress_job import network, run, siblings, stress
 
 KIND = "stress.transcoder"
 Pair = tuple[Artifact, list[Artifact]]
@@ -94,7 +95,7 @@ def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(given: P
     mlp = {"W_in": torch.cat([one, -one], 1), "b_in": torch.zeros(64), "W_out": torch.cat([one, -one])}
     save_file(weights | {f"blocks.0.mlp.{name}": value for name, value in mlp.items()}, home / "model.safetensors")
     (home / "cfg.json").write_bytes((given[0].path / "cfg.json").read_bytes())
-    found = retrained(tmp_path, artifact(home, "transformer"), [0, 1], d_sae=16, k=4)
+    found = retrained(tmp_path, artifact_in(home, "transformer"), [0, 1], d_sae=16, k=4)
     assert all(member.explained_variance > 0.9 for member in found.transcoder.members)
     assert all(member.explained_variance < 0 for member in found.transcoder.control_members)
     assert value(found, "transcoder_pwmcc_shuffled_null") < 0.75  # decoders of rows in few directions would agree
@@ -103,9 +104,9 @@ def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(given: P
 def test_repeats_bit_for_bit_with_one_progress(given: Pair, evidence: Result, tmp_path: Path) -> None:
     result, _, job = run(KIND, tmp_path, saes=given[1], transformer=[given[0]])
     assert result.model_dump_json() == evidence.model_dump_json()
-    done = [done for done, _ in job.reported]
+    done = [done for done, _ in job.reports]
     assert done == sorted(done)
-    assert {total for _, total in job.reported} == {done[-1]}
+    assert {total for _, total in job.reports} == {done[-1]}
 
 
 def test_refuses_a_part_without_rows(given: Pair, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from husai_core.errors import UserError
 from husai_core.identity import canonical
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import sae as kind
+from husai_core.local_job import LocalJob, artifact_in
 from husai_core.saes import checkpoint
 from husai_core.saes.evaluate import evaluate
-from tests.husai_core.kinds.stress_job import DirectoryJob, artifact, run
+from tests.husai_core.kinds.stress_job import run
 
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 128 * 60, "batch_size": 128, "lr": 5e-3, "dead_after_tokens": 2000}
 SPEC = {"recipe": RECIPE, "seeds": [3, 5]}
@@ -45,8 +46,8 @@ def test_figures_are_those_of_the_saved_checkpoints_on_the_test_rows(activations
     assert result.curves[-1].tokens == RECIPE["tokens"]
     assert len(result.curves) == len(job.curves) > 10
     trained, measured = RECIPE["tokens"], 2 * len(rows.part("test"))
-    assert (trained, trained) in job.reported
-    assert job.reported[-2:] == [(measured / 2, measured), (measured, measured)]
+    assert (trained, trained) in job.reports
+    assert job.reports[-2:] == [(measured / 2, measured), (measured, measured)]
     assert result.converged == all(member.converged for member in result.members)
 
 
@@ -76,7 +77,7 @@ class Interrupted(Exception):
     pass
 
 
-class DrainingJob(DirectoryJob):
+class DrainingJob(LocalJob):
     """Asks for a checkpoint after twenty reports and is killed when it has one."""
 
     def metrics(self, step: int, values: Any) -> None:
@@ -94,11 +95,11 @@ def test_a_drained_job_goes_on_bit_for_bit(activations: Artifact, tmp_path: Path
     killed = DrainingJob(tmp_path / "killed")
     with pytest.raises(Interrupted):
         kind.run(found.spec.model_validate(SPEC), inputs, killed)
-    resumed = DirectoryJob(tmp_path / "resumed", resume=killed.resume)
+    resumed = LocalJob(tmp_path / "resumed", resume=killed.resume)
     result = kind.run(found.spec.model_validate(SPEC), inputs, resumed)
     assert len(resumed.curves) == len(whole.curves) - 20
     assert result == whole
-    assert [artifact(path, "sae").digest for _, _, path in resumed.outputs] == [a.digest for a in saes]
+    assert [artifact_in(path, "sae").digest for _, _, path in resumed.outputs] == [a.digest for a in saes]
 
 
 def test_rows_that_cannot_be_trained_on_are_refused(activations: Artifact, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_rows_that_cannot_be_trained_on_are_refused(activations: Artifact, tmp_p
     (tmp_path / "flat").mkdir()
     store.save(tmp_path / "flat", replace(rows, rows=Rows([torch.ones(rows.rows.shape)])))
     with pytest.raises(UserError, match="not all equal"):
-        run("train.sae", tmp_path, SPEC, activations=[artifact(tmp_path / "flat", "activations")])
+        run("train.sae", tmp_path, SPEC, activations=[artifact_in(tmp_path / "flat", "activations")])
 
 
 def test_a_diverging_run_is_an_error_not_a_checkpoint(activations: Artifact, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.common.stress import Stress, StressSpec
-from tests.husai_core.kinds.stress_job import DirectoryJob, forged, run, siblings, stress
+from husai_core.local_job import LocalJob
+from tests.husai_core.kinds.stress_job import forged, run, siblings, stress
 
 WORLD = {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}
 Trained = tuple[Artifact, list[Artifact]]
@@ -25,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def start(rows: Artifact, saes: list[Artifact], home: Path) -> Stress:
     inputs = Inputs({"saes": saes, "activations": [rows]})
-    return Stress(StressSpec(), inputs, DirectoryJob(home), trainings=1, seed=0)
+    return Stress(StressSpec(), inputs, LocalJob(home), trainings=1, seed=0)
 
 
 def test_seeds_of_the_training_that_were_left_out_are_counted(trained: Trained, tmp_path: Path) -> None:

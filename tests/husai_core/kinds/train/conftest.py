@@ -4,44 +4,32 @@ from pathlib import Path
 import pytest
 
 from husai_core.job import ArtifactType
+from husai_core.local_job import LocalJob
 
 
-class LocalJob:
-    """A job in a folder: keeps what is reported, and reports `draining` while `drain_at` is the last metrics' step."""
+class PlainJob(LocalJob):
+    """A job with one artifact per output, in a folder of its name. It is `draining` from step `drain_at` on."""
 
     def __init__(self, root: Path, resume: Path | None = None, drain_at: int | None = None) -> None:
-        self.device, self.resume, self.root, self.drain_at = "cpu", resume, root, drain_at
-        self.steps: list[int] = []
-        self.done: list[tuple[float, float]] = []
-        self.committed: list[Path] = []
+        super().__init__(root, resume=resume)
+        self.drain_at, self.committed = drain_at, list[Path]()
 
-    def progress(self, done: float, total: float, unit: str) -> None:
-        self.done.append((done, total))
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.curves]
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self.steps.append(step)
-
-    def log(self, line: str) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / "log").open("a").write(line)
+        super().metrics(step, values)
+        self.draining = self.draining or step == self.drain_at
 
     def output(self, name: str, type: ArtifactType) -> Path:
-        (self.root / name).mkdir(parents=True)
-        return self.root / name
-
-    def checkpoint(self) -> Path:
-        path = self.root / f"checkpoint-{len(self.committed)}"
-        path.mkdir(parents=True)
-        return path
+        (self.folder / name).mkdir(parents=True)
+        return self.folder / name
 
     def commit_checkpoint(self, path: Path) -> None:
         self.committed.append(path)
 
-    @property
-    def draining(self) -> bool:
-        return self.drain_at is not None and self.drain_at in self.steps
-
 
 @pytest.fixture
-def local_job() -> type[LocalJob]:
-    return LocalJob
+def local_job() -> type[PlainJob]:
+    return PlainJob

@@ -10,8 +10,8 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import activations
 from husai_core.kinds.train.activations import Spec
+from husai_core.local_job import LocalJob
 from husai_core.models import modular
-from tests.husai_core.kinds.stress_job import DirectoryJob
 
 CFG = modular.config(p=13, n_layers=2, d_model=16, n_heads=2, d_mlp=32, act_fn="relu", normalization_type=None)
 
@@ -113,7 +113,7 @@ def test_an_input_that_the_source_does_not_read_is_told(inputs: Inputs, local_jo
 
 def test_several_hooks_of_one_network_give_one_artifact_each(tmp_path: Path, inputs: Inputs) -> None:
     hooks = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post"]
-    job = DirectoryJob(tmp_path)
+    job = LocalJob(tmp_path)
     result = activations.run(Spec(hook_names=hooks), inputs, job)
     stored = [store.load(path) for _, _, path in job.outputs]
     assert [rows.hook_name for rows in stored] == [hook.hook_name for hook in result.hooks] == hooks

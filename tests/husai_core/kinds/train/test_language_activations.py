@@ -12,8 +12,9 @@ from husai_core.data.text import read
 from husai_core.errors import UserError
 from husai_core.job import Artifact
 from husai_core.kinds.train.activations import Result, Spec
+from husai_core.local_job import artifact_in
 from husai_core.models import language
-from tests.husai_core.kinds.stress_job import artifact, run
+from tests.husai_core.kinds.stress_job import run
 from tests.husai_core.models import tiny_language
 
 KIND = "train.activations"
@@ -25,7 +26,7 @@ CHAPTER = (assets.HELD_OUT / "lady-susan.md").read_text()[:6000]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return artifact(tiny_language.write(tmp_path_factory.mktemp("tiny")), "transformer")
+    return artifact_in(tiny_language.write(tmp_path_factory.mktemp("tiny")), "transformer")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("text")
     (folder / "a.txt").write_text(tiny_language.TEXT + CHAPTER)
     (folder / "b.md").write_text("# The dog\n\nsleeps.")
-    return artifact(folder, "upload")
+    return artifact_in(folder, "upload")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def made(
 ) -> tuple[Result, list[Artifact], list[tuple[float, float]]]:
     result, artifacts, job = run(KIND, tmp_path_factory.mktemp("rows"), SPEC, transformer=[model], text=[text])
     assert isinstance(result, Result)
-    return result, artifacts, job.reported
+    return result, artifacts, job.reports
 
 
 def test_one_artifact_per_hook_in_their_order(made: Any, model: Artifact) -> None:
@@ -82,7 +83,7 @@ def test_every_context_gives_its_hidden_state_once(made: Any, model: Artifact, t
 def test_the_first_token_of_a_sequence_is_chosen_and_recorded(
     tmp_path: Path, text: Artifact, bos: bool, choice: bool | None, prepended: bool
 ) -> None:
-    model = artifact(tiny_language.write(tmp_path / "model", bos=bos), "transformer")
+    model = artifact_in(tiny_language.write(tmp_path / "model", bos=bos), "transformer")
     spec = SPEC | {"hook_names": ["blocks.1.hook_resid_post"], "prepend_bos": choice, "special_tokens": True}
     _, (artifact_of_rows,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text])
     rows = store.load(artifact_of_rows.path)
@@ -98,7 +99,7 @@ def test_the_first_token_of_a_sequence_is_chosen_and_recorded(
 
 
 def test_a_token_that_is_not_there_cannot_be_prepended(tmp_path: Path, text: Artifact) -> None:
-    model = artifact(tiny_language.write(tmp_path / "model", bos=False), "transformer")
+    model = artifact_in(tiny_language.write(tmp_path / "model", bos=False), "transformer")
     with pytest.raises(UserError, match="no beginning-of-sequence token"):
         run(KIND, tmp_path / "rows", SPEC | {"prepend_bos": True}, transformer=[model], text=[text])
 
@@ -122,7 +123,7 @@ def test_no_test_row_is_the_copy_of_a_training_row(
     for name in ("c.md", "d.md"):
         (tmp_path / "twice").mkdir(exist_ok=True)
         (tmp_path / "twice" / name).write_text(CHAPTER)
-    twice = artifact(tmp_path / "twice", "upload")
+    twice = artifact_in(tmp_path / "twice", "upload")
     spec = SPEC | {"hook_names": [HOOKS[1]], "test_fraction": 0.4} | change
     result, (made,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text, twice])
     rows = store.load(made.path)
@@ -191,7 +192,7 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
     for text in ("the fox", "!" * 1000):
         (tmp_path / "text" / "a.txt").write_text(text)
         with pytest.raises(UserError, match="1 of 1 different sequences"):
-            run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact(tmp_path / "text", "upload")])
+            run(KIND, tmp_path / "rows", SPEC, transformer=[model], text=[artifact_in(tmp_path / "text", "upload")])
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import transformer
 from husai_core.kinds.train.transformer import Result, Spec
+from husai_core.local_job import artifact_in
 from husai_core.models import language
 from husai_core.models.bpe import END
-from tests.husai_core.kinds.stress_job import artifact, run
+from tests.husai_core.kinds.stress_job import run
 
 TEXT: dict[str, Any] = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 320}
 TEXT |= {"tokens": 16 * 8 * 40, "batch_size": 8, "evaluate_every": 10, "test_fraction": 0.1, "lr": 1e-2}
@@ -32,7 +33,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("text")
     (folder / "a.txt").write_text("".join(f"{a} plus {b} is {a + b}. " for a in range(20) for b in range(20)))
     (folder / "b.md").write_text("Two é and one é are three é. " * 40)
-    return artifact(folder, "upload")
+    return artifact_in(folder, "upload")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_the_test_part_shapes_neither_tokeniser_nor_weights(tmp_path: Path, word
         (tmp_path / "text" / name).write_text(text.replace(test, other))
     found = [
         run("train.transformer", tmp_path / name, SPEC, text=[one])[:2]
-        for name, one in (("as it was", words), ("changed", artifact(tmp_path / "text", "upload")))
+        for name, one in (("as it was", words), ("changed", artifact_in(tmp_path / "text", "upload")))
     ]
     for file in ("tokenizer.json", "model.safetensors"):
         one, two = ((made.path / file).read_bytes() for _, (made,) in found)
@@ -152,7 +153,7 @@ def test_a_part_without_a_token_to_predict_is_told(tmp_path: Path, word: str, pa
     (tmp_path / "a.txt").write_text(word)
     spec = SPEC | {"text": TEXT | {"n_ctx": 256, "validation_fraction": 0.1, "test_fraction": 0.1}}
     with pytest.raises(UserError, match=f"the {part} part of the text has no token to predict"):
-        run("train.transformer", tmp_path / "job", spec, text=[artifact(tmp_path, "upload")])
+        run("train.transformer", tmp_path / "job", spec, text=[artifact_in(tmp_path, "upload")])
 
 
 def test_divergence_is_told(tmp_path: Path, words: Artifact) -> None:

@@ -29,7 +29,7 @@ def test_the_default_network_adds_on_pairs_it_never_saw(tmp_path: Path, local_jo
     assert result.leak.answer_randomised_accuracy == result.leak.accuracy
     assert result.grokking_step is not None
     assert job.steps == [point.step for point in result.curve]
-    assert job.done[-1][0] == result.steps
+    assert job.reports[-1][0] == result.steps
 
 
 def test_reading_the_answer_token_is_found_out(tmp_path: Path, local_job: Any) -> None:
