@@ -42,7 +42,9 @@ class Refused(HusaiError):
     """
 
     def __init__(self, slug: str, title: str, detail: str, status: int, **extra: Any) -> None:
-        super().__init__(" ".join(detail.split()) or title)
+        text = " ".join(detail.split()) or title
+        matches = extra.get("matches")
+        super().__init__(f"{text} {', '.join(map(str, matches))}" if isinstance(matches, list) else text)
         self.slug, self.title, self.detail, self.status, self.extra = slug, title, detail, status, extra
         self.exit_code = Exit.SERVICE if status >= 500 or slug == FOREIGN else Exit.USAGE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from husai.layout import indented
-from husai.terminal import Terminal
+from husai.terminal import Terminal, short
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -36,19 +36,19 @@ def show_all(husai: Husai, terminal: Terminal, job: Job, everything: bool = Fals
 
 
 def status(terminal: Terminal, job: Job) -> None:
-    """One line that begins with the job's id, and what it waits for or repeats."""
-    terminal.paragraph(f"{job.id}  {job.kind}  {job.why}")
+    """A line that begins with the job's id, in full since scripts read it, and what the job waits for or repeats."""
+    terminal.paragraph(f"{job.id} {job.kind} {job.why}")
     for asset in job.assets or []:
         terminal.paragraph(f"needs {asset.get('name')}: {asset.get('how')}", indent=2)
     if job.reused_from:
         origin = "somebody else's job" if ":" in job.reused_from else f"job {job.reused_from}"
-        terminal.line(f"  the stored result of {origin}")
+        terminal.paragraph(f"the stored result of {origin}", indent=2)
 
 
 def outputs(terminal: Terminal, job: Job) -> None:
     """Print a job's artifacts, where there are several under the index by which an input names each."""
     pairs = [
-        (f"{name}:{position}" if len(digests) > 1 else name, digest)
+        (f"{name}:{position}" if len(digests) > 1 else name, short(digest))
         for name, digests in job.outputs.items()
         for position, digest in enumerate(digests)
     ]

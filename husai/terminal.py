@@ -131,11 +131,6 @@ def short(digest: str) -> str:
     return digest[:12]
 
 
-def short_id(job: str) -> str:
-    """The first characters of a job's id; commands take them for the whole."""
-    return job[:8]
-
-
 def short_ids(jobs: Iterable[str]) -> dict[str, str]:
     """The first characters of several ids, as many as tell them apart."""
     ids = sorted(set(jobs))

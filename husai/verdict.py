@@ -52,7 +52,7 @@ class Judgement:
         """The rules under `COLUMNS`."""
         return [
             (
-                str(rule.get("title") or rule.get("name")),
+                str(rule.get("name")),
                 number(rule.get("value"), 3),
                 interval(rule),
                 needed(rule),
@@ -60,6 +60,15 @@ class Judgement:
             )
             for rule in self.rules
         ]
+
+    @property
+    def grouped_reasons(self) -> list[str]:
+        """Every reason once, with the names of the rules that it holds for."""
+        names: dict[str, list[str]] = {}
+        for rule in self.rules:
+            if rule.get("verdict") != "pass" and rule.get("reason"):
+                names.setdefault(str(rule["reason"]), []).append(str(rule.get("name")))
+        return [*self.other_reasons, *(f"{', '.join(rules)}: {reason}" for reason, rules in names.items())]
 
     @property
     def other_reasons(self) -> list[str]:
@@ -96,7 +105,8 @@ def markdown(judgement: Judgement) -> str:
         columns = (*COLUMNS, "reason")
         lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
         reasons = [str(rule.get("reason") or "") for rule in judgement.rules]
-        rows = [(*row, reason) for row, reason in zip(judgement.rows(), reasons, strict=True)]
+        titles = [str(rule.get("title") or rule.get("name")) for rule in judgement.rules]
+        rows = [(title, *row[1:], reason) for title, row, reason in zip(titles, judgement.rows(), reasons, strict=True)]
         lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         lines.append("")
     lines += [f"- {_cell(reason)}" for reason in judgement.other_reasons]

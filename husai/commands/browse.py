@@ -11,7 +11,7 @@ import typer
 from husai.commands.options import Json, Limit
 from husai.connect import connect
 from husai.errors import Exit, Usage
-from husai.terminal import Terminal, short_ids
+from husai.terminal import Terminal, short, short_ids
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def candidates(limit: Limit = 20, json: Json = False) -> int:
         return Exit.OK
     ids = short_ids(c.job for c in items if c.job)
     rows = [
-        (c.sha256, str(c.facts.get("architecture") or ""), c.facts.get("d_sae"), len(c.siblings),
+        (short(c.sha256), str(c.facts.get("architecture") or ""), c.facts.get("d_sae"), len(c.siblings),
          ids.get(c.job or ""), "public" if c.public_badge else "", (c.created_at or "")[:16].replace("T", " "))
         for c in items
     ]  # fmt: skip

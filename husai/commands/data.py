@@ -14,12 +14,12 @@ import typer
 from husai import describe
 from husai.commands.options import Json, Limit, Timeout, outcome
 from husai.connect import connect
-from husai.errors import Exit, Usage
+from husai.errors import Exit, Refused, Usage
 from husai.job_text import show_all
 from husai.layout import indented
 from husai.models import Artifact, Job, Kind
 from husai.progress import follow
-from husai.terminal import Terminal, printable, size
+from husai.terminal import Terminal, printable, short, size
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -137,10 +137,7 @@ def export(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Usage(f"{directory} is not an empty folder")
     with connect() as husai:
-        if len(what) == SHA256_DIGITS:
-            written = husai.fetch(what, directory)
-        else:
-            written = _export(husai, husai.job(what), directory, terminal)
+        written = _export_any(husai, what, directory, terminal)
     if not written:
         raise Usage(f"job {what} has no outputs")
     if json:
@@ -149,6 +146,22 @@ def export(
         )
     terminal.line(f"{len(written)} files in {directory}")
     return Exit.OK
+
+
+def _export_any(husai: Husai, what: str, directory: Path, terminal: Terminal) -> list[Path]:
+    """Write a job's outputs, or one artifact: first digits are a job's where one begins with them."""
+    if len(what) < SHA256_DIGITS:
+        try:
+            return _export(husai, husai.job(what), directory, terminal)
+        except Refused as error:
+            if error.slug != "unknown-job":
+                raise
+            not_a_job = error
+        try:
+            return husai.fetch(what, directory)
+        except Refused:
+            raise not_a_job from None
+    return husai.fetch(what, directory)
 
 
 def _export(husai: Husai, job: Job, directory: Path, terminal: Terminal) -> list[Path]:
@@ -182,7 +195,7 @@ def artifacts(
         files = items[0].files.items()
         terminal.table(["file", "size", "sha256"], ((name, size(f["size"]), f["sha256"]) for name, f in files))
     else:
-        rows = ((a.sha256, a.type, size(a.size), (a.created_at or "")[:16].replace("T", " ")) for a in items)
+        rows = ((short(a.sha256), a.type, size(a.size), (a.created_at or "")[:16].replace("T", " ")) for a in items)
         terminal.table(["sha256", "type", "size", "created"], rows, droppable=["size", "created"])
     return Exit.OK
 
@@ -243,5 +256,5 @@ def log(limit: Limit = 50, json: Json = False) -> int:
         lines = describe.continued(command, terminal.width - 4)
         terminal.lines(printable(line) for line in [f"  $ {lines[0]}", *indented(lines[1:], 4)])
         for name, digests in job.outputs.items():
-            terminal.paragraph(f"{name}: {' '.join(digests)}", indent=4)
+            terminal.paragraph(f"{name}: {' '.join(map(short, digests))}", indent=4)
     return Exit.OK

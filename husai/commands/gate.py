@@ -16,7 +16,7 @@ from husai.errors import Exit, HusaiError, Refused, TimedOut, Usage
 from husai.job_text import show
 from husai.models import Job
 from husai.progress import leaving
-from husai.terminal import Terminal
+from husai.terminal import Terminal, short
 from husai.verdict import COLUMNS, Judgement, junit, markdown
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def advised(husai: Husai, judgement: Judgement) -> list[str]:
     if judgement.verdict != "inconclusive":
         return []
     ways = advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
-    return [f"To settle {', '.join(names)}: {way}." for way, names in ways.items()]
+    return [f"To settle {', '.join(names)}: {way}" for way, names in ways.items()]
 
 
 def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
@@ -180,8 +180,9 @@ def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str
         return
     if judgement.rules:
         terminal.table(COLUMNS, judgement.rows())
-    terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {judgement.candidate}")
-    for line in (*judgement.reasons, *ways):
+    terminal.line()
+    terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {short(judgement.candidate)}")
+    for line in (*judgement.grouped_reasons, *ways):
         terminal.paragraph(line, indent=2)
     if judgement.decision:
-        terminal.line(f"decision {judgement.decision}")
+        terminal.line(f"decision {short(judgement.decision)}")

@@ -36,7 +36,8 @@ def submit(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to run.")] = None,
     priority: Annotated[
-        Literal["gate", "interactive", "batch", "backfill"] | None, typer.Option(help="Priority class.")
+        Literal["gate", "interactive", "batch", "backfill"] | None,
+        typer.Option(metavar="CLASS", help="Priority: gate, interactive, batch or backfill."),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="A word to find the job by; may be repeated.")] = None,
     reuse: Annotated[Literal["allow", "never"] | None, typer.Option(help="Whether a stored result will do.")] = None,

@@ -83,3 +83,16 @@ def trained(server: Server) -> dict[str, str]:
         ended = service.wait(saes.id, timeout=200)
         assert ended.state == "succeeded", ended.why
         return {"activations": rows.id, "sae": saes.id, "candidate": ended.outputs["saes"][0]}
+
+
+@pytest.fixture(scope="session")
+def decided(server: Server, trained: dict[str, str]) -> dict[str, str]:
+    """A candidate, the job that judged it, and the decision."""
+    with connect(server.home) as service:
+        candidate = service.job(trained["sae"]).outputs["saes"][0]
+        job = service.wait(service.decide(candidate).id, timeout=280)
+        assert job.state == "succeeded", job.why
+        decision = service.latest(candidate)
+        assert decision is not None
+        assert decision.job == job.id
+        return {"candidate": candidate, "job": job.id, "decision": decision.id}

@@ -7,24 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from husai.connect import connect
 from husai.errors import Exit
-from husai.local_server import Server
 from tests.husai.conftest import Husai
 from tests.husai.test_transport import JOB, reply, service
-
-
-@pytest.fixture(scope="session")
-def decided(server: Server, trained: dict[str, str]) -> dict[str, str]:
-    """A candidate, the job that judged it, and the decision."""
-    with connect(server.home) as service:
-        candidate = service.job(trained["sae"]).outputs["saes"][0]
-        job = service.wait(service.decide(candidate).id, timeout=280)
-        assert job.state == "succeeded", job.why
-        decision = service.latest(candidate)
-        assert decision is not None
-        assert decision.job == job.id
-        return {"candidate": candidate, "job": job.id, "decision": decision.id}
 
 
 def test_waiting_for_a_job_a_decision_or_a_candidate_gives_one_answer(
@@ -97,12 +82,12 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     assert shown.code == Exit.OK
     assert "inconclusive" in shown.out
     assert shown.out == husai("gate", "show", decided["job"]).out
-    assert decided["decision"] in shown.out
+    assert decided["decision"][:12] in shown.out
     text = " ".join(shown.out.split())
     assert "To settle reconstruction, stability: run stress.trained_vs_random" in text
-    assert "To settle external.saebench: not in this version: it has no job kind benchmark.saebench." in text
+    assert "To settle external.saebench: not in this version: it has no job kind benchmark.saebench" in text
     reasons = [rule["reason"] for rule in husai("gate", "show", decided["decision"], "--json").json["rules"]]
-    assert all(text.count(f": {reason}") == reasons.count(reason) for reason in reasons if reason)
+    assert all(text.count(f": {reason}") == 1 for reason in set(reasons) if reason)
     monkeypatch.setenv("HUSAI_HOME", str(tmp_path / "nowhere"))
     verified = husai("verify", bundle, "--json")
     assert (verified.code, verified.json["ok"], verified.json["trusted"]) == (Exit.OK, True, False)

@@ -153,6 +153,28 @@ def test_export_writes_plain_files_that_have_their_digests(
     }
 
 
+def test_first_digits_stand_for_jobs_artifacts_and_candidates(
+    husai: Husai, tmp_path: Path, trained: dict[str, str]
+) -> None:
+    job, digest = trained["sae"], trained["candidate"]
+    assert husai("show", job[:20]).out == husai("show", job).out
+    assert husai("artifacts", digest[:12]).out == husai("artifacts", digest).out
+    assert husai("export", digest[:12], tmp_path / "sae", "--json").json["files"]
+    assert husai("export", job[:20], tmp_path / "job", "--json").json["files"]
+    plan = husai(
+        "submit",
+        "train.sae",
+        "--plan",
+        "--json",
+        "--input",
+        f"activations=job:{trained['activations'][:20]}:activations",
+    )
+    assert plan.code == Exit.OK, plan.err
+    assert digest[:12] in husai("candidates").out
+    unknown = husai("export", "0" * 12, tmp_path / "none")
+    assert (unknown.code, unknown.err.count("\n")) == (Exit.USAGE, 1)
+
+
 def test_a_home_folder_is_not_sent(husai: Husai, server: Server) -> None:
     for folder in (server.home, server.home.parent):
         refused = husai("upload", folder)
@@ -194,11 +216,9 @@ def test_a_job_that_ends_at_once_says_how(husai: Husai, trained: dict[str, str])
     )
 
 
-def test_a_finished_job_shows_its_panels_and_whole_digests(
-    husai: Husai, trained: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_finished_job_shows_its_panels_and_digests(husai: Husai, trained: dict[str, str], tmp_path: Path) -> None:
     shown = husai("watch", trained["sae"]).out
-    assert trained["candidate"] in shown
+    assert trained["candidate"][:12] in shown
     panels = husai("show", trained["sae"], "--json").json["panels"]
     titles = [panel["title"] for panel in panels if panel.get("title") and not panel.get("folded")]
     assert titles
@@ -252,7 +272,7 @@ def test_kinds_and_artifacts_can_be_looked_through(husai: Husai, trained: dict[s
     assert "activations" in text
     rows = husai("artifacts", "--type", "sae", "--json").json["items"]
     assert {row["type"] for row in rows} == {"sae"}
-    assert rows[0]["sha256"] in husai("artifacts", "--type", "sae").out
+    assert rows[0]["sha256"][:12] in husai("artifacts", "--type", "sae").out
     assert "sae_weights.safetensors" in husai("artifacts", rows[0]["sha256"]).out
 
 

@@ -61,5 +61,5 @@ def test_a_job_says_how_it_stands_and_what_an_input_calls_each_artifact(capsys: 
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0][:3] == ["j", "train.sae", "blocked:"]
     assert ["needs", "gpt2:", "hf", "download", "gpt2"] in lines
-    assert ["saes:1", "b" * 64] in lines
-    assert ["result", "c" * 64] in lines
+    assert ["saes:1", "b" * 12] in lines
+    assert ["result", "c" * 12] in lines

@@ -23,7 +23,7 @@ def judgement(verdict: str = "fail") -> Judgement:
 
 def test_a_row_says_which_end_must_clear_which_threshold() -> None:
     rows = judgement().rows()
-    assert rows[0] == ("Stable?", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "pass")
+    assert rows[0] == ("stability", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "pass")
     assert rows[1][3] == "upper end ≤ 0.1"
     assert rows[2][1:3] == ("unknown", "unknown")
     assert all(len(row) == len(COLUMNS) for row in rows)
@@ -63,6 +63,10 @@ def test_a_reason_is_said_once() -> None:
     text = markdown(Judgement("fail", "strict", "c", reasons, RULES))
     assert text.count("0.3 is above") == 1
     assert "- self-test: no controls" in text
+    assert "| Stable? |" in text
+    alike = [{"name": name, "verdict": "inconclusive", "reason": "no result"} for name in ("a", "b")]
+    judgement = Judgement("inconclusive", "strict", "c", ["a: no result", "b: no result"], alike)
+    assert judgement.grouped_reasons == ["a, b: no result"]
 
 
 def test_what_a_newer_service_adds_does_not_disturb() -> None:
