@@ -80,13 +80,13 @@ def sources(modules: Sequence[str]) -> set[Path]:
 @cache
 def installed_versions() -> dict[str, str]:
     """Installed versions of the numerical libraries; a library that is absent is left out."""
-    found = {}
+    versions = {}
     for name in NUMERICAL:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache

@@ -7,8 +7,10 @@ from math import isfinite
 
 from husai_core import panels
 from husai_core.estimate import Estimate
+from husai_core.render import numbers
 from husai_core.stability.result_tables import Matrix, Member
 
+MINUS = "\N{MINUS SIGN}"
 ROUNDING = 1e-12
 """Below this a figure is nothing but the rounding of zero."""
 LABELS = {"l0": "L0", "n_rows": "rows", "d_model": "width", "leaks_label": "input shows the answer"}
@@ -20,28 +22,26 @@ def label(name: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure in few characters, without an exponent where it is readable without one."""
+    """A figure in few significant digits, without an exponent where it is readable without one."""
     if value is None or not isfinite(value):
         return "unknown"
     if abs(value) < ROUNDING:
         return "0"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{value:.0f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    whole = abs(value) >= 1000 or value == int(value)
+    return (f"{value:.0f}" if whole and abs(value) < 1e15 else f"{value:.{digits}g}").replace("-", MINUS)
 
 
 def percent(share: float | None) -> str:
     """A share in per cent."""
-    return "unknown" if share is None or not isfinite(share) else f"{100 * share:.3g} %"
+    return "unknown" if share is None or not isfinite(share) else numbers.cell(share, "share", 2)
 
 
 def interval(estimate: Estimate | None) -> str:
-    """A figure with its interval, such as `0.842 [0.831, 0.853]`."""
+    """A figure with its interval, such as `0.842 [0.831, 0.853]`, written as in the tables beside it."""
     if estimate is None or estimate.value is None:
         return "unknown"
-    if estimate.low is None or estimate.high is None:
-        return f"{number(estimate.value)} (interval unknown)"
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    known = estimate.low is not None and estimate.high is not None
+    return numbers.interval(estimate) if known else f"{numbers.interval(estimate)} (interval unknown)"
 
 
 def yes(value: bool | None) -> str:

@@ -41,7 +41,7 @@ def headline(variants: Sequence[Variant]) -> panels.Headline:
     count, resting = sum(len(v.members) for v in variants), sum(v.converged for v in variants)
     note = f"{resting} of {count} trainings had converged." if resting < count else ""
     if len(variants) == 1:
-        return _single(variants[0], note)
+        return _single(variants[0])
     ordered = sorted(variants, key=lambda variant: variant.value("explained_variance") or 0.0)
     worst, best = ordered[0], ordered[-1]
     warning = sparsity_warning(variants)
@@ -53,7 +53,7 @@ def headline(variants: Sequence[Variant]) -> panels.Headline:
     return panels.Headline(text=text.strip(), note=note, tone="unknown" if warning else "neutral")
 
 
-def _single(variant: Variant, note: str) -> panels.Headline:
+def _single(variant: Variant) -> panels.Headline:
     count = len(variant.members)
     text = (
         f"{count} SAE{'s' * (count > 1)} ({variant.name}) explain{'s' * (count == 1)} "
@@ -68,7 +68,7 @@ def _single(variant: Variant, note: str) -> panels.Headline:
         panels.Figure(label="drift (cosine with start)", value=variant.means["drift_from_init"]),
         panels.Figure(label="converged", value=f"{variant.converged} of {count}"),
     ]
-    return panels.Headline(text=text, note=note, figures=figures)
+    return panels.Headline(text=text, figures=figures)
 
 
 def sparsity_warning(variants: Sequence[Variant]) -> str:

@@ -130,8 +130,8 @@ def present(result: Result) -> list[panels.AnyPanel]:
     }
     text = (
         f"{agree.get(common.tone(excess), 'Whether other seeds agree beyond chance is not settled')}: "
-        f"{stress_panels.PWMCC} is {common.interval(result.statistics.get('pwmcc'))}, which is "
-        f"{common.interval(excess)} above the largest chance level."
+        f"{stress_panels.PWMCC} is {common.interval(result.statistics.get('pwmcc'))}; its excess "
+        f"over the largest chance level is {common.interval(excess)}."
     )
     judged = [("PWMCC above largest chance level", "pwmcc_excess", 0.0, ">=")]
     others = [("PWMCC", "pwmcc"), ("explained variance", "explained_variance"), ("drift", "drift_from_init")]

@@ -347,7 +347,7 @@ def _figures(result: Result) -> panels.Table:
         "Losses are in nats. Grokking step: the first evaluation with training accuracy of at least 0.99 and "
         "validation accuracy of at least 0.95."
     )
-    columns = [panels.Column(label="figure"), panels.Column(label="value", format="number", digits=4)]
+    columns = [panels.Column(label="figure"), panels.Column(label="value", format="number")]
     return panels.Table(title="Figures", note=note, columns=columns, rows=rows)
 
 

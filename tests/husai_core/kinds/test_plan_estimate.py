@@ -47,26 +47,26 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
 
 def test_a_networks_bytes_and_multiply_adds_are_of_the_right_size(tmp_path: Path) -> None:
     with FlopCounterMode(display=False) as mode:
-        _, made, _ = run("train.transformer", tmp_path, NETWORK)
+        _, artifacts, _ = run("train.transformer", tmp_path, NETWORK)
     work = estimated("train.transformer", NETWORK)
-    assert size(made) == pytest.approx(work.written_bytes, rel=0.3)
+    assert size(artifacts) == pytest.approx(work.written_bytes, rel=0.3)
     assert 0.5 < work.units / counted(mode) < 2
 
 
 def test_rows_are_foretold_as_they_will_be(network: list[Artifact], tmp_path: Path) -> None:
     spec = {"hook_names": ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"]}
     work = estimated("train.activations", spec, transformer=network)
-    _, made, _ = run("train.activations", tmp_path, spec, transformer=network)
-    cfg = json.loads((made[0].path / "cfg.json").read_bytes())
+    _, artifacts, _ = run("train.activations", tmp_path, spec, transformer=network)
+    cfg = json.loads((artifacts[0].path / "cfg.json").read_bytes())
     foretold = work.outputs["activations"]
-    assert foretold["count"] == len(made) == 2
+    assert foretold["count"] == len(artifacts) == 2
     assert {name: foretold[name] for name in ("d_model", "n_rows", "p")} == {
         name: cfg[name] for name in ("d_model", "n_rows", "p")
     }
     assert foretold["rows_by_split"] == {
         name: pytest.approx(rows, abs=1) for name, rows in cfg["rows_by_split"].items()
     }
-    assert size(made) == pytest.approx(work.written_bytes, rel=0.05)
+    assert size(artifacts) == pytest.approx(work.written_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,11 @@ def test_rows_are_foretold_as_they_will_be(network: list[Artifact], tmp_path: Pa
 )
 def test_rows_of_worlds_and_texts_take_the_bytes_that_were_foretold(spec: dict[str, Any], tmp_path: Path) -> None:
     work = estimated("train.activations", spec)
-    _, made, _ = run("train.activations", tmp_path, spec)
-    assert size(made) == pytest.approx(work.written_bytes, rel=0.05)
-    assert work.outputs["activations"]["d_model"] == json.loads((made[0].path / "cfg.json").read_bytes())["d_model"]
+    _, artifacts, _ = run("train.activations", tmp_path, spec)
+    assert size(artifacts) == pytest.approx(work.written_bytes, rel=0.05)
+    assert (
+        work.outputs["activations"]["d_model"] == json.loads((artifacts[0].path / "cfg.json").read_bytes())["d_model"]
+    )
 
 
 MEASURED = """

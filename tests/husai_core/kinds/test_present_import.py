@@ -8,9 +8,9 @@ from husai_core.panels import PANELS
 from tests.husai_core.kinds.stress_job import run
 
 
-def upload(made: Artifact) -> Artifact:
+def upload(artifact: Artifact) -> Artifact:
     """An artifact of ours as somebody would send its files."""
-    return Artifact(made.digest, "upload", made.path, made.produced_at)
+    return Artifact(artifact.digest, "upload", artifact.path, artifact.produced_at)
 
 
 def test_imported_things_are_named_by_their_outputs_with_what_is_unknown_of_them(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_imported_things_are_named_by_their_outputs_with_what_is_unknown_of_them
     _, rows, _ = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})
     recipe = {"d_sae": 16, "k": 2, "tokens": 2000, "batch_size": 100}
     _, saes, _ = run("train.sae", tmp_path / "saes", {"recipe": recipe, "seeds": [0, 1]}, activations=rows)
-    result, made, _ = run("data.import", tmp_path / "out", file=[upload(artifact) for artifact in (*saes, *rows)])
+    result, imported, _ = run("data.import", tmp_path / "out", file=[upload(artifact) for artifact in (*saes, *rows)])
     shown = kinds.get("data.import").panels(result.model_dump(mode="json"))
     assert PANELS.validate_json(PANELS.dump_json(shown)) == shown
     headline, table, origins = shown
@@ -26,6 +26,6 @@ def test_imported_things_are_named_by_their_outputs_with_what_is_unknown_of_them
     assert headline.text.startswith("Imported: 2 SAEs, 1 set of activations.")
     assert isinstance(table, panels.Table)
     assert {row[0] for row in table.rows} == {"saes:0", "saes:1", "activations"}
-    assert len(table.rows) == len(made) == 3
+    assert len(table.rows) == len(imported) == 3
     assert isinstance(origins, panels.Text)
     assert all("a claim." in paragraph for paragraph in origins.paragraphs)

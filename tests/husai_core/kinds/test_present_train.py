@@ -27,8 +27,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseResult]:
 
 def shown(kind: str, result: BaseResult) -> list[panels.AnyPanel]:
     """The panels of a result, as they come back from JSON."""
-    made = kinds.get(kind).panels(result.model_dump(mode="json"))
-    return PANELS.validate_json(PANELS.dump_json(made))
+    panels_shown = kinds.get(kind).panels(result.model_dump(mode="json"))
+    return PANELS.validate_json(PANELS.dump_json(panels_shown))
 
 
 def test_a_bank_of_variants_warns_of_unequal_sparsity(results: dict[str, BaseResult]) -> None:
