@@ -1,9 +1,10 @@
 """What goes in and out as JSON; OpenAPI is made from these models."""
 
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from husai_core.panels import AnyPanel
 from services.states import State
@@ -19,10 +20,35 @@ SHAPES = {
     NAME: "a name is 1 to 64 letters, digits and . @ _ -",
 }
 """The patterns in words."""
+FILE_NAME = r"[^\W_][\w.-]*"
+"""The name of a file or folder: letters and digits of every script, and `.`, `_` and `-` behind the first."""
+MOST_NAME, MOST_NAME_BYTES, MOST_PARTS = 128, 255, 8
+"""Longest name of a file or folder in characters and in bytes of UTF-8, and how many make up a path."""
+
+
+def _recognisable(path: str) -> str:
+    """The path, if it looks like no other one and every file system takes it.
+
+    Raises:
+        ValueError: letters and accents are not joined (Unicode NFC), a character is invisible, or it is too long.
+    """
+    if unicodedata.normalize("NFC", path) != path or any(unicodedata.category(c) == "Cf" for c in path):
+        raise ValueError("a file's name must be in Unicode normal form C, without invisible characters")
+    names = path.split("/")
+    if any(unicodedata.category(name[0])[0] not in "LN" for name in names):
+        raise ValueError("a file's name begins with a letter or a digit")
+    if len(names) > MOST_PARTS or any(len(n) > MOST_NAME or len(n.encode()) > MOST_NAME_BYTES for n in names):
+        raise ValueError(
+            f"a file lies at most {MOST_PARTS - 1} folders deep, and a name has at most {MOST_NAME} characters and "
+            f"{MOST_NAME_BYTES} bytes of UTF-8"
+        )
+    return path
+
+
 Digest = Annotated[str, Field(pattern=SHA256, description="SHA-256, hexadecimal")]
 DigestPrefix = Annotated[str, Field(pattern=SHA256_PREFIX, description="SHA-256, or its first 8 digits or more")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$")]
+FileName = Annotated[str, Field(pattern=rf"^{FILE_NAME}$"), AfterValidator(_recognisable)]
+FilePath = Annotated[str, Field(pattern=rf"^{FILE_NAME}(/{FILE_NAME})*$"), AfterValidator(_recognisable)]
 Label = Annotated[str, Field(pattern=LABEL)]
 Name = Annotated[str, Field(pattern=NAME)]
 JobId = Annotated[str, Field(pattern=ID_PREFIX, description="a job's id, or its first 8 digits or more")]

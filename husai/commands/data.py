@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from husai import describe
+from husai.collect import collect
 from husai.commands.options import Json, Limit, Timeout, outcome
 from husai.connect import connect
 from husai.errors import Exit, Refused, Usage
@@ -25,10 +23,8 @@ if TYPE_CHECKING:
     from husai.client import Husai
 
 app = typer.Typer()
-MOST_FILES, MOST_DEPTH = 1000, 8
-"""What the service takes as one artifact."""
 SHA256_DIGITS = 64
-LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify or earlier."
+LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify, huggingface or earlier."
 
 
 @app.command("import")
@@ -43,11 +39,14 @@ def import_files(
     timeout: Timeout = None,
     json: Json = False,
 ) -> int:
-    """Bring in SAEs, a transformer or activations from files, and make candidates and artifacts of them."""
+    """Bring in SAEs, a transformer or activations from files, and make candidates and artifacts of them.
+
+    A transformer may be a language model: the folder that its save_pretrained and its tokeniser's wrote.
+    """
     from husai.spec_args import assign
 
     terminal = Terminal(json)
-    paths = _collect(files)
+    paths = _collected(files, terminal)
     options = {"format": format, "what": what, "hook_name": hook_name}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
     with connect() as husai:
@@ -75,53 +74,24 @@ def upload(
     """Store files as they are, and print the SHA-256 by which an input takes them."""
     terminal = Terminal(json)
     with connect() as husai:
-        stored = _send(husai, _collect(files), terminal)
+        stored = _send(husai, _collected(files, terminal), terminal)
     if json:
         terminal.document(dict(stored.raw))
     terminal.line(stored.sha256)
     return Exit.OK
 
 
+def _collected(files: list[Path], terminal: Terminal) -> dict[str, Path]:
+    paths, left_out = collect(files)
+    if left_out:
+        terminal.note(f"left out: {', '.join(left_out)}")
+    return paths
+
+
 def _send(husai: Husai, paths: dict[str, Path], terminal: Terminal) -> Artifact:
     for name, path in paths.items():
         terminal.note(f"sending {name} ({size(path.stat().st_size)})")
     return husai.upload_files(paths)
-
-
-def _collect(files: list[Path]) -> dict[str, Path]:
-    """The files by the names they shall have; a folder stands for all below it, but for what is hidden."""
-    paths: dict[str, Path] = {}
-    for file in files:
-        if not (file.is_file() or file.is_dir()):
-            raise Usage(f"there is no file {file}")
-        place = Path(os.path.abspath(file))
-        root = place if place.is_dir() and len(files) == 1 else place.parent
-        for path in sorted(_below(place) if place.is_dir() else [place]):
-            name = re.sub(r"[^A-Za-z0-9._/-]", "_", path.relative_to(root).as_posix())
-            name = re.sub(r"(^|/)(?=[^A-Za-z0-9])", r"\1file", name)
-            if name in paths:
-                raise Usage(f"two of the files are called {name}")
-            if name.count("/") >= MOST_DEPTH or len(paths) == MOST_FILES:
-                raise Usage(f"{file}: at most {MOST_FILES} files can be sent together, {MOST_DEPTH - 1} folders deep")
-            paths[name] = path
-    if not paths:
-        raise Usage(f"there are no files in {', '.join(map(str, files))}")
-    return paths
-
-
-def _below(place: Path) -> Iterator[Path]:
-    """The visible files in a folder and its folders, but for those that are links.
-
-    Raises:
-        Usage: it is a home folder of the service, which holds its keys.
-    """
-    if (place / "signing.key").exists():
-        raise Usage(f"{place} is a home folder of HUSAI, which holds its keys")
-    for path in place.iterdir():
-        if path.is_file() and not path.name.startswith("."):
-            yield path
-        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            yield from _below(path)
 
 
 @app.command()

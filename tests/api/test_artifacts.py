@@ -59,6 +59,20 @@ def test_ranges_of_a_file(ada):
     assert ada.get(path, headers={"If-None-Match": '"x",' * 300 + etag}).status_code == 200
 
 
+def test_names_may_be_in_any_script(ada):
+    for name in ("红楼.txt", "ä.txt", "हिन्दी.txt"):
+        assert upload(ada, name.encode(), name).json()["files"].keys() == {name}
+    blob = hashlib.sha256("ä.txt".encode()).hexdigest()
+    made = ada.post("/v1/artifacts/trees", json={"files": {"层一/ä.txt": blob, "层二/ö.txt": blob}})
+    assert made.status_code == 201
+    assert ada.get(f"/v1/artifacts/{made.json()['sha256']}").json()["files"].keys() == {"层一/ä.txt", "层二/ö.txt"}
+
+
+def test_names_that_look_like_others_are_refused(ada):
+    for name in ("a\u0308.txt", "a\u200d.txt", "\u202ea.txt", "字" * 90 + ".txt", "a b.txt", "_a", "a\n", "\u0301a"):
+        assert slug(upload(ada, b"x", name)) == (422, "invalid-request"), name
+
+
 def test_bad_uploads_leave_nothing(ada, server: Server):
     wrong = base64.b64encode(bytes(32)).decode()
     data = b"something else"
