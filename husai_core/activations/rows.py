@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Rows:
+class StoredRows:
     """Rows [n, d] of one or more shards [m, d], which may be memory maps and of any floating type.
 
     `rows[slice]` and `rows[indices]` (int64 [m], in any order) read those rows alone, as fp32 [m, d] on the CPU;
@@ -30,17 +30,16 @@ class Rows:
 
     def __getitem__(self, key: slice | Tensor) -> Tensor:
         ordered, order = self.index[key if isinstance(key, slice) else key.cpu()].sort()
-        found = torch.empty(len(order), self.shape[1])
+        rows = torch.empty(len(order), self.shape[1])
         ends = torch.searchsorted(ordered, self.starts).tolist()
         for shard, start, low, high in zip(self.shards, self.starts, ends, ends[1:], strict=False):
             if low < high:
-                part = shard.index_select(0, ordered[low:high] - start).float()
-                found.index_copy_(0, order[low:high], part)
-        return found
+                rows.index_copy_(0, order[low:high], shard.index_select(0, ordered[low:high] - start).float())
+        return rows
 
-    def select(self, index: Tensor) -> Rows:
+    def select(self, index: Tensor) -> StoredRows:
         """Some of these rows, by their indices int64 [m]; none is read yet."""
-        return Rows(self.shards, self.index[index])
+        return StoredRows(self.shards, self.index[index])
 
     def blocks(self, size: int = 8192) -> Iterator[Tensor]:
         """All rows in order, at most `size` at a time."""

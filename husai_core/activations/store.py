@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from husai_core.activations.moments import Moments
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.data.modular import SPLITS
 from husai_core.errors import UserError
 from husai_core.identity import canonical
@@ -44,7 +44,7 @@ class Activations:
     tokens per sequence, and whether each begins with the beginning-of-sequence token.
     """
 
-    rows: Rows
+    rows: StoredRows
     tokens: Tensor
     label: Tensor
     split: Tensor
@@ -64,7 +64,7 @@ class Activations:
         """Which rows belong to `train`, `validation` or `test`: bool [n]."""
         return self.split == SPLITS.index(part)
 
-    def part(self, part: str) -> Rows:
+    def part(self, part: str) -> StoredRows:
         """The rows of one split [m, d], not yet read."""
         return self.rows.select(self.mask(part).nonzero()[:, 0])
 
@@ -171,4 +171,4 @@ def read(paths: Sequence[Path], facts: Mapping[str, Any]) -> Activations:
                 columns[name].append(file.get_tensor(name).clone())
     whole: dict[str, Any] = {name: torch.cat(parts) for name, parts in columns.items() if parts}
     known: dict[str, Any] = {name: facts.get(name) if name in LANGUAGE else facts[name] for name in FACTS}
-    return Activations(rows=Rows(shards), **whole, **known)
+    return Activations(rows=StoredRows(shards), **whole, **known)

@@ -21,8 +21,8 @@ SUFFIXES = (".txt", ".md")
 
 
 @dataclass(frozen=True)
-class Document:
-    """One file of text."""
+class TextFile:
+    """One file of text: without a byte-order mark, and with single line feeds at the end of lines."""
 
     name: str
     text: str
@@ -50,28 +50,28 @@ class Sequences:
         return Sequences(self.tokens[index], self.is_text[index], self.length[index], self.document[index])
 
 
-def read(directories: Sequence[Path]) -> list[Document]:
+def read(directories: Sequence[Path]) -> list[TextFile]:
     """The documents below some directories, in the order of these and of the file names.
 
     Raises:
         UserError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
     """
-    found = [
+    documents = [
         _document(path, path.relative_to(directory).as_posix())
         for directory in directories
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     ]
-    if not any(document.text.strip() for document in found):
+    if not any(document.text.strip() for document in documents):
         raise UserError("the text input holds no text")
-    return found
+    return documents
 
 
-def _document(path: Path, name: str) -> Document:
+def _document(path: Path, name: str) -> TextFile:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{name} is not a text file (known: {', '.join(SUFFIXES)})")
     try:
-        return Document(name, path.read_bytes().decode())
+        return TextFile(name, path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
@@ -83,7 +83,7 @@ def passages(text: str, size: int, whole: str) -> list[str]:
 
 
 def divided(
-    documents: Iterable[Document], size: int, whole: str, validation_fraction: float, test_fraction: float, seed: int
+    documents: Iterable[TextFile], size: int, whole: str, validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[str], Tensor]:
     """Stretches of the documents and the split of each: uint8 [m], see `husai_core.data.modular.SPLITS`.
 
@@ -98,28 +98,28 @@ def divided(
     sizes = Counter[str]()
     for piece in chain.from_iterable(pieces):
         sizes[piece] += len(piece)
-    parts = _parts(list(sizes.values()), validation_fraction, test_fraction, seed)
-    part_of = dict(zip(sizes, parts, strict=True))
-    found = [
-        (part, "".join(piece for _, piece in run))
-        for own in pieces
-        for part, run in groupby([(part_of[piece], piece) for piece in own], itemgetter(0))
+    splits = _splits(list(sizes.values()), validation_fraction, test_fraction, seed)
+    split_of = dict(zip(sizes, splits, strict=True))
+    stretches = [
+        (split, "".join(piece for _, piece in run))
+        for of_document in pieces
+        for split, run in groupby([(split_of[piece], piece) for piece in of_document], itemgetter(0))
     ]
-    return [stretch for _, stretch in found], torch.tensor([part for part, _ in found])
+    return [stretch for _, stretch in stretches], torch.tensor([split for split, _ in stretches])
 
 
-def _parts(sizes: Sequence[int], validation_fraction: float, test_fraction: float, seed: int) -> list[int]:
-    """The part of each passage: test or validation while there is room for it, give or take half a usual passage."""
+def _splits(sizes: Sequence[int], validation_fraction: float, test_fraction: float, seed: int) -> list[int]:
+    """The split of each passage: test or validation while there is room for it, give or take half a usual passage."""
     total, half = sum(sizes), sum(sizes) / max(1, len(sizes)) / 2
     room = {2: test_fraction * total, 1: validation_fraction * total}
-    parts = torch.zeros(len(sizes), dtype=torch.uint8)
+    splits = torch.zeros(len(sizes), dtype=torch.uint8)
     for at in torch.randperm(len(sizes), generator=generator(seed, "split")).tolist():
-        part = next((part for part in room if sizes[at] <= room[part] + half), 0)
-        parts[at] = part
-        if part:
-            room[part] -= sizes[at]
-    check_parts(parts, "different passages")
-    return [int(part) for part in parts]
+        split = next((split for split in room if sizes[at] <= room[split] + half), 0)
+        splits[at] = split
+        if split:
+            room[split] -= sizes[at]
+    check_parts(splits, "different passages")
+    return [int(split) for split in splits]
 
 
 def windows(
@@ -132,15 +132,15 @@ def windows(
     tokens, length, document = [torch.zeros(0, context, dtype=torch.int64)], list[Tensor](), list[Tensor]()
     head = 0 if bos is None else 1
     for number, ids in enumerate(documents):
-        n, rest = divmod(len(ids), context - head)
-        n += rest > 0
+        n, remainder = divmod(len(ids), context - head)
+        n += remainder > 0
         text = torch.full((n * (context - head),), bos or 0)
         text[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
         tokens.append(torch.cat([torch.full((n, head), bos or 0), text.view(n, context - head)], 1))
         length.append(torch.full((n,), context))
         document.append(torch.full((n,), number))
-        if rest:
-            length[-1][-1] = head + rest
+        if remainder:
+            length[-1][-1] = head + remainder
     return _marked(torch.cat(tokens), torch.cat(length), torch.cat(document), head, special)
 
 

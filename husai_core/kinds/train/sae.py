@@ -33,7 +33,7 @@ from husai_core.stability.result_tables import Member as SAEFigures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from husai_core.activations.rows import Rows as StoredRows
+    from husai_core.activations.rows import StoredRows
     from husai_core.activations.store import Activations
     from husai_core.saes.bank import Rows
     from husai_core.saes.trainer import TrainedSAE

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from husai_core.data.text import Document, Sequences
+    from husai_core.data.text import Sequences, TextFile
     from husai_core.models.training import Recipe
 
 INPUTS = {"text": Port("upload", "dataset text only: .txt and .md files", many=True, required=False)}
@@ -265,7 +265,7 @@ def _text(spec: Spec, inputs: Inputs, job: Job) -> Result:
     )
 
 
-def _sequences(documents: Sequence[Document], recipe: TextRecipe, seed: int) -> tuple[Tokenizer, Sequences, Tensor]:
+def _sequences(documents: Sequence[TextFile], recipe: TextRecipe, seed: int) -> tuple[Tokenizer, Sequences, Tensor]:
     """A tokeniser of the training part, all sequences with a token to predict, and the split of each.
 
     Raises:

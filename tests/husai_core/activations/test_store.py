@@ -9,7 +9,7 @@ from torch import Tensor
 
 from husai_core.activations import store
 from husai_core.activations.rank import effective_rank
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.activations.store import FACTS, Activations, Writer
 from husai_core.errors import UserError
 
@@ -20,7 +20,7 @@ FACTS_OF_TEXT |= {"leaks_label": False, "model": "a/model", "context": 5}
 def example() -> Activations:
     torch.manual_seed(0)
     split = torch.tensor([0, 0, 0, 1, 2, 2], dtype=torch.uint8)
-    tokens, label, rows = torch.arange(12).view(6, 2), torch.arange(6), Rows([torch.randn(6, 4)])
+    tokens, label, rows = torch.arange(12).view(6, 2), torch.arange(6), StoredRows([torch.randn(6, 4)])
     return Activations(rows, tokens, label, split, "blocks.0.hook_mlp_out", "answer", "model", "ab", 5)
 
 
@@ -134,7 +134,7 @@ def test_rows_that_overflow_their_type_are_refused(tmp_path: Path) -> None:
 
 def test_a_changed_copy_is_stored_as_changed(tmp_path: Path) -> None:
     before = example()
-    store.save(tmp_path, replace(before, rows=Rows([before.rows[:] * 2])))
+    store.save(tmp_path, replace(before, rows=StoredRows([before.rows[:] * 2])))
     assert torch.equal(store.load(tmp_path).rows[:], before.rows[:] * 2)
 
 

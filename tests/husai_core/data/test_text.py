@@ -28,7 +28,7 @@ def test_passages_are_the_text_and_end_between_words() -> None:
 
 
 def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
-    documents = [text.Document(name, " ".join(f"{name}{i}" for i in range(400))) for name in "ab"]
+    documents = [text.TextFile(name, " ".join(f"{name}{i}" for i in range(400))) for name in "ab"]
     stretches, parts = text.divided(documents, 40, "<e>", 0.1, 0.2, 0)
     assert "".join(stretches) == "".join(document.text for document in documents)
     sizes = [sum(len(one) for one, part in zip(stretches, parts, strict=True) if part == i) for i in range(3)]
@@ -39,12 +39,12 @@ def test_stretches_are_the_documents_and_each_lies_in_one_part() -> None:
     twice, parts = text.divided([*documents, *documents], 40, "<e>", 0.1, 0.2, 0)
     by_part = [{s for s, p in zip(twice, parts, strict=True) if p == part} for part in range(3)]
     assert not (by_part[0] & by_part[1] | by_part[0] & by_part[2] | by_part[1] & by_part[2])
-    repeated = text.Document("d", "all the same in every line now " * 1000 + " ".join(map(str, range(20_000))))
+    repeated = text.TextFile("d", "all the same in every line now " * 1000 + " ".join(map(str, range(20_000))))
     stretches, parts = text.divided([repeated], 31, "<e>", 0.1, 0.2, 0)
     sizes = [sum(len(one) for one, part in zip(stretches, parts, strict=True) if part == i) for i in range(3)]
     assert [size / sum(sizes) for size in sizes] == pytest.approx([0.7, 0.1, 0.2], abs=0.001)
     with pytest.raises(UserError, match="of 2 different passages"):
-        text.divided([text.Document("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
+        text.divided([text.TextFile("c", "one two")], 4, "<e>", 0.1, 0.2, 0)
 
 
 def test_documents_come_in_order(tmp_path: Path) -> None:
@@ -54,6 +54,13 @@ def test_documents_come_in_order(tmp_path: Path) -> None:
         (tmp_path / name / "a.txt").write_text(f"{name} ä")
     found = text.read([tmp_path / "two", tmp_path / "one"])
     assert [document.text for document in found] == ["two ä", "two b", "one ä", "one b"]
+
+
+def test_marks_and_line_ends_of_other_systems_are_no_text(tmp_path: Path) -> None:
+    for name, content in {"a.txt": "Hello\nworld\n\n", "b.txt": "\ufeffHello\r\nworld\r\n\r\n"}.items():
+        (tmp_path / name).write_bytes(content.encode())
+    plain, marked = text.read([tmp_path])
+    assert plain.text == marked.text == "Hello\nworld\n\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from husai_core.activations import store
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.errors import UserError
 from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
@@ -150,7 +150,7 @@ def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every
     wide, test = torch.cat([made.rows[:], torch.zeros(600, 4)], dim=1), made.mask("test")
     wide[test] = wide[test].roll(4, dims=1)
     (tmp_path / "apart").mkdir()
-    store.save(tmp_path / "apart", replace(made, rows=Rows([wide])))
+    store.save(tmp_path / "apart", replace(made, rows=StoredRows([wide])))
     activations = artifact_in(tmp_path / "apart", "activations")
     saes = siblings(tmp_path / "saes", activations, [0, 1], d_sae=8, tokens=5_000, batch_size=100, lr=1e-2)
     found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from husai_core import kinds
 from husai_core.activations import store
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.errors import UserError
 from husai_core.identity import canonical
 from husai_core.job import Artifact, Inputs
@@ -55,7 +55,7 @@ def test_test_rows_influence_no_weight_and_no_curve(activations: Artifact, tmp_p
     rows = store.load(activations.path)
     tripled = rows.rows[:]
     tripled[rows.mask("test")] *= 3.0
-    changed = replace(rows, rows=Rows([tripled]))
+    changed = replace(rows, rows=StoredRows([tripled]))
     (tmp_path / "changed").mkdir()
     store.save(tmp_path / "changed", changed)
     other = Artifact(activations.digest, "activations", tmp_path / "changed", [0.0])
@@ -105,7 +105,7 @@ def test_a_drained_job_goes_on_bit_for_bit(activations: Artifact, tmp_path: Path
 def test_rows_that_cannot_be_trained_on_are_refused(activations: Artifact, tmp_path: Path) -> None:
     rows = store.load(activations.path)
     (tmp_path / "flat").mkdir()
-    store.save(tmp_path / "flat", replace(rows, rows=Rows([torch.ones(rows.rows.shape)])))
+    store.save(tmp_path / "flat", replace(rows, rows=StoredRows([torch.ones(rows.rows.shape)])))
     with pytest.raises(UserError, match="not all equal"):
         run("train.sae", tmp_path, SPEC, activations=[artifact_in(tmp_path / "flat", "activations")])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from husai_core.data.text import Document
+from husai_core.data.text import TextFile
 from husai_core.errors import MissingAssets, UserError
 from husai_core.models import language
 from husai_core.models.language import LanguageModel
@@ -63,7 +63,7 @@ def test_hooks_without_a_vector_per_position_are_refused(model: LanguageModel, n
 
 
 def test_documents_become_windows_that_start_with_the_special_token(model: LanguageModel) -> None:
-    documents = [Document("a.txt", tiny_language.TEXT), Document("b.txt", "the fox<e>the dog")]
+    documents = [TextFile("a.txt", tiny_language.TEXT), TextFile("b.txt", "the fox<e>the dog")]
     found = model.sequences(documents, 16)
     assert found.tokens.shape[1] == 16
     assert set(found.tokens[:, 0].tolist()) == {0}
@@ -77,7 +77,7 @@ def test_documents_become_windows_that_start_with_the_special_token(model: Langu
 
 def test_a_context_beyond_the_model_is_refused(model: LanguageModel) -> None:
     with pytest.raises(UserError, match="33 tokens is more than the 32"):
-        model.sequences([Document("a.txt", "the")], 33)
+        model.sequences([TextFile("a.txt", "the")], 33)
 
 
 def test_the_digest_names_the_weights(directory: Path, model: LanguageModel, tmp_path: Path) -> None:

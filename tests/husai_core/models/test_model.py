@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from husai_core.data.modular import POSITIONS, pairs
-from husai_core.data.text import Document
+from husai_core.data.text import TextFile
 from husai_core.errors import UserError
 from husai_core.models import language, modular
 from husai_core.models.model import Model
@@ -144,7 +144,7 @@ def test_sequences_begin_as_the_tokeniser_or_the_choice_says(
     tmp_path: Path, bos: bool, choice: bool | None, first: bool
 ) -> None:
     model = language.load(tiny_language.write(tmp_path, bos=bos))
-    sequences = model.sequences([Document("a.txt", tiny_language.TEXT)], 16, choice)
+    sequences = model.sequences([TextFile("a.txt", tiny_language.TEXT)], 16, choice)
     ids = model.tokenizer.encode(tiny_language.TEXT, add_special_tokens=False)
     assert model.prepends_bos(choice) == first
     assert sequences.tokens[0].tolist() == ([0] if first else []) + ids[: 15 if first else 16]
@@ -158,4 +158,4 @@ def test_sequences_begin_as_the_tokeniser_or_the_choice_says(
 def test_a_token_that_the_tokeniser_lacks_cannot_be_prepended(tmp_path: Path) -> None:
     model = language.load(tiny_language.write(tmp_path, bos=False))
     with pytest.raises(UserError, match="no beginning-of-sequence token"):
-        model.sequences([Document("a.txt", "the fox")], 16, prepend_bos=True)
+        model.sequences([TextFile("a.txt", "the fox")], 16, prepend_bos=True)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.saes.evaluate import evaluate, evaluate_all, explained_variance
 from husai_core.saes.sae import SAE
 
@@ -51,7 +51,7 @@ def test_blocks_give_the_figures_of_all_rows_at_once(size: int, shift: float) ->
 def test_all_saes_read_the_rows_once_and_only_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
-    class Watched(Rows):
+    class Watched(StoredRows):
         def __getitem__(self, key: slice | torch.Tensor) -> torch.Tensor:
             block = super().__getitem__(key)
             read.append(len(block))

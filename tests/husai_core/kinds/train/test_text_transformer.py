@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from husai_core.data.text import Document, divided
+from husai_core.data.text import TextFile, divided
 from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.train import transformer
@@ -71,7 +71,7 @@ def test_bits_per_byte_are_those_of_the_stored_model(made: tuple[Result, Artifac
     result, one = made
     model, read = AutoModelForCausalLM.from_pretrained(one.path).eval(), language.load(one.path)
     text = [(words.path / name).read_text() for name in ("a.txt", "b.md")]
-    sequences = read.sequences([language.text.Document("", each) for each in text], 16)
+    sequences = read.sequences([language.text.TextFile("", each) for each in text], 16)
     with torch.no_grad():
         logits = model(sequences.tokens).logits[:, :-1]
     kept = sequences.is_text[:, 1:]
@@ -126,7 +126,7 @@ def test_without_text_the_books_of_the_package_are_read(tmp_path: Path) -> None:
 def test_the_test_part_shapes_neither_tokeniser_nor_weights(tmp_path: Path, words: Artifact) -> None:
     """A word of one passage is a token only where the passage is trained on."""
     changed = [(words.path / name).read_text() for name in ("a.txt", "b.md")]
-    whole = [Document("a.txt", changed[0]), Document("b.md", changed[1])]
+    whole = [TextFile("a.txt", changed[0]), TextFile("b.md", changed[1])]
     recipe = Spec.model_validate(SPEC).text
     stretches, parts = divided(whole, 4 * recipe.n_ctx, END, recipe.validation_fraction, recipe.test_fraction, 0)
     test = next(stretch for stretch, part in zip(stretches, parts.tolist(), strict=True) if part == 2)
