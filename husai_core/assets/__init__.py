@@ -39,6 +39,18 @@ def asset(name: str) -> Asset:
     return Asset(name, how)
 
 
+def name_problem(name: str) -> str:
+    """Why a text is no model's name, or nothing; of a folder, how its files become a model here."""
+    if HUB_ID.fullmatch(name):
+        return ""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return (
+            f"{name!r} looks like a folder: import it with `husai import {name}`, then give the transformer that this "
+            "makes as input"
+        )
+    return f"{name!r} is neither a built-in model ({', '.join(models())}) nor a Hugging Face id"
+
+
 def is_present(name: str) -> bool:
     """Whether a model can be read here without a download."""
     return locate(name) is not None

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from husai_core.errors import UserError
-from husai_core.importers.imported import Found
+from husai_core.importers.imported import Imported
 from husai_core.importers.values import agree, checked, plain, read_json, read_pt, real
 from husai_core.saes import checkpoint
 from husai_core.saes.sae import PARAMETERS, SAE, Architecture, scale_by_decoder_norms
+from husai_core.seeding import generator
 
 LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
 GATED = {"b_gate": "gate_bias", "b_mag": "mag_bias", "b_dec": "decoder_bias"}
@@ -34,6 +36,9 @@ CLASSES: dict[str, tuple[Architecture, dict[str, str]]] = {
 """The architecture of each class, and the names of its tensors where they are not ours."""
 WITHOUT_PRE_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
 SCALED_BY_NORMS = ("AutoEncoder",)
+WITH_ONE_THRESHOLD = ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+ROWS = 4096
+"""Gaussian rows on which the latents of an SAE without a threshold are counted."""
 BUFFERS = {"k", "threshold", "group_sizes"}
 """Buffers that any class may have, beside the tensors of its function."""
 
@@ -59,7 +64,7 @@ class _State(BaseModel):
     k: int | None
 
 
-def read(weights: Path, config: Path) -> Found:
+def read(weights: Path, config: Path) -> Imported:
     """The SAE of any class in `CLASSES`."""
     said = read_json(config)
     trainer = checked(config.name, _Config, said).trainer
@@ -67,6 +72,8 @@ def read(weights: Path, config: Path) -> Found:
         known = ", ".join(CLASSES)
         raise UserError(f"{config.name}: dict_class {trainer.dict_class[:80]!r} cannot be run; known are {known}")
     state = read_pt(weights)
+    if isinstance(state, dict) and isinstance(state.get("ae"), dict):  # a backup, with the optimiser's state beside
+        state = state["ae"]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{weights.name} is not a dictionary of tensors")
     architecture, _ = CLASSES[trainer.dict_class]
@@ -82,7 +89,30 @@ def read(weights: Path, config: Path) -> Found:
     agree(config.name, "dict_size", trainer.dict_size, sae.d_sae)
     if trainer.dict_class in SCALED_BY_NORMS:
         scale_by_decoder_norms(sae)
-    return Found(weights.name, "dictionary_learning", sae, "sae")
+    notes = _notes(sae, trainer) if trainer.dict_class in WITH_ONE_THRESHOLD else ()
+    return Imported(weights.name, "dictionary_learning", sae, "sae", notes=notes)
+
+
+def describes(config: Path) -> bool:
+    """Whether a `config.json` is that of a dictionary, rather than another program's."""
+    try:
+        said = read_json(config)
+    except UserError:
+        return True  # reading it as one says what is wrong
+    return isinstance(said, dict) and isinstance(said.get("trainer"), dict)
+
+
+def _notes(sae: SAE, trainer: _Trainer) -> tuple[str, ...]:
+    """What must be known of a threshold that training had not set yet: it lets every positive latent pass."""
+    if sae.threshold is None or bool((sae.threshold >= 0).any()):
+        return ()
+    rows = torch.randn(ROWS, sae.d_in, generator=generator(0, "threshold"))
+    active = float((sae.encode(rows) != 0).sum(1).float().mean())
+    said = "" if trainer.k is None else f", not the k = {trainer.k} that the file names"
+    return (
+        f"its threshold was never set (it is {float(sae.threshold[0]):g}), so every positive latent is active: on "
+        f"Gaussian rows about {active:.1f} of {sae.d_sae} per row{said}; train past threshold_start_step",
+    )
 
 
 def _parameters(name: str, dict_class: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -93,15 +123,15 @@ def _parameters(name: str, dict_class: str, state: Mapping[str, Tensor]) -> dict
         raise UserError(f"{name} has no tensor {missing[0]}")
     if unknown := sorted(state.keys() - set(names.values()) - BUFFERS):
         raise UserError(f"{name} has a tensor {unknown[0][:80]!r}, which {dict_class} does not have")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for ours, key in names.items():
         tensor = real(name, key, state[key])
         if ours == "threshold" and not tensor.ndim:
-            tensor = tensor.expand(len(found["b_enc"])).clone()
+            tensor = tensor.expand(len(tensors["b_enc"])).clone()
         if tensor.ndim != (2 if ours.startswith("W") else 1):
             raise UserError(f"{name}: {key} has {tensor.ndim} axes")
-        found[ours] = tensor.T.contiguous() if key.endswith(".weight") else tensor
-    return found
+        tensors[ours] = tensor.T.contiguous() if key.endswith(".weight") else tensor
+    return tensors
 
 
 def _k(name: str, said: int | None, state: Mapping[str, Tensor]) -> int | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from husai_core.errors import UserError
 from husai_core.importers import networks
-from husai_core.importers.imported import Found, Rows, Transformer
+from husai_core.importers.imported import BareRows, Imported, ModularWeights
 from husai_core.importers.values import BUFFERS, MOST_WIDTH, checked, plain, read_pt, real, reals
 from husai_core.models.modular import SHAPE
 from husai_core.saes import checkpoint
@@ -28,6 +28,7 @@ SAE_KEYS = {"encoder.weight", "encoder.bias", "decoder.weight"}
 ALIASES: dict[str, Literal["topk", "relu"]] = {"topk": "topk", "relu": "relu", "standard": "relu"}
 FIELDS = {"d_vocab": "vocab_size", "n_ctx": "max_seq_len", "act_fn": "activation"}
 """Other names of a network's fields."""
+READ = "a .pt file is read if the earlier HUSAI wrote it, or dictionary_learning with config.json beside it"
 POSITIONS = {"answer": "answer_token"}
 """What the names of positions meant."""
 
@@ -50,23 +51,23 @@ class _Meta(BaseModel):
     position: str | None = None
 
 
-def read(path: Path, meta: Path | None = None) -> Found:
+def read(path: Path, meta: Path | None = None) -> Imported:
     """A `.pt` file of the earlier HUSAI layout; `meta` is the `.meta.pt` beside cached activations."""
     content = read_pt(path)
     if isinstance(content, Tensor):
         said = plain(read_pt(meta)) if meta else {}
-        return Found(path.name, "earlier", _rows(path.name, content, said), "activations", said)
+        return Imported(path.name, "earlier", _rows(path.name, content, said), "activations", said)
     if not isinstance(content, dict):
-        raise UserError(f"{path.name} holds neither a tensor nor a dictionary")
+        raise UserError(f"{path.name} holds neither a tensor nor a dictionary; {READ}")
     state = content.get("sae_state_dict", content.get("model_state_dict"))
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"{path.name} has neither sae_state_dict nor model_state_dict")
+        raise UserError(f"{path.name} has neither sae_state_dict nor model_state_dict; {READ}")
     if state.keys() >= SAE_KEYS:
-        return Found(path.name, "earlier", _sae(path.name, state, content), "sae")
+        return Imported(path.name, "earlier", _sae(path.name, state, content), "sae")
     if "embed.W_E" in state:
         claimed = {key: plain(content[key]) for key in ("epoch", "metrics") if key in content}
-        return Found(path.name, "earlier", _transformer(path.name, state, content), "transformer", claimed)
-    raise UserError(f"{path.name} holds neither an SAE nor a TransformerLens network")
+        return Imported(path.name, "earlier", _transformer(path.name, state, content), "transformer", claimed)
+    raise UserError(f"{path.name} holds neither an SAE nor a TransformerLens network; {READ}")
 
 
 def _sae(name: str, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> SAE:
@@ -114,12 +115,12 @@ def _setting(config: Mapping[str, Any], name: str) -> Any:
     return config.get(name, nested.get(name) if isinstance(nested, dict) else None)
 
 
-def _transformer(name: str, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> Transformer:
+def _transformer(name: str, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> ModularWeights:
     config = _config(name, content)
     if not config:
         raise UserError(f"{name} has no config, so the network cannot be rebuilt")
     weights = reals(name, {key: value for key, value in state.items() if not key.endswith(BUFFERS)})
-    return Transformer(networks.fitting(name, _shape(name, config), weights), weights, "answer_token", True)
+    return ModularWeights(networks.fitting(name, _shape(name, config), weights), weights, "answer_token", True)
 
 
 def _shape(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,19 +128,19 @@ def _shape(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     inner = config.get("transformer", config)
     if not isinstance(inner, dict):
         raise UserError(f"{name}: config.transformer is not a dictionary")
-    found = {field: inner.get(field, inner.get(FIELDS.get(field, field))) for field in SHAPE}
-    found["normalization_type"] = inner.get("normalization_type", "LN")
-    width, heads = found["d_model"], found["n_heads"]
-    if found["d_head"] is None and isinstance(width, int) and isinstance(heads, int) and heads > 0:
-        found["d_head"] = width // heads
-    return {field: value for field, value in found.items() if value is not None}
+    shape = {field: inner.get(field, inner.get(FIELDS.get(field, field))) for field in SHAPE}
+    shape["normalization_type"] = inner.get("normalization_type", "LN")
+    width, heads = shape["d_model"], shape["n_heads"]
+    if shape["d_head"] is None and isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        shape["d_head"] = width // heads
+    return {field: value for field, value in shape.items() if value is not None}
 
 
-def _rows(name: str, tensor: Tensor, said: Any) -> Rows:
+def _rows(name: str, tensor: Tensor, said: Any) -> BareRows:
     rows, meta = real(name, "rows", tensor).contiguous(), checked(f"{name}: its .meta.pt", _Meta, said)
     if rows.ndim != 2 or len(rows) < 10 or rows.shape[1] > MOST_WIDTH:
         raise UserError(
             f"{name} holds a tensor of shape {tuple(rows.shape)}; activations are "
             f"[at least 10 rows, width of at most {MOST_WIDTH}]"
         )
-    return Rows(rows, meta.layer, meta.position and POSITIONS.get(meta.position, meta.position))
+    return BareRows(rows, meta.layer, meta.position and POSITIONS.get(meta.position, meta.position))

@@ -14,7 +14,7 @@ from husai_core.activations import store
 from husai_core.data.modular import SPLITS, vocabulary
 from husai_core.errors import UserError
 from husai_core.importers import networks
-from husai_core.importers.imported import Found, Transformer
+from husai_core.importers.imported import Imported, ModularWeights
 from husai_core.importers.values import MOST_WIDTH, agree, checked, finite, plain, read_json, read_safetensors
 
 SHARD = re.compile(r"activations(-\d{5})?\.safetensors")
@@ -30,8 +30,8 @@ COLUMNS = {
 OPTIONAL = ("sequence", "place")
 MOMENTS = ("mean", "variance")
 LANGUAGE = (
-    "language models are not imported: train.activations reads one from the output of the job that trained it, "
-    "or by its name (model)"
+    "cfg.json names a language model, which is read from config.json, tokenizer.json and model.safetensors together: "
+    "import its whole folder"
 )
 Columns = dict[str, tuple[str, list[int]]]
 
@@ -49,6 +49,7 @@ class _Facts(BaseModel):
     leaks_label: bool
     model: str | None = None
     context: int | None = None
+    prepend_bos: bool | None = None
     n_rows: int | None = None
     d_model: int | None = Field(None, le=MOST_WIDTH)
 
@@ -73,22 +74,22 @@ class _Named(BaseModel):
     architecture: str | None = None
 
 
-def activations(shards: Sequence[Path], config: Path) -> Found:
+def activations(shards: Sequence[Path], config: Path) -> Imported:
     """Rows whose columns have the right types and the same lengths; the rows themselves stay in their files."""
     said = read_json(config)
     facts = checked(config.name, _Facts, said)
     columns = [_columns(path) for path in shards]
-    for path, one in zip(shards, columns, strict=True):
-        if _kinds(one) != _kinds(columns[0]):
+    for path, of_shard in zip(shards, columns, strict=True):
+        if _kinds(of_shard) != _kinds(columns[0]):
             raise UserError(f"{path.name} has other columns than {shards[0].name}")
-    found = store.read(shards, facts.model_dump())
-    agree(config.name, "n_rows", facts.n_rows, found.rows.shape[0])
-    agree(config.name, "d_model", facts.d_model, found.rows.shape[1])
-    if int(found.split.max()) >= len(SPLITS):
-        raise UserError(f"{shards[0].name}: split has a value {int(found.split.max())}; known are 0, 1 and 2")
-    for block in found.rows.blocks():
+    stored = store.read(shards, facts.model_dump())
+    agree(config.name, "n_rows", facts.n_rows, stored.rows.shape[0])
+    agree(config.name, "d_model", facts.d_model, stored.rows.shape[1])
+    if int(stored.split.max()) >= len(SPLITS):
+        raise UserError(f"{shards[0].name}: split has a value {int(stored.split.max())}; known are 0, 1 and 2")
+    for block in stored.rows.blocks():
         finite(shards[0].name, {"rows": block})
-    return Found(shards[0].name, "husai", found, "activations", plain(said))
+    return Imported(shards[0].name, "husai", stored, "activations", plain(said))
 
 
 def _columns(path: Path) -> Columns:
@@ -96,22 +97,22 @@ def _columns(path: Path) -> Columns:
     try:
         with safe_open(path, "pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys() if key not in MOMENTS}  # noqa: SIM118
-            found = {key: (str(one.get_dtype()), list(one.get_shape())) for key, one in slices.items()}
+            columns = {key: (str(tensor.get_dtype()), list(tensor.get_shape())) for key, tensor in slices.items()}
     except SafetensorError as error:
         raise UserError(f"{path.name} cannot be read: {error}") from error
-    if missing := [key for key in COLUMNS if key not in found and key not in OPTIONAL]:
+    if missing := [key for key in COLUMNS if key not in columns and key not in OPTIONAL]:
         raise UserError(f"{path.name} has no tensor {missing[0]}")
-    if unknown := sorted(found.keys() - COLUMNS.keys()):
+    if unknown := sorted(columns.keys() - COLUMNS.keys()):
         raise UserError(f"{path.name} has a tensor {unknown[0][:80]!r}, which activations do not have")
-    for key, (dtype, shape) in found.items():
+    for key, (dtype, shape) in columns.items():
         types, axes = COLUMNS[key]
         if dtype not in types or len(shape) != axes:
             raise UserError(f"{path.name}: {key} is {dtype} {shape}; expected is {' or '.join(types)}, {axes} axes")
-        if shape[0] != found["rows"][1][0]:
-            raise UserError(f"{path.name}: {key} has {shape[0]} entries for {found['rows'][1][0]} rows")
-    if 0 in found["rows"][1] or found["rows"][1][1] > MOST_WIDTH:
-        raise UserError(f"{path.name}: rows are {found['rows'][1]}; they must be 1 to {MOST_WIDTH} wide")
-    return found
+        if shape[0] != columns["rows"][1][0]:
+            raise UserError(f"{path.name}: {key} has {shape[0]} entries for {columns['rows'][1][0]} rows")
+    if 0 in columns["rows"][1] or columns["rows"][1][1] > MOST_WIDTH:
+        raise UserError(f"{path.name}: rows are {columns['rows'][1]}; they must be 1 to {MOST_WIDTH} wide")
+    return columns
 
 
 def _kinds(columns: Columns) -> dict[str, tuple[str, list[int]]]:
@@ -119,7 +120,7 @@ def _kinds(columns: Columns) -> dict[str, tuple[str, list[int]]]:
     return {key: (dtype, shape[1:]) for key, (dtype, shape) in columns.items()}
 
 
-def transformer(weights: Path, config: Path) -> Found:
+def transformer(weights: Path, config: Path) -> Imported:
     """A network for modular addition, whose weights are those that its `cfg.json` asks for."""
     said = read_json(config)
     if checked(config.name, _Named, said).architecture not in (None, "HookedTransformer"):
@@ -127,5 +128,5 @@ def transformer(weights: Path, config: Path) -> Found:
     facts, tensors = checked(config.name, _Network, said), read_safetensors(weights)
     shape = networks.fitting(config.name, said, tensors)
     agree(config.name, "dataset.p", facts.dataset.p, shape["d_vocab"] - vocabulary(0))
-    found = Transformer(shape, tensors, facts.dataset.position, facts.leaks_label)
-    return Found(weights.name, "husai", found, "transformer", plain(said))
+    value = ModularWeights(shape, tensors, facts.dataset.position, facts.leaks_label)
+    return Imported(weights.name, "husai", value, "transformer", plain(said))

@@ -1,8 +1,9 @@
-"""What is found in uploaded files."""
+"""What is read from uploaded files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from husai_core.saes.sae import SAE
 
 
 @dataclass(frozen=True)
-class Transformer:
+class ModularWeights:
     """A TransformerLens network: `config` as `models.modular.build` takes it, and the parameters that fit it.
 
     `position` is where it reads the answer; `leaks_label` says that its input there showed the answer.
@@ -25,7 +26,15 @@ class Transformer:
 
 
 @dataclass(frozen=True)
-class Rows:
+class LanguageFiles:
+    """The files of a language model in the Hugging Face layout, by name, and the architecture that it names."""
+
+    files: dict[str, Path]
+    architecture: str
+
+
+@dataclass(frozen=True)
+class BareRows:
     """Activations [n, d] without tokens, labels or split, read behind block `layer` at `position`, where known."""
 
     rows: Tensor
@@ -34,11 +43,23 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Found:
-    """One thing in the uploaded files; `claimed` is what they say of the making of a transformer or of rows."""
+class Imported:
+    """One thing in the uploaded files.
+
+    `claimed` is what they say of the making of a transformer or of rows; `notes` are for whoever imports it.
+    """
 
     source: str
     format: str
-    value: SAE | Transformer | Rows | Activations
+    value: SAE | ModularWeights | LanguageFiles | BareRows | Activations
     what: str
     claimed: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an upload holds, in the order of its folders, and the names of the files that were not read."""
+
+    things: list[Imported]
+    left_out: list[str]

@@ -47,12 +47,12 @@ def fitting(name: str, config: Any, weights: Mapping[str, Tensor]) -> dict[str, 
         raise UserError(f"{name}: the weights do not fit its config: {layers} layers, not {shape.n_layers}")
     if shape.n_layers * shape.n_ctx**2 > MOST_MASKED or shape.n_heads * shape.d_head > MOST_WIDTH:
         raise UserError(f"{name}: the network is too large to be imported")
-    found = {key: tuple(value.shape) for key, value in weights.items()}
+    actual = {key: tuple(value.shape) for key, value in weights.items()}
     wanted = _shapes(name, shape)
-    for key in sorted(wanted.keys() | found.keys()):
-        if found.get(key) != wanted.get(key):
-            has, asked = (of.get(key, "nothing") for of in (found, wanted))
-            raise UserError(f"{name}: the weights do not fit its config: {key[:80]!r} is {has}, not {asked}")
+    for key in sorted(wanted.keys() | actual.keys()):
+        if actual.get(key) != wanted.get(key):
+            is_, should_be = (shapes.get(key, "nothing") for shapes in (actual, wanted))
+            raise UserError(f"{name}: the weights do not fit its config: {key[:80]!r} is {is_}, not {should_be}")
     return shape.model_dump()
 
 

@@ -1,4 +1,4 @@
-"""SAELens 6: `sae_weights.safetensors` and `cfg.json`, the layout that HUSAI writes itself."""
+"""SAELens: `sae_weights.safetensors` and `cfg.json`, the layout that HUSAI writes itself."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from husai_core.importers.imported import Found
+from husai_core.importers.imported import Imported
 from husai_core.importers.values import agree, check_safetensors, checked, read_json
 from husai_core.saes import checkpoint
 
 
 class _Metadata(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     hook_name: str | None = None
+    hook_head_index: int | None = Field(None, ge=0)
 
 
 class _Claims(BaseModel):
@@ -30,15 +33,18 @@ class _Config(BaseModel):
     k: int | None = Field(None, ge=1)
     apply_b_dec_to_input: bool = True
     rescale_acts_by_decoder_norm: bool = False
+    normalize_activations: str = "none"
+    reshape_activations: str = "none"
     metadata: _Metadata = _Metadata()
     husai: _Claims = _Claims()
 
 
-def read(weights: Path, config: Path) -> Found:
+def read(weights: Path, config: Path) -> Imported:
     """The checkpoint, once its `cfg.json` and the types of its tensors are what `checkpoint.load` expects."""
-    asked = checked(config.name, _Config, read_json(config))
+    said = read_json(config)
+    asked = checked(config.name, _Config, checkpoint.current(said) if isinstance(said, dict) else said)
     check_safetensors(weights)
     sae = checkpoint.load(weights.parent)
     agree(config.name, "d_in", asked.d_in, sae.d_in)
     agree(config.name, "d_sae", asked.d_sae, sae.d_sae)
-    return Found(weights.name, "husai" if "recipe" in sae.provenance else "saelens", sae, "sae")
+    return Imported(weights.name, "husai" if "recipe" in sae.provenance else "saelens", sae, "sae")

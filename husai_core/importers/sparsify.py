@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core.errors import UserError
-from husai_core.importers.imported import Found
+from husai_core.importers.imported import Imported
 from husai_core.importers.values import checked, plain, read_json, read_safetensors
 from husai_core.saes import checkpoint
 from husai_core.saes.sae import SAE
@@ -44,7 +44,7 @@ class _Config(BaseModel):
     signed: bool = False
 
 
-def read(weights: Path, config: Path) -> Found:
+def read(weights: Path, config: Path) -> Imported:
     """The SAE or transcoder, unless it computes more than a dictionary does."""
     said = read_json(config)
     cfg = checked(config.name, _Config, said)
@@ -75,4 +75,4 @@ def read(weights: Path, config: Path) -> Found:
         provenance={"config": plain(said)},
     )
     checkpoint.check(sae)
-    return Found(weights.name, "sparsify", sae, "sae")
+    return Imported(weights.name, "sparsify", sae, "sae")

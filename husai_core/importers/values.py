@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from husai_core.errors import UserError
-from husai_core.importers.archives import bounded
+from husai_core.importers.archives import bounded, check_entries
 
 MOST_LEVELS, MOST_NODES, CHARACTERS = 100, 100_000, 100
 """How deep plain values may be nested, how many there may be, and how long a text may be that counts as one."""
@@ -57,16 +57,17 @@ def checked(name: str, model: type[T], value: Any) -> T:
         raise UserError(f"{name}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
-def agree(name: str, key: str, said: int | None, found: int) -> None:
+def agree(name: str, key: str, said: int | None, actual: int) -> None:
     """Raise UserError if the file `name` says another size `key` than the tensors have."""
-    if said not in (None, found):
-        raise UserError(f"{name} says {key} = {said}, but the tensors have {found}")
+    if said not in (None, actual):
+        raise UserError(f"{name} says {key} = {said}, but the tensors have {actual}")
 
 
 def read_pt(path: Path) -> Any:
     """What a `torch.save` file holds, never unpickled: plain values and tensors on the CPU."""
     try:
         if zipfile.is_zipfile(path):
+            check_entries(path)
             with zipfile.ZipFile(path) as archive:
                 bounded(path, archive)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -111,9 +112,9 @@ def reals(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors.values())}
     if sum(tensor.nbytes for tensor in tensors.values()) > sum(storages.values()):
         raise UserError(f"{name} repeats its values")
-    found = {key: tensor.detach().float() for key, tensor in tensors.items()}
-    finite(name, found)
-    return found
+    single = {key: tensor.detach().float() for key, tensor in tensors.items()}
+    finite(name, single)
+    return single
 
 
 def _dense(tensor: Tensor) -> bool:

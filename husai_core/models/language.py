@@ -7,6 +7,7 @@ folding LayerNorm or centring weights: activations are those of the original mod
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
+MOST_LAYERS = 256
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 """The name of a hook point, and what is called with its value."""
 
@@ -79,7 +81,7 @@ class LanguageModel(Model):
         return self.bos is not None if choice is None else choice
 
     def sequences(
-        self, documents: Sequence[text.Document], context: int, prepend_bos: bool | None = None
+        self, documents: Sequence[text.TextFile], context: int, prepend_bos: bool | None = None
     ) -> text.Sequences:
         """The documents as windows of `context` tokens; `prepend_bos` as in `prepends_bos`.
 
@@ -162,8 +164,8 @@ def find(name: str) -> Path:
         MissingAssets: the model is not here yet; the message says how to get it.
         UserError: the name is none of a model.
     """
-    if not assets.HUB_ID.fullmatch(name):
-        raise UserError(_no_name(name))
+    if problem := assets.name_problem(name):
+        raise UserError(problem)
     if directory := assets.locate(name):
         return directory
     allowed, wanted = assets.may_download(), assets.asset(name)
@@ -172,13 +174,6 @@ def find(name: str) -> Path:
             return assets.download(name)
     cause = "could not be downloaded" if allowed else "is not in the local Hugging Face cache"
     raise MissingAssets(f"the model {name} {cause}; get it with: {wanted.how}", [wanted])
-
-
-def _no_name(name: str) -> str:
-    """Why a name is none of a model; of a path, how its files become a model here."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return f"{name!r} looks like a folder: import it with `husai import {name}`, and give its transformer as input"
-    return f"{name!r} is neither a built-in model ({', '.join(assets.models())}) nor a Hugging Face id"
 
 
 def load(directory: Path, device: str = "cpu") -> LanguageModel:
@@ -199,12 +194,45 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
         how = {"attn_implementation": "eager", "use_safetensors": True, "dtype": torch.float32}
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(directory, **local, **how)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(directory, **local, **how, output_loading_info=True)
+        model, loading = loaded
+        if absent := sorted(loading["missing_keys"]):
+            raise ValueError(f"its files hold no weights for {', '.join(absent[:3])}")
         bridge = _bridge(model, device, tokenizer)
     except Exception as error:  # transformers raises many types for what it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the language model cannot be read: {reason}") from error
+        raise UserError(_unreadable(error)) from error
     return LanguageModel(bridge, tokenizer, _digest(directory))
+
+
+def check(directory: Path) -> None:
+    """Refuse a model whose configuration asks for far more than its files hold, before any memory is taken for it.
+
+    Raises:
+        UserError: it does, or the configuration describes no language model.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        if config.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"{config.num_hidden_layers} layers are more than {MOST_LAYERS}")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        held = 0
+        for path in directory.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                held += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        wanted = sum(parameter.numel() for parameter in model.parameters())
+        if wanted > 2 * held:  # tied weights are stored once
+            raise ValueError(f"config.json describes {wanted} parameters, but the files hold {held}")
+    except Exception as error:  # transformers raises many types for what it cannot read
+        raise UserError(_unreadable(error)) from error
+
+
+def _unreadable(error: Exception) -> str:
+    """One line about why a model cannot be read."""
+    return f"the language model cannot be read: {' '.join(str(error).split())[:200]}"
 
 
 def _bridge(model: torch.nn.Module, device: str, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -19,11 +19,14 @@ from torch import Tensor
 from husai_core.errors import UserError
 from husai_core.identity import canonical
 from husai_core.saes.recipe import SAERecipe
-from husai_core.saes.sae import PARAMETERS, SAE, Architecture, scale_by_decoder_norms
+from husai_core.saes.sae import PARAMETERS, SAE, Architecture, Reshape, scale_by_decoder_norms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 FOLDABLE = ("expected_average_only_in", "covariance_whitening")
 """Normalisations of SAELens that one map describes, which the checkpoint does not hold."""
+TRAINING_FORMS = ("batchtopk", "matryoshka_batchtopk")
+"""Architectures of SAELens that exist in training only: saved for inference, they are JumpReLU SAEs."""
+RESHAPES = get_args(Reshape)
 SELECTING = ("topk", "switch")
 SIGNED = "husai_signed_topk"
 NAMES: dict[tuple[Architecture, bool], str] = {
@@ -53,13 +56,13 @@ def save(sae: SAE, directory: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def load(directory: Path) -> SAE:
-    """The SAE in `directory`, fp32 on the CPU, written by `save` or by SAELens 6.
+    """The SAE in `directory`, fp32 on the CPU, written by `save` or by SAELens.
 
     Raises:
         UserError: a file is damaged, a shape is wrong, or SAELens has a feature there that we cannot run.
     """
     try:
-        cfg = json.loads((directory / CONFIG).read_bytes())
+        cfg = current(json.loads((directory / CONFIG).read_bytes()))
         tensors = {name: tensor.float() for name, tensor in load_file(directory / WEIGHTS).items()}
     except (ValueError, SafetensorError) as error:
         raise UserError(f"the checkpoint cannot be read: {error}") from error
@@ -72,7 +75,9 @@ def load(directory: Path) -> SAE:
         apply_b_dec_to_input=cfg.get("apply_b_dec_to_input", True),
         relu_after_topk=name != SIGNED,
         transcoder=transcoder,
-        hook_name=cfg.get("metadata", {}).get("hook_name"),
+        hook_name=cfg["metadata"].get("hook_name"),
+        hook_head_index=cfg["metadata"].get("hook_head_index"),
+        reshape_activations=cfg["reshape_activations"],
         provenance=cfg.get("husai", {}),
     )
     check(sae)
@@ -119,6 +124,9 @@ def check(sae: SAE) -> None:
 
 def _config(sae: SAE) -> dict[str, Any]:
     """The SAELens part of `cfg.json`; the version says which layout it is."""
+    metadata: dict[str, Any] = {"hook_name": sae.hook_name, "sae_lens_version": "6.0.0"}
+    if sae.reshape_activations != "none" or sae.hook_head_index is not None:
+        metadata["hook_head_index"] = sae.hook_head_index
     cfg = {
         "architecture": architecture(sae),
         "d_in": sae.d_in,
@@ -127,8 +135,8 @@ def _config(sae: SAE) -> dict[str, Any]:
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": {"hook_name": sae.hook_name, "sae_lens_version": "6.0.0"},
+        "reshape_activations": sae.reshape_activations,
+        "metadata": metadata,
     }
     if sae.transcoder:
         cfg["d_out"] = sae.W_dec.shape[1]
@@ -142,26 +150,68 @@ def architecture(sae: SAE) -> str:
     return NAMES[sae.architecture, sae.transcoder] if sae.relu_after_topk else SIGNED
 
 
-def _supported(cfg: Any) -> str:
+def current(said: Any) -> dict[str, Any]:
+    """What a `cfg.json` says, in the fields of SAELens 6.
+
+    Before that version, what is now `metadata` stood beside the rest (the hook's name first as `hook_point`), the
+    architecture could be left out, and `normalize_activations` could be true or false. None is no normalisation.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    if not isinstance(said, dict):
+        raise ValueError("cfg.json is no JSON object")
+    cfg: dict[str, Any] = dict(said)
+    if isinstance(cfg.get("normalize_activations"), bool):
+        cfg["normalize_activations"] = FOLDABLE[0] if cfg["normalize_activations"] else "none"
+    cfg["normalize_activations"] = cfg.get("normalize_activations") or "none"
+    earlier = "metadata" not in cfg and any(name in cfg for name in ("hook_name", "hook_point"))
+    if earlier:
+        hook_name = cfg.get("hook_name", cfg.get("hook_point"))
+        cfg["metadata"] = {
+            "hook_name": hook_name,
+            "hook_head_index": cfg.get("hook_head_index", cfg.get("hook_point_head_index")),
+        }
+        cfg.setdefault("architecture", "standard")
+        cfg.setdefault("reshape_activations", "hook_z" if "hook_z" in str(hook_name) else "none")
+        if cfg["architecture"] == "topk" and isinstance(cfg.get("activation_fn_kwargs"), dict):
+            cfg.setdefault("k", cfg["activation_fn_kwargs"].get("k"))
+    cfg.setdefault("metadata", {})
+    cfg["reshape_activations"] = cfg.get("reshape_activations") or "none"
+    return cfg
+
+
+def _supported(cfg: Mapping[str, Any]) -> str:
     """The architecture that `cfg.json` names, if we run it as SAELens does."""
-    name = cfg.get("architecture") if isinstance(cfg, dict) else None
+    name = cfg.get("architecture")
+    if name in TRAINING_FORMS:
+        raise UserError(
+            f"cfg.json names architecture {name!r}, the form of an SAE in training; save the form for inference with "
+            "SAELens: TrainingSAE.load_from_disk(FOLDER).save_inference_model(NEW_FOLDER)"
+        )
     if name not in ARCHITECTURES:
         raise UserError(f"cfg.json names architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     if not isinstance(cfg.get("husai", {}), dict):
         raise UserError("the husai entry of cfg.json is not an object")
-    normalisation = cfg.get("normalize_activations", "none")
+    normalisation = cfg["normalize_activations"]
     if normalisation in FOLDABLE:
         raise UserError(f"normalize_activations {normalisation!r} must be folded into the weights first, by SAELens")
     if normalisation != "none":
         raise UserError(f"normalize_activations {normalisation!r} differs from row to row and cannot be folded away")
-    if cfg.get("activation_fn_str", "relu") != "relu":
-        raise UserError("a SAELens checkpoint from before version 6 must be saved again by SAELens 6")
+    if cfg["reshape_activations"] not in RESHAPES:
+        raise UserError(f"reshape_activations {cfg['reshape_activations']!r} is unknown; known are {RESHAPES}")
+    function = cfg.get("activation_fn_str", cfg.get("activation_fn", "relu"))
+    if function not in (("relu", "topk") if name == "topk" else ("relu",)):
+        raise UserError(f"a {name} SAE with the activation function {function!r} must be saved again by SAELens 6")
     return str(name)
 
 
 def _parameters(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     """The tensors of the architecture that `cfg.json` names, if the file holds these and no others."""
     names = PARAMETERS[ARCHITECTURES[name][0]]
+    scale = tensors.get("scaling_factor")  # SAELens wrote ones here for a time
+    if scale is not None and bool((scale == 1).all()):
+        tensors = {key: tensor for key, tensor in tensors.items() if key != "scaling_factor"}
     if missing := [key for key in names if key not in tensors]:
         raise UserError(f"{WEIGHTS} has no tensor {missing[0]}")
     if unknown := sorted(tensors.keys() - set(names)):

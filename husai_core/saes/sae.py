@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Architecture = Literal["topk", "relu", "jumprelu", "gated", "switch"]
+Reshape = Literal["none", "hook_z"]
 PARAMETERS: dict[Architecture, tuple[str, ...]] = {
     "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "relu": ("W_enc", "b_enc", "W_dec", "b_dec"),
@@ -63,6 +64,10 @@ class SAE:
     relu_after_topk: bool = True
     transcoder: bool = False
     hook_name: str | None = None
+    hook_head_index: int | None = None
+    """The one attention head that is read at `hook_name`; None for all, or where there are no heads."""
+    reshape_activations: Reshape = "none"
+    """`hook_z`: SAELens puts the heads of its input side by side first; rows here are that already."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """The checkpoint's `husai` entry: recipe, seed, digests, convergence."""
 
@@ -86,9 +91,9 @@ class SAE:
         u = x - self.b_dec if self.apply_b_dec_to_input else x
         if self.architecture == "gated":
             return self._gated(u @ self.W_enc)
-        z = u @ self.W_enc + _given(self.b_enc)
+        z = u @ self.W_enc + _present(self.b_enc)
         if self.architecture == "jumprelu":
-            return z.relu() * (z > _given(self.threshold))
+            return z.relu() * (z > _present(self.threshold))
         if self.architecture == "relu":
             return z.relu()
         if self.architecture == "switch":
@@ -105,12 +110,12 @@ class SAE:
         return self.decode(self.encode(x))
 
     def _gated(self, z: Tensor) -> Tensor:
-        magnitude = z * _given(self.r_mag).exp() + _given(self.b_mag)
-        return magnitude.relu() * (z + _given(self.b_gate) > 0)
+        magnitude = z * _present(self.r_mag).exp() + _present(self.b_mag)
+        return magnitude.relu() * (z + _present(self.b_gate) > 0)
 
     def _routed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The probability [n, 1] of each row's expert, and which latents [n, d_sae] belong to others."""
-        logits = (x - _given(self.b_router)) @ _given(self.W_router)
+        logits = (x - _present(self.b_router)) @ _present(self.W_router)
         probability, expert = logits.softmax(-1).max(-1, keepdim=True)
         owner = torch.arange(self.d_sae, device=x.device) // (self.d_sae // logits.shape[-1])
         return probability, owner != expert
@@ -131,14 +136,14 @@ def scale_by_decoder_norms(sae: SAE) -> None:
     norms = sae.W_dec.norm(dim=-1)
     sae.W_dec = sae.decoder
     if sae.architecture == "gated":
-        sae.r_mag, sae.b_mag = _given(sae.r_mag) + norms.log(), _given(sae.b_mag) * norms
+        sae.r_mag, sae.b_mag = _present(sae.r_mag) + norms.log(), _present(sae.b_mag) * norms
         return
-    sae.W_enc, sae.b_enc = sae.W_enc * norms, _given(sae.b_enc) * norms
+    sae.W_enc, sae.b_enc = sae.W_enc * norms, _present(sae.b_enc) * norms
     if sae.threshold is not None:
         sae.threshold = sae.threshold * norms
 
 
-def _given(tensor: Tensor | None) -> Tensor:
+def _present(tensor: Tensor | None) -> Tensor:
     """A tensor that the architecture has."""
     assert tensor is not None
     return tensor

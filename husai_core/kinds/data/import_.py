@@ -2,15 +2,18 @@
 
 Known layouts:
 
-- `saelens`: SAELens 6, `sae_weights.safetensors` with `cfg.json`; standard, TopK, JumpReLU and gated SAEs, and
+- `saelens`: SAELens, `sae_weights.safetensors` with `cfg.json`; standard, TopK, JumpReLU and gated SAEs, and
   transcoders without skip connection, whose activations need no normalisation;
-- `dictionary_learning`: `ae.pt` with `config.json`; standard, gated, TopK, BatchTopK, JumpReLU and Matryoshka SAEs;
+- `dictionary_learning`: `ae.pt` with `config.json`, and the dictionaries of single steps in `checkpoints/`; standard,
+  gated, TopK, BatchTopK, JumpReLU and Matryoshka SAEs;
 - `sparsify`: `sae.safetensors` with `cfg.json`; TopK SAEs and transcoders without skip connection;
+- `huggingface`: the folder of a language model, `config.json`, `tokenizer.json` and `model.safetensors`;
 - `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
-- `husai`: HUSAI's own artifacts, but for language models;
+- `husai`: HUSAI's own artifacts;
 
 one folder per thing, also in zip files. An imported SAE computes what its own library computes. No file is
-unpickled: only tensors and plain values are read.
+unpickled: only tensors and plain values are read. What trainers leave beside the weights (states of optimisers, logs),
+and what systems put into folders and archives, is left out, and the result names it.
 
 What a file says about its own making is kept as `claimed` and believed nowhere. An imported SAE has no recipe, so a
 stress asks for one to train its controls with; it may have seen the rows of any split; and it passes no rule of a gate.
@@ -40,11 +43,11 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
     from husai_core.activations.store import Activations
-    from husai_core.importers import Found, Rows, Transformer
+    from husai_core.importers import BareRows, Imported, LanguageFiles, ModularWeights
     from husai_core.saes.sae import SAE
 
 Thing = Literal["sae", "transformer", "activations"]
-Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "earlier"]
+Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "huggingface", "earlier"]
 Position = Literal["bos", "first_operand", "second_operand", "answer", "answer_token"]
 
 INPUTS = {"file": Port("upload", "the uploaded files; files of separate uploads are read together", many=True)}
@@ -53,6 +56,7 @@ OUTPUTS = {
     "transformer": Port("transformer", "the network found", required=False),
     "activations": Port("activations", "the rows found", required=False),
 }
+TRAINING_UNKNOWN = "its training is unknown; what the file says of it is a claim"
 UNKNOWN = dict.fromkeys(("seed", "converged", "model_digest", "activations_digest"))
 MOST_P = 1000
 
@@ -91,6 +95,7 @@ class Result(BaseResult):
     """What was found, in the order of the outputs."""
 
     items: list[Item]
+    left_out: list[str] = Field([], description="files that were not read: they say nothing about what was imported")
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
@@ -101,36 +106,42 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.importers import find
 
     with tempfile.TemporaryDirectory() as scratch:
-        found = find([upload.path for upload in inputs.many("file")], Path(scratch))
-        _expected(spec, found)
-        return Result(items=[_store(spec, thing, job) for thing in found])
+        contents = find([upload.path for upload in inputs.many("file")], Path(scratch))
+        _expected(spec, contents.things)
+        if contents.left_out:
+            job.log(f"left out: {', '.join(contents.left_out)}")
+        items = [_store(spec, thing, job) for thing in contents.things]
+        return Result(items=items, left_out=contents.left_out)
 
 
-def _expected(spec: Spec, found: list[Found]) -> None:
-    for thing in found:
+def _expected(spec: Spec, things: list[Imported]) -> None:
+    for thing in things:
         if spec.format not in ("auto", thing.format):
             raise UserError(f"{thing.source} has the layout {thing.format}, not {spec.format}")
         if spec.what not in ("auto", thing.what):
             raise UserError(f"{thing.source} holds {thing.what}, not {spec.what}")
     for what in ("transformer", "activations"):
-        if sum(thing.what == what for thing in found) > 1:
+        if sum(thing.what == what for thing in things) > 1:
             raise UserError(f"the upload holds more than one {what}; import them one by one")
 
 
-def _store(spec: Spec, thing: Found, job: Job) -> Item:
-    from husai_core.importers import Rows, Transformer
+def _store(spec: Spec, thing: Imported, job: Job) -> Item:
+    from husai_core.importers import BareRows, LanguageFiles, ModularWeights
     from husai_core.saes.sae import SAE
 
     job.log(f"{thing.source}: {thing.what} ({thing.format})")
     if isinstance(thing.value, SAE):
         facts = _sae(spec, thing.value, thing.format, job)
-    elif isinstance(thing.value, Transformer):
-        facts = _transformer(spec, thing.value, thing.claimed, job)
-    elif isinstance(thing.value, Rows):
+    elif isinstance(thing.value, ModularWeights):
+        facts = _modular(spec, thing.value, thing.claimed, job)
+    elif isinstance(thing.value, LanguageFiles):
+        facts = _language(thing.value, thing.claimed, job)
+    elif isinstance(thing.value, BareRows):
         facts = _activations(spec, _split(spec, thing.value), thing.claimed, job)
         facts["notes"].append("tokens and labels are unknown; the split was drawn here")
     else:
         facts = _activations(spec, thing.value, thing.claimed, job)
+    facts["notes"] = [*thing.notes, *facts["notes"]]
     return Item(source=thing.source, format=thing.format, what=thing.what, **facts)
 
 
@@ -156,24 +167,44 @@ def _sae(spec: Spec, sae: SAE, layout: str, job: Job) -> dict[str, Any]:
     }
 
 
-def _transformer(spec: Spec, found: Transformer, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
+def _modular(spec: Spec, network: ModularWeights, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
     """A network whose weights fit it; its dataset is what its vocabulary says."""
     from husai_core.data.modular import vocabulary
     from husai_core.models import modular
 
-    model = modular.build(found.config, 0)
-    model.load_state_dict(found.weights, strict=False)  # masks are not in the file
+    model = modular.build(network.config, 0)
+    model.load_state_dict(network.weights, strict=False)  # masks are not in the file
     p = model.cfg.d_vocab - vocabulary(0)
-    leak = _leak_test(spec, model, p, found.position)
-    leaks = found.leaks_label or leak is None or not leak["passed"]
-    dataset = {"p": p, "train_fraction": None, "seed": None, "position": found.position}
+    leak = _leak_test(spec, model, p, network.position)
+    leaks = network.leaks_label or leak is None or not leak["passed"]
+    dataset = {"p": p, "train_fraction": None, "seed": None, "position": network.position}
     facts = {"dataset": dataset, "leaks_label": leaks, "leak_test": leak, "imported": True, "claimed": claimed}
-    modular.save(job.output("transformer", "transformer"), model, found.config | facts)
-    notes = ["its training is unknown; what the file says of it is a claim"]
+    modular.save(job.output("transformer", "transformer"), model, network.config | facts)
+    notes = [TRAINING_UNKNOWN]
     if leaks:
         notes.append("its input may have shown the answer, so it is marked as leaking the label")
     shape = {"architecture": "HookedTransformer", "d_in": model.cfg.d_model}
-    return shape | {"position": found.position, "notes": notes}
+    return shape | {"position": network.position, "notes": notes}
+
+
+def _language(files: LanguageFiles, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
+    """A language model that can be loaded, with its files as they are."""
+    import shutil
+
+    from husai_core.identity import canonical
+    from husai_core.models import language
+
+    directory = job.output("transformer", "transformer")
+    for name, path in files.files.items():
+        shutil.copyfile(path, directory / name)
+    language.check(directory)
+    model = language.load(directory)
+    facts = {"architecture": files.architecture, "leaks_label": False, "imported": True, "claimed": claimed}
+    (directory / "cfg.json").write_bytes(canonical(facts))
+    notes = [TRAINING_UNKNOWN]
+    if model.bos is None:
+        notes.append("its tokeniser has no beginning-of-sequence token, so none is put before the sequences it reads")
+    return {"architecture": files.architecture, "d_in": model.d_model, "notes": notes}
 
 
 def _leak_test(spec: Spec, model: HookedTransformer, p: int, position: str) -> dict[str, float | bool] | None:
@@ -186,43 +217,49 @@ def _leak_test(spec: Spec, model: HookedTransformer, p: int, position: str) -> d
     return leak_test(model, pairs(p), position, spec.seed)
 
 
-def _split(spec: Spec, found: Rows) -> Activations:
+def _split(spec: Spec, bare: BareRows) -> Activations:
     """Rows with a split of ours, without tokens and labels."""
     import torch
 
     from husai_core.activations import rows, store
     from husai_core.data.modular import split
 
-    n = len(found.rows)
+    n = len(bare.rows)
     return store.Activations(
-        rows=rows.Rows([found.rows]),
+        rows=rows.StoredRows([bare.rows]),
         tokens=torch.zeros(n, 0, dtype=torch.int64),
         label=torch.full((n,), -1),
         split=split(n, spec.validation_fraction, spec.test_fraction, spec.seed),
-        hook_name="unknown" if found.layer is None else f"blocks.{found.layer}.hook_resid_post",
-        position=found.position or "unknown",
+        hook_name="unknown" if bare.layer is None else f"blocks.{bare.layer}.hook_resid_post",
+        position=bare.position or "unknown",
         source="imported",
     )
 
 
-def _activations(spec: Spec, found: Activations, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
+def _activations(spec: Spec, stored: Activations, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
     """Rows in the type that they came in, of no known network."""
     from dataclasses import replace
 
     from husai_core.activations import store
 
-    hook_name, position = spec.hook_name or found.hook_name, spec.position or found.position
-    leaks = found.leaks_label or "answer_token" in (found.position, position)
+    hook_name, position = spec.hook_name or stored.hook_name, spec.position or stored.position
+    leaks = stored.leaks_label or "answer_token" in (stored.position, position)
     facts: dict[str, Any] = dict.fromkeys(("model_digest", "p", "model", "context"))
     facts |= {"hook_name": hook_name, "position": position, "source": "imported", "leaks_label": leaks}
-    rows = replace(found, **facts)
-    store.save(job.output("activations", "activations"), rows, found.rows.shards[0].dtype, claimed)
+    rows = replace(stored, **facts)
+    store.save(job.output("activations", "activations"), rows, stored.rows.shards[0].dtype, claimed)
     n, d = rows.rows.shape
     notes = ["which network gave them is unknown; what the file says of it is a claim"]
     return {"d_in": d, "n_rows": n, "hook_name": hook_name, "position": position, "notes": notes}
 
 
 NAMES = {"sae": "SAE", "transformer": "transformer", "activations": "set of activations"}
+LAYOUT_NAMES = {
+    "saelens": "SAELens",
+    "huggingface": "a language model in the Hugging Face layout",
+    "earlier": "a .pt file of the earlier HUSAI",
+    "husai": "an artifact of HUSAI",
+}
 PORTS = {"sae": "saes", "transformer": "transformer", "activations": "activations"}
 
 
@@ -235,9 +272,11 @@ def present(result: Result) -> list[panels.AnyPanel]:
     text = f"Imported: {', '.join(named) or 'nothing'}. What the files say of their own making is kept as a claim."
     places = _places(result.items)
     origins = [
-        f"{place}: from {item.source} ({item.format} layout). {_sentences(item.notes)}".rstrip()
+        f"{place}: from {item.source} ({LAYOUT_NAMES.get(item.format, item.format)}). {_sentences(item.notes)}".rstrip()
         for place, item in zip(places, result.items, strict=True)
     ]
+    if result.left_out:
+        origins.append(f"Not read, since it says nothing about these: {', '.join(result.left_out)}.")
     return [
         panels.Headline(text=text),
         _shapes(places, result.items),

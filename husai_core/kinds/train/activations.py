@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from husai_core import panels
+from husai_core import assets, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
@@ -123,6 +123,8 @@ class Spec(BaseSpec):
             raise ValueError("hook_names stands in place of hook_name: give one of them")
         if len(set(self.hooks)) != len(self.hooks):
             raise ValueError("hook_names must be distinct")
+        if self.model is not None and (problem := assets.name_problem(self.model)):
+            raise ValueError(problem)
         if self.from_position >= self.context:
             raise ValueError(f"from_position {self.from_position} lies behind the context of {self.context} tokens")
         return self
@@ -207,7 +209,6 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     """Rows of a language model, stored as they come; per hook, what `cfg.json` holds."""
     import torch
 
-    from husai_core import assets
     from husai_core.activations.extract import chosen, extract, rows_of
     from husai_core.activations.store import FACTS, Writer
     from husai_core.data import text
@@ -247,7 +248,7 @@ def _model(spec: Spec, inputs: Inputs) -> tuple[Path, str | None]:
 
 
 def _read(spec: Spec, inputs: Inputs, job: Job) -> list[Activations]:
-    from husai_core.activations.rows import Rows
+    from husai_core.activations.rows import StoredRows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import POSITIONS, split
     from husai_core.models import modular
@@ -261,7 +262,7 @@ def _read(spec: Spec, inputs: Inputs, job: Job) -> list[Activations]:
     parts = split(len(data.label), spec.validation_fraction, spec.test_fraction, spec.seed)
     return [
         Activations(
-            rows=Rows([rows[hook_name]]),
+            rows=StoredRows([rows[hook_name]]),
             tokens=data.tokens,
             label=data.label,
             split=parts,
@@ -294,7 +295,7 @@ def _contexts(p: int, position: str) -> Pairs:
 def _synthetic(spec: Spec) -> Activations:
     import torch
 
-    from husai_core.activations.rows import Rows
+    from husai_core.activations.rows import StoredRows
     from husai_core.activations.store import Activations
     from husai_core.data.modular import split
     from husai_core.data.synthetic import world
@@ -303,7 +304,7 @@ def _synthetic(spec: Spec) -> Activations:
     source = world(spec.seed, size.n_features, size.d_model, size.active, size.low, size.high)
     draw = source.structureless if spec.structureless else source.sample
     return Activations(
-        rows=Rows([draw(size.rows, spec.seed)]),
+        rows=StoredRows([draw(size.rows, spec.seed)]),
         tokens=torch.zeros(size.rows, 0, dtype=torch.int64),
         label=torch.full((size.rows,), -1),
         split=split(size.rows, spec.validation_fraction, spec.test_fraction, spec.seed),

@@ -55,7 +55,7 @@ def test_transformers_loads_it_and_it_predicts_what_its_manifest_says(manifest: 
 
 def test_transformer_lens_gives_the_activations_of_transformers() -> None:
     model, original = language.load(language.find(make.NAME)), AutoModelForCausalLM.from_pretrained(HOME)
-    tokens = model.sequences([text.Document("", "Alice was beginning to get very tired. " * 40)], 128).tokens
+    tokens = model.sequences([text.TextFile("", "Alice was beginning to get very tired. " * 40)], 128).tokens
     with torch.no_grad():
         states = original(tokens, output_hidden_states=True).hidden_states
     names = {f"blocks.{i}.hook_resid_post": states[i + 1] for i in range(3)}

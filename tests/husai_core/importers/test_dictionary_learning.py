@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from husai_core.importers import find
+from husai_core.saes.sae import SAE
 from tests.husai_core.importers.test_importers import read, refused, saved
 
 D, N = 4, 6
@@ -40,6 +42,36 @@ def test_a_threshold_for_all_latents_becomes_one_for_each(tmp_path: Path) -> Non
     sae = read(tmp_path, **files(tmp_path, TOPK | {"threshold": torch.tensor(0.5)}, dict_class="BatchTopKSAE"))
     assert (sae.architecture, sae.k, sae.apply_b_dec_to_input) == ("jumprelu", None, True)
     assert torch.equal(sae.threshold, torch.full((N,), 0.5))
+
+
+@pytest.mark.parametrize("dict_class", ["BatchTopKSAE", "MatryoshkaBatchTopKSAE"])
+def test_a_threshold_that_was_never_set_is_told(tmp_path: Path, dict_class: str) -> None:
+    state = TOPK | {"threshold": torch.tensor(-1.0)}
+    if dict_class.startswith("Matryoshka"):
+        state = drawn(OWN) | {"threshold": torch.tensor(-1.0), "k": torch.tensor(2)}
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "in").mkdir()
+    for name, content in files(tmp_path, state, dict_class=dict_class).items():
+        (tmp_path / "in" / name.replace("__", ".")).write_bytes(content)
+    (thing,) = find([tmp_path / "in"], tmp_path / "scratch").things
+    (note,) = thing.notes
+    assert isinstance(thing.value, SAE)
+    rows = torch.randn(2000, D, generator=torch.Generator().manual_seed(1))
+    active = float((thing.value.encode(rows) != 0).sum(1).float().mean())
+    said = float(note.partition("about ")[2].split()[0])
+    assert "its threshold was never set (it is -1)" in note
+    assert "not the k = 2 that the file names" in note
+    assert said == pytest.approx(active, abs=0.2)
+    assert active > 2.2
+
+
+def test_a_threshold_that_was_set_needs_no_note(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "in").mkdir()
+    state = TOPK | {"threshold": torch.tensor(0.5)}
+    for name, content in files(tmp_path, state, dict_class="BatchTopKSAE").items():
+        (tmp_path / "in" / name.replace("__", ".")).write_bytes(content)
+    assert find([tmp_path / "in"], tmp_path / "scratch").things[0].notes == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from husai_core.activations import store
-from husai_core.activations.rows import Rows
+from husai_core.activations.rows import StoredRows
 from husai_core.activations.store import FACTS, Activations, Writer
 from husai_core.models import modular
 from tests.husai_core.importers.test_importers import read, refused
@@ -66,7 +66,7 @@ def weights(tmp_path: Path) -> dict[str, bytes]:
 def test_what_the_store_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     kept = {name: value for name, value in columns().items() if name != "rows"}
-    made = Activations(Rows([columns()["rows"]]), **kept, hook_name="h", position="answer", source="model")
+    made = Activations(StoredRows([columns()["rows"]]), **kept, hook_name="h", position="answer", source="model")
     store.save(tmp_path / "made", replace(made, sequence=torch.arange(N).int(), place=torch.zeros(N).int()))
     found = read(tmp_path, **files(tmp_path / "made"))
     assert torch.equal(found.rows[:], made.rows[:])
@@ -154,15 +154,10 @@ def test_damaged_shards_are_one_clear_line(tmp_path: Path) -> None:
         ({"n_layers": 3}, "do not fit its config: 2 layers, not 3"),
         ({"d_vocab": 10**9}, r"embed.W_E' is \(17, 16\), not \(1000000000, 16\)"),
         ({"normalization_type": None}, r"blocks.0.ln1.b' is \(16,\), not nothing"),
-        ({"architecture": "GPTNeoXForCausalLM"}, "language models are not imported"),
+        ({"architecture": "GPTNeoXForCausalLM"}, "names a language model, which is read from config.json"),
     ],
 )
 def test_a_transformer_that_is_not_its_config_is_one_clear_line(
     tmp_path: Path, other: dict[str, Any], message: str
 ) -> None:
     refused(tmp_path, message, **network(**other), **weights(tmp_path))
-
-
-def test_a_language_model_is_told_where_it_is_read(tmp_path: Path) -> None:
-    beside = {"config__json": b"{}", "tokenizer__json": b"{}", "model__safetensors": b""}
-    refused(tmp_path, "language models are not imported: train.activations", **beside, cfg__json=b"{}")

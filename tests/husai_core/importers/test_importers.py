@@ -33,8 +33,8 @@ def read(tmp_path: Path, **files: bytes) -> Any:
     (tmp_path / "scratch").mkdir()
     for name, content in files.items():
         (tmp_path / "in" / name.replace("__", ".")).write_bytes(content)
-    (found,) = find([tmp_path / "in"], tmp_path / "scratch")
-    return found.value
+    (thing,) = find([tmp_path / "in"], tmp_path / "scratch").things
+    return thing.value
 
 
 def saved(tmp_path: Path, content: Any) -> bytes:
@@ -160,9 +160,10 @@ def test_things_are_named_by_their_folders(tmp_path: Path) -> None:
         for name, content in files.items():
             archive.writestr(name, content)
             archive.writestr(f"c/{name}", content)
-    found = [thing.source.rpartition("/")[0] for thing in find([tmp_path / "in"], tmp_path / "scratch")]
-    assert set(found) == {"", "a", "a/b", "a/more.zip", "a/more.zip/c", "2", "10"}
-    assert found.index("2") < found.index("10")
+    things = find([tmp_path / "in"], tmp_path / "scratch").things
+    folders = [thing.source.rpartition("/")[0] for thing in things]
+    assert set(folders) == {"", "a", "a/b", "a/more.zip", "a/more.zip/c", "2", "10"}
+    assert folders.index("2") < folders.index("10")
     (tmp_path / "in" / "a" / "b" / "cfg.json").unlink()
     (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match=r"^a/b: sae_weights\.safetensors needs cfg\.json beside it$"):
@@ -229,7 +230,7 @@ def test_the_archives_of_an_import_are_bounded_together(tmp_path: Path, monkeypa
             for name, content in files.items():
                 archive.writestr(name.replace("__", "."), content)
     monkeypatch.setattr(archives, "MOST_BYTES", 2 * size)
-    assert len(find([tmp_path / "in"], tmp_path / "scratch")) == 2
+    assert len(find([tmp_path / "in"], tmp_path / "scratch").things) == 2
     monkeypatch.setattr(archives, "MOST_BYTES", 2 * size - 1)
     (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match=f"z.zip unpacks to {size} bytes"):

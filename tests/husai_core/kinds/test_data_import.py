@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from husai_core.activations import store
@@ -14,7 +15,8 @@ from husai_core.job import Artifact
 from husai_core.models import modular
 from husai_core.saes import checkpoint
 from husai_core.stability.seed_group import read as read_siblings
-from tests.husai_core.kinds.stress_job import network, run, siblings, stress
+from tests.husai_core.kinds.stress_job import artifact_in, network, run, siblings, stress
+from tests.husai_core.models import tiny_language
 
 D, N, K = 16, 32, 4
 FIXTURES = Path(__file__).parents[1] / "saes/fixtures"
@@ -143,14 +145,22 @@ def test_shards_are_imported_in_their_type(tmp_path: Path) -> None:
     assert (items[0]["n_rows"], items[0]["format"]) == (100, "husai")
 
 
-def test_a_language_model_is_told_where_it_is_read(tmp_path: Path) -> None:
-    text = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 320, "tokens": 5_000}
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words/a.txt").write_text("".join(f"{a} plus {b} is {a + b}. " for a in range(20) for b in range(20)))
-    words = Artifact("a", "upload", tmp_path / "words", 0.0)
-    (made,) = run("train.transformer", tmp_path / "lm", {"dataset": "text", "text": text}, text=[words])[1]
-    with pytest.raises(UserError, match="language models are not imported"):
-        imported(tmp_path, folder(tmp_path / "in", made))
+def test_a_reshaped_sae_keeps_its_hook_and_reads_rows_of_all_heads(tmp_path: Path) -> None:
+    shapes = {"W_enc": (16, 32), "b_enc": (32,), "W_dec": (32, 16), "b_dec": (16,)}
+    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
+    metadata = {"hook_name": "blocks.1.attn.hook_z", "hook_head_index": None}
+    cfg = {"architecture": "standard", "d_in": 16, "reshape_activations": "hook_z", "metadata": metadata}
+    save_file(tensors, tmp_path / "weights")
+    weights = (tmp_path / "weights").read_bytes()
+    file = upload(tmp_path / "in", cfg__json=json.dumps(cfg).encode(), sae_weights__safetensors=weights)
+    _, (made,) = imported(tmp_path / "out", file)
+    exported = json.loads((made.path / "cfg.json").read_bytes())
+    assert exported["reshape_activations"] == "hook_z"
+    assert exported["metadata"] | metadata == exported["metadata"]
+    model = artifact_in(tiny_language.write(tmp_path / "model"), "transformer")
+    spec = {"source": "language", "hook_name": "blocks.1.attn.hook_z", "context": 16, "max_rows": 500}
+    (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[model])[1]
+    assert checkpoint.load(made.path)(store.load(rows.path).rows[:]).shape == (500, 16)
 
 
 def test_an_earlier_relu_sae_is_a_standard_sae(tmp_path: Path) -> None:
@@ -252,7 +262,7 @@ def test_what_other_libraries_trained_is_imported(tmp_path: Path, layout: str, a
     items, made = imported(tmp_path / "a", file, format=layout, hook_name="blocks.0.hook_resid_post")
     assert [item["architecture"] for item in items] == architectures
     assert {item["format"] for item in items} == {layout}
-    for sae in map(checkpoint.load, [artifact.path for artifact in made]):
+    for sae in map(checkpoint.load, [imported_sae.path for imported_sae in made]):
         assert (sae.provenance["layout"], sae.provenance["imported"]) == (layout, True)
         assert sae.provenance["claimed"]["config"]
     with pytest.raises(UserError, match=f"layout {layout}, not saelens"):

@@ -176,9 +176,75 @@ def test_a_gated_sae_with_damaged_tensors_is_refused(name: str) -> None:
 def test_tensors_of_another_architecture_are_refused(tmp_path: Path) -> None:
     checkpoint.save(sae(), tmp_path, {})
     path = tmp_path / "sae_weights.safetensors"
-    save_file(load_file(path) | {"scaling_factor": torch.ones(12)}, path)
+    save_file(load_file(path) | {"scaling_factor": torch.full((12,), 2.0)}, path)
     with pytest.raises(UserError, match="'scaling_factor', which a topk SAE does not have"):
         checkpoint.load(tmp_path)
+    save_file(load_file(path) | {"scaling_factor": torch.ones(12)}, path)  # SAELens once wrote ones
+    assert torch.equal(checkpoint.load(tmp_path).W_enc, sae().W_enc)
+
+
+def rewritten(directory: Path, change: dict[str, Any], *without: str, **architecture: Any) -> SAE:
+    """What is loaded of a checkpoint whose `cfg.json` is changed."""
+    checkpoint.save(sae(**architecture), directory, {})
+    cfg = json.loads((directory / "cfg.json").read_bytes()) | change
+    (directory / "cfg.json").write_text(json.dumps({name: cfg[name] for name in cfg if name not in without}))
+    return checkpoint.load(directory)
+
+
+BEFORE_6 = ("metadata", "husai", "reshape_activations", "normalize_activations")
+
+
+@pytest.mark.parametrize(
+    ("said", "hook_name", "reshape"),
+    [
+        ({"hook_name": "blocks.3.hook_resid_post"}, "blocks.3.hook_resid_post", "none"),
+        ({"hook_point": "blocks.3.attn.hook_z"}, "blocks.3.attn.hook_z", "hook_z"),
+        ({"hook_name": "h", "normalize_activations": False}, "h", "none"),
+        ({"hook_name": "h", "hook_head_index": 2, "scaling_factor": None}, "h", "none"),
+    ],
+)
+def test_a_config_from_before_saelens_6_keeps_its_hook(
+    tmp_path: Path, said: dict[str, Any], hook_name: str, reshape: str
+) -> None:
+    without = [name for name in BEFORE_6 if name not in said]
+    loaded = rewritten(tmp_path, said, *without, **KINDS["standard"])
+    assert (loaded.hook_name, loaded.reshape_activations) == (hook_name, reshape)
+    assert loaded.hook_head_index == said.get("hook_head_index")
+
+
+def test_a_config_from_before_saelens_6_may_lack_an_architecture_and_nest_k(tmp_path: Path) -> None:
+    (tmp_path / "relu").mkdir()
+    old = {"hook_name": "h", "activation_fn_str": "relu"}
+    assert rewritten(tmp_path / "relu", old, *BEFORE_6, "architecture", **KINDS["standard"]).architecture == "relu"
+    old = {"hook_name": "h", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}
+    assert rewritten(tmp_path, old, *BEFORE_6, "k").k == 4
+    with pytest.raises(UserError, match="names architecture None"):
+        rewritten(tmp_path, {}, "architecture")
+
+
+def test_no_normalisation_may_be_null(tmp_path: Path) -> None:
+    assert rewritten(tmp_path, {"normalize_activations": None, "reshape_activations": None}).k == sae().k
+    with pytest.raises(UserError, match="must be folded into the weights first"):
+        rewritten(tmp_path, {"normalize_activations": True})
+    with pytest.raises(UserError, match="reshape_activations 'hook_q' is unknown"):
+        rewritten(tmp_path, {"reshape_activations": "hook_q"})
+
+
+@pytest.mark.parametrize("head", [None, 3])
+def test_reshaping_and_the_head_survive(tmp_path: Path, head: int | None) -> None:
+    metadata = {"hook_name": "blocks.0.attn.hook_z", "hook_head_index": head, "sae_lens_version": "6.54.12"}
+    loaded = rewritten(tmp_path, {"reshape_activations": "hook_z", "metadata": metadata})
+    checkpoint.save(loaded, tmp_path, {})
+    cfg = json.loads((tmp_path / "cfg.json").read_bytes())
+    assert (cfg["reshape_activations"], cfg["metadata"]["hook_head_index"]) == ("hook_z", head)
+    again = checkpoint.load(tmp_path)
+    assert (again.reshape_activations, again.hook_head_index) == ("hook_z", head)
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka_batchtopk"])
+def test_the_form_for_training_is_told_how_to_be_saved_for_inference(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"TrainingSAE\.load_from_disk\(FOLDER\)\.save_inference_model"):
+        rewritten(tmp_path, {"architecture": name})
 
 
 def test_recipe_comes_back_from_the_checkpoint(tmp_path: Path) -> None:

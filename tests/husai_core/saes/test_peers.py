@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-from husai_core.importers import Found, find
+from husai_core.importers import Imported, find
 from husai_core.importers.dictionary_learning import CLASSES
 from husai_core.saes import checkpoint
 from husai_core.saes.sae import SAE
@@ -44,12 +44,12 @@ def folders(archive: Path) -> list[str]:
     return sorted({name.partition("/")[0] for name in zipfile.ZipFile(archive).namelist()})
 
 
-def imported(archive: Path, tmp_path: Path) -> dict[str, Found]:
-    """What is found in each folder of an archive."""
+def imported(archive: Path, tmp_path: Path) -> dict[str, Imported]:
+    """What is read from each folder of an archive."""
     (tmp_path / "in").mkdir()
     (tmp_path / "scratch").mkdir()
     (tmp_path / "in" / archive.name).symlink_to(archive)
-    return dict(zip(folders(archive), find([tmp_path / "in"], tmp_path / "scratch"), strict=True))
+    return dict(zip(folders(archive), find([tmp_path / "in"], tmp_path / "scratch").things, strict=True))
 
 
 def expected(written: Path, layout: str, name: str) -> tuple[Tensor, Tensor, Tensor]:

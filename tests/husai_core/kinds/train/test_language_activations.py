@@ -180,6 +180,18 @@ def test_the_text_that_comes_with_the_package_is_read(tmp_path: Path, model: Art
     assert store.load(rows.path).model_digest == model.digest
 
 
+def test_a_byte_order_mark_gives_no_row(tmp_path: Path, model: Artifact) -> None:
+    counts = set[int]()
+    for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_bytes(mark + CHAPTER.encode())
+        words = artifact_in(tmp_path / name, "upload")
+        counts.add(
+            run(KIND, tmp_path / f"{name}-rows", SPEC, transformer=[model], text=[words])[0].model_dump()["n_rows"]
+        )
+    assert len(counts) == 1
+
+
 def test_one_source_of_the_model_is_needed(tmp_path: Path, model: Artifact) -> None:
     with pytest.raises(UserError, match="either model or a transformer"):
         run(KIND, tmp_path, SPEC)
@@ -200,6 +212,8 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
     [
         ({"hook_names": ["a", "a"]}, "distinct"),
         ({"model": "a/model"}, "model is for source language, not model"),
+        ({"source": "language", "model": "./my_model"}, "import it with `husai import ./my_model`"),
+        ({"source": "language", "model": "/data/my_model"}, "import it with `husai import /data/my_model`"),
         ({"source": "language", "context": 8, "from_position": 8}, "behind the context"),
         ({"source": "synthetic", "hook_names": ["a", "b"]}, "hook_names is for source"),
         ({"hook_name": "a", "hook_names": ["b"]}, "give one of them"),
