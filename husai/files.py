@@ -56,27 +56,27 @@ def download(transport: Transport, sha: str, path: Path) -> Path:
         Unavailable: the service stayed away for too long.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _fetch(transport, sha, part)
-        if sha256(part) != sha:
+        _fetch(transport, sha, unfinished)
+        if sha256(unfinished) != sha:
             raise Mismatch(f"the bytes of {sha} have another digest")
-        part.replace(path)
+        unfinished.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return path
 
 
-def _fetch(transport: Transport, sha: str, part: Path) -> None:
+def _fetch(transport: Transport, sha: str, unfinished: Path) -> None:
     retry = Backoff(transport.patience)
-    part.unlink(missing_ok=True)
+    unfinished.unlink(missing_ok=True)
     while True:
-        done = part.stat().st_size if part.exists() else 0
+        done = unfinished.stat().st_size if unfinished.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
         try:
             with transport.stream(f"/v1/artifacts/{sha}", headers) as response:
                 resumed = bool(done) and response.status_code == 206
-                with part.open("ab" if resumed else "wb") as file:
+                with unfinished.open("ab" if resumed else "wb") as file:
                     for piece in response.iter_raw():
                         file.write(piece)
                         retry.reset()

@@ -119,11 +119,9 @@ def _sum_up(husai: Husai, terminal: Terminal, job: Job, place: Path, chosen_home
 def _files(husai: Husai, job: Job, decision: Decision | None, folder: Path) -> dict[str, str]:
     """Write the report and, if there is a decision, its bundle; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, str] = {}
-    if job.state == "succeeded":
-        report = folder / f"{job.id}.html"
-        report.write_text(husai.report(job.id), encoding="utf-8")
-        written["report"] = str(report)
+    report = folder / f"{job.id}.html"
+    report.write_text(husai.report(job.id), encoding="utf-8")
+    written = {"report": str(report)}
     if decision:
         bundle = folder / f"{job.id}.bundle.json"
         bundle.write_bytes(bundle_bytes(husai, decision.id))

@@ -84,18 +84,18 @@ def ci(lab: Server, key: str, tmp_path: Path) -> dict[str, str]:
     return {"HUSAI_URL": lab.url, "HUSAI_KEY": key, "CANDIDATE": candidate, "HUSAI_REQUEST": "run-7"}
 
 
-def asked(lab: Server, candidate: str) -> list[dict[str, Any]]:
+def gate_jobs(lab: Server, candidate: str) -> list[dict[str, Any]]:
     """The gate jobs about a candidate."""
-    found = lab.admin.get(
+    jobs = lab.admin.get(
         "/v1/jobs", params={"kind": "release.gate", "limit": 200, "include": ["spec", "inputs"]}
     ).json()["items"]
-    return [job for job in found if job["inputs"]["candidate"] == [candidate]]
+    return [job for job in jobs if job["inputs"]["candidate"] == [candidate]]
 
 
 def judge(lab: Server, candidate: str, verdict: str, folder: Path) -> str:
     """Come to a verdict about a candidate as a worker would, as soon as somebody asks; returns the job."""
     deadline = time.monotonic() + 20
-    while not (jobs := asked(lab, candidate)):
+    while not (jobs := gate_jobs(lab, candidate)):
         assert time.monotonic() < deadline, "nobody asks"
         time.sleep(0.05)
     job, policy = jobs[0], policies.load("strict")
@@ -153,7 +153,7 @@ def test_curl_and_the_command_line_come_to_one_verdict(
     again = ended(shell(WITH_CURL, **ci, PATH=without_python(tmp_path / "bin")))
     assert again == (code, f"{first}\n", ""), "a retry gets the same answer, also where there is no Python"
     assert run("verify", "bundle.json", "--json").json["candidate"] == ci["CANDIDATE"]
-    assert len(asked(lab, ci["CANDIDATE"])) == 1
+    assert len(gate_jobs(lab, ci["CANDIDATE"])) == 1
     monkeypatch.setenv("HUSAI_URL", lab.url)
     monkeypatch.setenv("HUSAI_KEY", ci["HUSAI_KEY"])
     assert run("gate", "wait", job).code == code
@@ -167,7 +167,9 @@ def test_the_command_line_waits_resumes_and_keeps_what_verifies(
     assert ended(waiting)[0] == 1
     assert ElementTree.parse(tmp_path / "junit.xml").getroot().get("failures") == "1"
     assert ended(shell(ASK_AND_WAIT, **ci))[0] == 1
-    assert [one["id"] for one in asked(lab, ci["CANDIDATE"])] == [job], "the second time it waits for the same job"
+    assert [item["id"] for item in gate_jobs(lab, ci["CANDIDATE"])] == [job], (
+        "the second time it waits for the same job"
+    )
     assert (tmp_path / "summary.md").read_text().count("HUSAI release gate") == 2
     assert ended(shell(FETCH_BUNDLE + KEEP_SIGNER, **ci))[0] == 0
     code, out, _ = ended(shell(VERIFY))
@@ -183,24 +185,24 @@ def test_the_workflow_writes_the_page_of_its_run(lab: Server, shell: Shell, ci: 
     waiting = shell(gate["steps"][-1]["run"], **environment, GITHUB_STEP_SUMMARY=str(page))
     judge(lab, ci["CANDIDATE"], "inconclusive", tmp_path / "decision")
     assert ended(waiting)[0] == 4
-    first, title, *rest = page.read_text().splitlines()
+    first, title, *lines = page.read_text().splitlines()
     assert (first, title.endswith("`strict`: inconclusive")) == ("earlier", True)
-    assert any(ci["CANDIDATE"] in line for line in rest)
+    assert any(ci["CANDIDATE"] in line for line in lines)
 
 
 def test_a_timeout_leaves_the_job_which_a_retry_finds(lab: Server, shell: Shell, ci: dict[str, str]) -> None:
     short = ci | {"HUSAI_TIMEOUT": "3"}
     requests = [shell(WITH_CURL, **short | {"HUSAI_REQUEST": name}) for name in ("run-7", "run-7", "run-8")]
     by_cli = shell(ASK_AND_WAIT.replace("3600", "0.5"), **ci)
-    found = []
+    going_on = []
     for request in requests:
         code, out, err = ended(request)
         assert (code, out) == (3, ""), err
-        found.append([job["id"] for job in asked(lab, ci["CANDIDATE"]) if f"job {job['id']} goes on" in err])
-    assert [len(jobs) for jobs in found] == [1, 1, 1]
-    assert found[0] == found[1] != found[2]
+        going_on.append([job["id"] for job in gate_jobs(lab, ci["CANDIDATE"]) if f"job {job['id']} goes on" in err])
+    assert [len(jobs) for jobs in going_on] == [1, 1, 1]
+    assert going_on[0] == going_on[1] != going_on[2]
     assert ended(by_cli)[0] == 3
-    assert len(asked(lab, ci["CANDIDATE"])) == 3
+    assert len(gate_jobs(lab, ci["CANDIDATE"])) == 3
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from husai.commands.options import outcome
 from husai.errors import Exit
 from husai.models import Job
 from husai.terminal import Terminal, number, printable, size
+from husai_core.release import bundle as bundles
+from husai_core.release import policy as policies
+from husai_core.release.decide import decide
 from tests.husai.conftest import Husai
+from tests.husai_core.release.make import CANDIDATE, controls, full_evidence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +77,25 @@ def test_what_is_no_bundle_does_not_verify(run: Husai, tmp_path: Path, text: str
     done = run("verify", bundle)
     assert done.code == code
     assert "Traceback" not in done.err + done.out
+
+
+def test_a_policy_that_calls_itself_strict_is_named(run: Husai, tmp_path: Path) -> None:
+    policy = policies.load("strict")
+    lenient = policy.model_copy(update={"rules": policy.rules[:1]})
+    for chosen, text in ((policy, "as it comes with husai"), (lenient, "is not the packaged strict")):
+        evidence = full_evidence(chosen)
+        as_of = "2026-11-28T12:00:00Z"
+        decision = decide(chosen, CANDIDATE, evidence, controls(), as_of).model_dump(mode="json")
+        folder = tmp_path / text.replace(" ", "-")
+        folder.mkdir()
+        bundles.write(folder, chosen, evidence, controls(), decision)
+        sealed = bundles.seal(folder, Ed25519PrivateKey.generate(), bundles.Chain(seq=1))
+        (tmp_path / "bundle.json").write_text(sealed.model_dump_json())
+        done = run("verify", "bundle.json")
+        said = " ".join(done.out.split())
+        assert done.code == Exit.OK, done.out
+        assert said.startswith("matches its own figures, signer unknown: ")
+        assert f"policy 'strict' {text}" in said
 
 
 def test_a_file_without_a_key_is_refused(run: Husai, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_only_other_surroundings_excuse_a_difference(rows: list[Row], surroundin
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "found"),
+    ("first", "second", "paths"),
     [
         ({"a": 1}, {"a": 1}, []),
         ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, ["a.b[1]"]),
@@ -37,19 +37,19 @@ def test_only_other_surroundings_excuse_a_difference(rows: list[Row], surroundin
         ({"decision": "new"}, {"decision": "old"}, ["decision"]),
     ],
 )
-def test_differences_are_named_by_path(first: Any, second: Any, found: list[str]) -> None:
-    assert list(differences(first, second, {"old": "new"})) == found
+def test_differences_are_named_by_path(first: Any, second: Any, paths: list[str]) -> None:
+    assert list(differences(first, second, {"old": "new"})) == paths
 
 
 def test_a_manifest_is_compared_without_its_run_and_surroundings() -> None:
-    one = {
+    manifest = {
         "spec": {"k": 1},
         "wall_seconds": 1.0,
         "job_id": "a",
         "capability": {"threads": 1},
         "outputs": {"saes": ["s"]},
     }
-    other = {**one, "wall_seconds": 2.0, "job_id": "b", "capability": {"threads": 2}}
-    assert essence({"manifest.json": one}) == essence({"manifest.json": other})
-    assert essence({"manifest.json": one}) != essence({"manifest.json": {**one, "spec": {"k": 2}}})
-    assert essence({"result.json": one}) == {"result.json": one}
+    other = {**manifest, "wall_seconds": 2.0, "job_id": "b", "capability": {"threads": 2}}
+    assert essence({"manifest.json": manifest}) == essence({"manifest.json": other})
+    assert essence({"manifest.json": manifest}) != essence({"manifest.json": {**manifest, "spec": {"k": 2}}})
+    assert essence({"result.json": manifest}) == {"result.json": manifest}

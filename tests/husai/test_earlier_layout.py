@@ -14,7 +14,7 @@ def test_an_earlier_sae_becomes_a_candidate_and_is_judged(husai: Husai, tmp_path
     torch.save(earlier_sae(), tmp_path / "sae_final.pt")
     done = husai("import", tmp_path / "sae_final.pt", "--hook-name", "blocks.1.hook_resid_post", "--json")
     assert done.code == Exit.OK, done.err
-    (candidate,) = [found["sha256"] for found in done.json["candidates"]]
+    (candidate,) = [item["sha256"] for item in done.json["candidates"]]
     job = husai("gate", "decide", candidate, "--json").json["id"]
     decided = husai("gate", "wait", job, "--json")
     assert (decided.code, decided.json["verdict"]) == (Exit.INCONCLUSIVE, "inconclusive")

@@ -70,8 +70,8 @@ def test_the_timeout_holds_though_the_service_hangs_or_stays_away(run: Husai, mo
 
 
 def test_asking_twice_with_one_key_gives_one_job(husai: Husai, trained: dict[str, str]) -> None:
-    asked = [husai("gate", "decide", trained["candidate"], "--key", "twice", "--json").json for _ in range(2)]
-    assert asked[0]["id"] == asked[1]["id"]
+    jobs = [husai("gate", "decide", trained["candidate"], "--key", "twice", "--json").json for _ in range(2)]
+    assert jobs[0]["id"] == jobs[1]["id"]
 
 
 def test_a_decision_is_shown_and_its_bundle_verifies_offline(

@@ -196,8 +196,8 @@ def test_a_stop_keeps_the_work_of_what_runs(
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
     with Server(home, port=0), connect(home) as husai:
-        told = [(event.type, event.data.get("reason")) for event in husai.recent(job.id, limit=1000)]
-        assert ("state", "drained") in told
-        assert any(type == "checkpoint" for type, _ in told)
-        assert "infra.lost" not in {reason for _, reason in told}
+        events = [(event.type, event.data.get("reason")) for event in husai.recent(job.id, limit=1000)]
+        assert ("state", "drained") in events
+        assert any(type == "checkpoint" for type, _ in events)
+        assert "infra.lost" not in {reason for _, reason in events}
         husai.cancel(job.id)

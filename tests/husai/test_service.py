@@ -229,6 +229,13 @@ def test_a_finished_job_shows_its_panels_and_digests(husai: Husai, trained: dict
     assert "# " in husai("show", trained["sae"], "--csv", "-").out
 
 
+@pytest.mark.parametrize("job", ["sae", "activations"])
+def test_every_kind_has_a_report(husai: Husai, trained: dict[str, str], tmp_path: Path, job: str) -> None:
+    done = husai("report", trained[job], "-o", tmp_path / "report.html")
+    assert done.code == Exit.OK, done.err
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
 def test_jobs_fold_away_what_studies_asked_for(husai: Husai, server: Server) -> None:
     with connect(server.home) as service:
         study = service.submit("study.pipeline", {"preset": "smoke"}, labels=["folded"])

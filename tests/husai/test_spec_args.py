@@ -19,9 +19,9 @@ from husai.spec_args import assign, bindings, parse, spec_file
     ],
 )  # fmt: skip
 def test_scalars_are_those_of_json_not_of_yaml_1_1(text: str, value: Any) -> None:
-    found = parse(text, "here")
-    assert found == value
-    assert type(found) is type(value)
+    parsed = parse(text, "here")
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(

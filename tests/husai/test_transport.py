@@ -153,8 +153,8 @@ def test_a_download_resumes_and_is_checked(tmp_path: Path) -> None:
     data = bytes(range(256)) * 64
     sha = hashlib.sha256(data).hexdigest()
     half = reply(200, body=data[:5000], Content_Length=str(len(data)))
-    rest = reply(206, body=data[5000:], Content_Range=f"bytes 5000-{len(data) - 1}/{len(data)}")
-    with service(half, rest) as (url, seen), Husai(url, "k") as husai:
+    following = reply(206, body=data[5000:], Content_Range=f"bytes 5000-{len(data) - 1}/{len(data)}")
+    with service(half, following) as (url, seen), Husai(url, "k") as husai:
         assert husai.download(sha, tmp_path / "x" / "file").read_bytes() == data
         assert seen[1].headers["Range"] == "bytes=5000-"
     with service(reply(200, body=b"other")) as (url, _), Husai(url, "k") as husai, pytest.raises(Mismatch):
