@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,3 +179,29 @@ def test_code_digest_does_not_depend_on_where_the_package_lies(package: Path, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(identity, "PACKAGE", elsewhere)
         assert identity.code_digest([ONE]) == before
+
+
+def test_no_other_module_uses_what_is_left_out_of_a_modules_digest() -> None:
+    files = sorted(identity.PACKAGE.rglob("*.py"))
+    deciding = {path: identity._deciding(ast.parse(path.read_bytes())) for path in files}
+    shown = {path for path in files if _module(path).startswith(identity.PRESENTATION)}
+    imported = {
+        (node.module, alias.name)
+        for path in files
+        if path not in shown
+        for node in ast.walk(deciding[path])
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for path in files:
+        whole, kept = _definitions(ast.parse(path.read_bytes())), _definitions(deciding[path])
+        assert not {(_module(path), name) for name in whole - kept} & imported, path
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(identity.PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def _definitions(tree: ast.Module) -> set[str]:
+    return {name for node in tree.body for name in identity._defines(node)}
