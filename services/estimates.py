@@ -3,14 +3,17 @@
 import json
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
+from husai_core.kinds import plan_estimate
 from husai_core.kinds.kind import BaseSpec, Facts, Work
+from husai_core.kinds.plan_estimate import PlannedJob
 from services.artifacts import Store, read_index
 from services.problems import Problem
 from services.states import State
@@ -45,6 +48,45 @@ def seconds(session: Session, kind: str, device: str, work: Work | None) -> floa
     """How long some work of a kind will take on a device; None where that is not known yet."""
     per_second = speed(session, kind, device) if work is not None and work.units else None
     return work.units / per_second if work is not None and per_second else None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What jobs will take together. `seconds` on the device, one after the other; None where a speed is not known."""
+
+    units: float
+    seconds: float | None
+    memory_bytes: float
+    written_bytes: float
+    basis: str
+
+
+def forecast(
+    session: Session, kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts, device: str
+) -> tuple[Forecast, dict[str, Forecast]]:
+    """What a request will take as a whole, and each of its cells: a study's children by name, or `job`.
+
+    A study is the sum of the jobs that it plans at first, each at the speed of its own kind.
+    """
+    cells: dict[str, list[PlannedJob]] = {}
+    planned = plan_estimate.jobs(kind, spec, facts)
+    for job in planned:
+        cells.setdefault(job.path.partition("/")[0] or "job", []).append(job)
+    speeds = {name: speed(session, name, device) for name in {job.kind for job in planned}}
+    return _together(planned, speeds), {name: _together(jobs, speeds) for name, jobs in cells.items()}
+
+
+def _together(jobs: Sequence[PlannedJob], speeds: Mapping[str, float | None]) -> Forecast:
+    works, measured = [job.work for job in jobs], [(job.work.units, speeds[job.kind]) for job in jobs]
+    unknown = sorted({job.kind for job in jobs if job.work.units and not speeds[job.kind]})
+    basis = f"no {', '.join(unknown)} has finished here yet" if unknown else "speeds measured here lately"
+    return Forecast(
+        units=sum(work.units for work in works),
+        seconds=None if unknown else sum(units / per_second for units, per_second in measured if per_second),
+        memory_bytes=max((work.memory_bytes for work in works), default=0.0),
+        written_bytes=sum(work.written_bytes for work in works),
+        basis=basis,
+    )
 
 
 def work_of(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> Work | None:
