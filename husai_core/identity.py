@@ -69,7 +69,7 @@ def sources(modules: Sequence[str]) -> set[Path]:
     while pending:
         module = pending.pop()
         path = _source(module)
-        if module in seen or path is None or module.startswith(PRESENTATION):
+        if module in seen or path is None or module == "husai_core" or module.startswith(PRESENTATION):
             continue
         seen.add(module)
         paths |= {path, *_data_below(path.parent)}
