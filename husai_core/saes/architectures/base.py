@@ -43,6 +43,9 @@ class Gradients:
 class StackedSAEs(ABC):
     """Stacked SAEs, or transcoders, with one recipe."""
 
+    revives = False
+    """Whether the loss has the auxiliary term that revives dead latents."""
+
     def __init__(
         self, recipe: SAERecipe, seeds: Sequence[int], d_in: int, d_out: int, transcoder: bool, kernels: Kernels
     ) -> None:
@@ -148,7 +151,7 @@ class StackedSAEs(ABC):
 
     def _revived(self) -> Tensor | None:
         """The dead latents [s, n] among those listed, which `revive` uses too; None without an auxiliary loss."""
-        if not self.recipe.aux_coefficient:
+        if not self.revives or not self.recipe.aux_coefficient:
             return None
         dead = self.dead
         self._columns(dead)

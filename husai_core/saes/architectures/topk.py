@@ -15,6 +15,8 @@ from husai_core.saes.losses import Parameters
 class TopK(StackedSAEs):
     """The k largest latents of each row."""
 
+    revives = True
+
     def code(self, x: Tensor) -> Code:
         """Latents of a training batch."""
         assert self.recipe.k is not None

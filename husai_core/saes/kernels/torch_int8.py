@@ -4,6 +4,10 @@ A dither, random numbers from -1/2 to 1/2, is added to each column before roundi
 makes rounding errors uniform and independent whatever the data (Schuchman 1964). Sums of such errors are sub-Gaussian:
 one passes six of its standard deviations in 3 of 100 million cases. A row of which that margin does not show that its
 candidates hold all of the largest is searched in fp32.
+
+`quantized.hpp` does the same where there is a C++ compiler. Where there is none, a TopK step (d = 512, k = 32, batches
+of 4,096, one thread, AVX-512 VNNI) without this file takes 1.27 times the CPU time for 4,096 latents, and 1.48 times
+for 16,384 (`benchmarks/engine.py --against`).
 """
 
 from __future__ import annotations

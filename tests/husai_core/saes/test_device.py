@@ -13,6 +13,7 @@ from husai_core.saes.bank import Bank, batches
 from husai_core.saes.kernels import Kernels
 from husai_core.saes.kernels.torch_cpu import TorchCPU
 from husai_core.saes.kernels.torch_cuda import TorchCUDA
+from husai_core.saes.objective import Objective
 from tests.husai_core.saes.recipes import RECIPES, rows
 
 WAITING = {
@@ -47,11 +48,17 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def after(name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, steps: int) -> Bank:
+def after(
+    name: str,
+    kernels: Kernels,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    objective: Objective | None = None,
+) -> Bank:
     """A bank of two members after some steps, with latents that die and are listed."""
     recipe = RECIPES[name].model_copy(update={"dead_after_tokens": 64 * 64})
     monkeypatch.setattr(module, "choose", lambda _: kernels)
-    trained = Bank([recipe], [0, 1], rows(), None, "cpu")
+    trained = Bank([recipe], [0, 1], rows(), None, "cpu", objective)
     trained.stacks[0].silent[:, ::3] = recipe.dead_after_tokens
     stream = batches([0, 1], 700, recipe, 0)
     for _ in range(steps):
@@ -59,13 +66,15 @@ def after(name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, steps: i
     return trained
 
 
+@pytest.mark.parametrize("objective", [None, Objective()], ids=["hand-written", "autograd"])
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_trains_alike(name: str, kernels: type[Kernels], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_trains_alike(
+    name: str, kernels: type[Kernels], objective: Objective | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = 3 if kernels is not TorchCUDA else 10
-    expected, state = (
-        after(name, implementation, monkeypatch, steps).stacks[0].state() for implementation in (TorchCPU(), kernels())
-    )
+    expected = after(name, TorchCPU(), monkeypatch, steps).stacks[0].state()
+    state = after(name, kernels(), monkeypatch, steps, objective).stacks[0].state()
     for key, tensor in expected.items():
         torch.testing.assert_close(state[key], tensor, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
 
