@@ -10,10 +10,11 @@ from starlette.concurrency import run_in_threadpool
 
 from api import errors, openapi
 from api.deps import Context, known_query
+from api.health import Health
 from api.metrics import Metrics
 from api.middleware import Shell
 from api.pages import router as pages
-from api.routes import artifacts, events, gates, jobs, keys, kinds, login_codes, system
+from api.routes import artifacts, audit, badges, events, gates, jobs, keys, kinds, login_codes, system
 from api.streams import Feeds
 from api.waiting import Hub
 from services import accounts, chain
@@ -34,7 +35,8 @@ def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
     database = Database(settings.database)
     metrics = Metrics(database)
     hub, store = Hub(database), Store(settings.artifacts)
-    context = Context(settings, database, store, hub, Feeds(hub), metrics, settings.hosts(address))
+    health = Health(database, store)
+    context = Context(settings, database, store, hub, Feeds(hub), health, metrics, settings.hosts(address))
     app = FastAPI(
         title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
     )  # fmt: skip
@@ -44,10 +46,11 @@ def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
     )  # fmt: skip
     errors.install(app)
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
-    for module in (jobs, events, kinds, artifacts, gates, keys, login_codes, system):
+    for module in (jobs, events, kinds, artifacts, gates, badges, audit, keys, login_codes, system):
         v1.include_router(module.router)
     app.include_router(v1)
     app.include_router(system.root)
+    app.include_router(badges.root)
     app.include_router(pages)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
@@ -76,4 +79,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _check_chain(context: Context) -> None:
     """Look beside the first requests whether the log of decisions is whole."""
-    context.chain_whole = await run_in_threadpool(chain.check_at_start, context.database)
+    await run_in_threadpool(chain.check_at_start, context.database)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import browsers, schemas
+from api.health import Health
 from api.metrics import Metrics
 from api.streams import Feeds
 from api.waiting import Hub
@@ -38,10 +39,10 @@ class Context:
     store: Store
     hub: Hub
     feeds: Feeds
+    health: Health
     metrics: Metrics
     hosts: frozenset[str] = frozenset()
     mac_key: bytes = b""
-    chain_whole: bool = True
     """Whether the log of decisions was whole when it was looked at last."""
     decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
     _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)

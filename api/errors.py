@@ -16,7 +16,7 @@ from starlette.types import Scope
 from api.schemas import SHAPES
 from husai_core.errors import UserError
 from services.db import away
-from services.problems import Problem
+from services.problems import Problem, storage_problem
 
 log = logging.getLogger("husai.api")
 
@@ -40,6 +40,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _routing,
         UserError: _unfit,
         DBAPIError: _database,
+        OSError: _storage,
         ClientDisconnect: _gone,
     }
     for kind, handler in handlers.items():
@@ -121,6 +122,9 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 async def _database(request: Request, error: DBAPIError) -> Response:
     """A database that is away is not the caller's fault and passes; a value that it cannot hold is the caller's."""
+    if problem := storage_problem(error):
+        log.error("%s %s: the disk is full", request.method, request.url.path)
+        return respond(problem)
     if away(error):
         log.warning("the database is away: %s", str(error.orig).splitlines()[0])
         if request.method == "POST" and "idempotency-key" not in request.headers:
@@ -131,6 +135,14 @@ async def _database(request: Request, error: DBAPIError) -> Response:
     if isinstance(error, DataError):
         detail = "The request holds a character or a number that cannot be stored."
         return respond(Problem(422, "invalid-request", "Invalid request", detail))
+    raise error
+
+
+async def _storage(request: Request, error: OSError) -> Response:
+    """A disk that is full is the server's fault, and says so; anything else is unexpected."""
+    if problem := storage_problem(error):
+        log.error("%s %s: the disk is full", request.method, request.url.path)
+        return respond(problem)
     raise error
 
 

@@ -101,6 +101,15 @@ class Progress(BaseModel):
     done: float
     total: float
     unit: str
+    rate: float | None = Field(default=None, description="work per second during the last minute, while it runs")
+    seconds_left: float | None = Field(default=None, description="time to the end at this rate")
+
+
+class Asset(BaseModel):
+    """Something that has to be on the machine that runs a job."""
+
+    name: str
+    how: str = Field(description="how to bring it there")
 
 
 class JobBase(BaseModel):
@@ -119,6 +128,7 @@ class JobBase(BaseModel):
     device: str
     queue: str
     progress: Progress | None
+    assets: list[Asset] | None = Field(default=None, description="what a blocked job waits for")
     attempt: int
     retry_of: str | None
     reused_from: str | None = Field(description="the job whose result this is; somebody else's has no id here")
@@ -315,7 +325,14 @@ class Candidate(BaseModel):
     siblings: list[str]
     job: str | None
     facts: dict[str, Any]
+    public_badge: bool = Field(default=False, description="everybody may see its verdicts as badges")
     created_at: Time
+
+
+class BadgeRequest(Strict):
+    """Whether everybody may see the verdicts about a candidate as badges."""
+
+    public: bool
 
 
 class Candidates(Page):
@@ -428,6 +445,7 @@ class Worker(BaseModel):
     device: str
     slots: int
     running: int = Field(description="attempts that it holds")
+    problem: str | None = Field(default=None, description="why it takes no jobs at the moment")
     state: str = Field(description="ready, gone (it said so), or silent: it has not reported itself for a while")
     started_at: Time
     seen_at: Time
@@ -451,4 +469,30 @@ class Readiness(BaseModel):
     status: Literal["ready", "not ready"]
     database: bool
     schema_at_head: bool
+    storage: bool = Field(default=True, description="artifacts can be written")
+    chain: bool = Field(default=True, description="no decision was deleted, changed or moved")
     workers: int
+
+
+class Chain(BaseModel):
+    """Whether the log of decisions is whole."""
+
+    ok: bool
+    length: int
+    head: str = Field(description="chain hash of the last decision")
+    problems: list[str] = Field(description="one line for each fault")
+
+
+class SigningKey(BaseModel):
+    """A key that signs decisions, or did."""
+
+    keyid: str = Field(description="SHA-256 of the raw key")
+    public_key: str = Field(description="the raw key in base64")
+    pem: str
+    current: bool
+
+
+class SigningKeys(Page):
+    """Every key that ever signed here."""
+
+    items: list[SigningKey]

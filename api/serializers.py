@@ -1,6 +1,6 @@
 """Rows as documents."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -14,6 +14,7 @@ from services.queries import jobs as job_queries
 from services.queries.jobs import JobView
 from services.queries.lineage import Lineage
 from services.queries.panels import JobPanels
+from services.states import State
 
 PRIORITY_NAMES: dict[int, Any] = {value: name for name, value in job_service.PRIORITIES.items()}
 
@@ -50,16 +51,24 @@ def job_row(view: JobView, include: Collection[str] = ()) -> schemas.JobRow:
 def _common(view: JobView) -> dict[str, Any]:
     """What a job's document says in a list, too."""
     row, execution = view.job, view.execution
-    progress = execution.progress if execution else None
     return {
         "id": row.id, "kind": row.kind, "state": row.state, "reason": row.reason, "detail": row.detail,
         "labels": row.labels, "priority": PRIORITY_NAMES[row.priority], "device": row.device, "owner": view.owner,
         "parent": view.parent, "name": row.name, "retry_of": row.retry_of, "reused_from": view.reused_from,
         "attempt": execution.attempt if execution else 0, "queue": QUEUES[row.kind.split(".")[0]],
-        "progress": schemas.Progress(**progress) if progress else None,
+        "progress": _progress(view), "assets": execution.assets if execution and row.state == State.BLOCKED else None,
         "created_at": rfc3339(row.created_at), "started_at": rfc3339(execution.started_at if execution else None),
         "finished_at": rfc3339(row.finished_at), "version": row.version + (execution.version if execution else 0),
     }  # fmt: skip
+
+
+def _progress(view: JobView) -> schemas.Progress | None:
+    """Work done so far, with its speed and the time that is left while it goes on."""
+    report = view.execution.progress if view.execution else None
+    if not report:
+        return None
+    left = (report["total"] - report["done"]) / view.rate if view.rate else None
+    return schemas.Progress(**report, rate=view.rate, seconds_left=left)
 
 
 def panels(shown: JobPanels) -> schemas.JobPanels:
@@ -76,6 +85,14 @@ def panels(shown: JobPanels) -> schemas.JobPanels:
 def lineage(graph: Lineage) -> schemas.Lineage:
     """A graph of jobs and artifacts."""
     return schemas.Lineage(nodes=[schemas.Node(**vars(node)) for node in graph.nodes], edges=graph.edges)
+
+
+def candidate(row: tables.Candidate, jobs: Mapping[str, str]) -> schemas.Candidate:
+    """A candidate's document; `jobs` are those that the caller may see, by execution."""
+    return schemas.Candidate(
+        sha256=row.sha256, siblings=row.siblings, job=jobs.get(row.execution_id), facts=row.facts,
+        public_badge=row.public_badge, created_at=rfc3339(row.created_at),
+    )  # fmt: skip
 
 
 def event(row: tables.Event) -> schemas.Event:

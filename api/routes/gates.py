@@ -72,13 +72,6 @@ def read_policy(policy: NamePath, principal: Reader) -> schemas.Policy:
     return _policy(policy)
 
 
-def _candidate(row: tables.Candidate, jobs: dict[str, str]) -> schemas.Candidate:
-    return schemas.Candidate(
-        sha256=row.sha256, siblings=row.siblings, job=jobs.get(row.execution_id), facts=row.facts,
-        created_at=serializers.rfc3339(row.created_at),
-    )  # fmt: skip
-
-
 @router.get("/candidates")
 def list_candidates(
     request: Request,
@@ -93,7 +86,7 @@ def list_candidates(
     with context.database.read() as session:
         rows, last = candidate_queries.page(session, context.settings, principal, after=after, limit=limit)
         jobs = job_queries.visible(session, principal, {row.execution_id for row in rows})
-    items = [_candidate(row, jobs) for row in rows]
+    items = [serializers.candidate(row, jobs) for row in rows]
     return schemas.Candidates(items=items, next=paging.link_next(request, response, last))
 
 
@@ -102,7 +95,7 @@ def read_candidate(candidate: CandidatePath, context: Ctx, principal: Reader) ->
     """One candidate."""
     with context.database.read() as session:
         row = candidate_queries.get(session, context.settings, context.store, principal, candidate)
-        return _candidate(row, job_queries.visible(session, principal, {row.execution_id}))
+        return serializers.candidate(row, job_queries.visible(session, principal, {row.execution_id}))
 
 
 @router.post("/gates/{policy}/decisions", status_code=202, response_model=schemas.Job)

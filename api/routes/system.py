@@ -34,7 +34,7 @@ def workers(context: Ctx, principal: Reader) -> schemas.Workers:
     items = [
         schemas.Worker(
             id=row.id, host=row.host, pid=row.pid, queues=row.queues, device=row.device, slots=row.slots,
-            running=running, state="silent" if lost and row.state != "gone" else row.state,
+            running=running, problem=row.problem, state="silent" if lost and row.state != "gone" else row.state,
             started_at=serializers.rfc3339(row.started_at), seen_at=serializers.rfc3339(row.seen_at),
         )
         for row, running, lost in rows
@@ -50,7 +50,10 @@ async def healthz() -> schemas.Health:
 
 @root.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
 def readyz(context: Ctx) -> Response:
-    """200 when requests can be served: the database answers and its schema is this version's."""
+    """200 when requests can be served: the database answers, its schema is this version's, and artifacts can be stored.
+
+    A broken chain of decisions is shown and logged, and stops nothing.
+    """
     readiness = _readiness(context)
     return reply(readiness, 200) if readiness.status == "ready" else reply(readiness, 503, {"Retry-After": "2"})
 
@@ -60,10 +63,13 @@ def _readiness(context: Context) -> schemas.Readiness:
         current = at_head(context.database)
         with context.database.read() as session:
             count = queues.live_workers(session)
+        storage, chain = context.health.storage(), context.health.chain() if current else True
     except SQLAlchemyError:
         return schemas.Readiness(status="not ready", database=False, schema_at_head=False, workers=0)
-    status: Literal["ready", "not ready"] = "ready" if current else "not ready"
-    return schemas.Readiness(status=status, database=True, schema_at_head=current, workers=count)
+    status: Literal["ready", "not ready"] = "ready" if current and storage else "not ready"
+    return schemas.Readiness(
+        status=status, database=True, schema_at_head=current, storage=storage, chain=chain, workers=count
+    )
 
 
 @root.get("/metrics", response_class=Response, responses=PLAIN)

@@ -8,7 +8,7 @@ from services.artifacts import Store
 from services.problems import not_found
 from services.queries import access, keyset
 from services.settings import Settings
-from services.tables import Candidate
+from services.tables import Candidate, Execution
 
 KEY = [Candidate.created_at, Candidate.sha256]
 
@@ -24,6 +24,11 @@ def page(
     """A page of candidates that the caller may see, newest first, and the key of its last row if another follows."""
     query = select(Candidate).where(access.artifacts(settings, principal, Candidate.sha256))
     return keyset.newest_first(session, query, KEY, after, limit)
+
+
+def owner_id(session: Session, candidate: Candidate) -> str:
+    """The owner whose job made a candidate."""
+    return session.get_one(Execution, candidate.execution_id).owner_id
 
 
 def get(session: Session, settings: Settings, store: Store, principal: Principal, sha256: str) -> Candidate:

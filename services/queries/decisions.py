@@ -8,7 +8,7 @@ from services.accounts import Principal
 from services.problems import not_found
 from services.queries import access, keyset
 from services.settings import Settings
-from services.tables import Decision
+from services.tables import Candidate, Decision, Execution, Job
 
 KEY = [Decision.seq]
 
@@ -58,3 +58,18 @@ def latest(session: Session, settings: Settings, principal: Principal, policy: s
     query = select(Decision).where(Decision.policy == policy, Decision.candidate == candidate)
     query = query.order_by(Decision.judged_at.desc(), Decision.seq.desc()).limit(1)
     return session.scalar(query.where(access.executions(settings, principal, Decision.execution_id)))
+
+
+def public_verdict(session: Session, settings: Settings, policy: str, sha256: str) -> str | None:
+    """The last verdict of a policy about a candidate whose badge is public; None for every other one.
+
+    Where the lab does not share results, only decisions count that the candidate's owner asked for.
+    """
+    candidate = session.get(Candidate, sha256)
+    if candidate is None or not candidate.public_badge:
+        return None
+    query = select(Decision.verdict).where(Decision.policy == policy, Decision.candidate == sha256)
+    if not settings.share_results:
+        owner_id = session.get_one(Execution, candidate.execution_id).owner_id
+        query = query.where(Decision.execution_id.in_(select(Job.execution_id).where(Job.owner_id == owner_id)))
+    return session.scalar(query.order_by(Decision.judged_at.desc(), Decision.seq.desc()).limit(1))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from services import jobs as job_service
 from services.accounts import Principal
+from services.queries import progress
 from services.states import State
 from services.tables import Execution, Job, Output, Owner, Result
 
@@ -26,6 +27,7 @@ class JobView:
         owner: the owner's name.
         parent: the job whose study asked for this one.
         reused_from: the job whose result this is, or `execution:ID` where that job is somebody else's.
+        rate: units of work per second, while it runs.
     """
 
     job: Job
@@ -35,6 +37,7 @@ class JobView:
     reused_from: str | None
     outputs: Mapping[str, list[str]] = field(default_factory=dict)
     result: Mapping[str, Any] | None = None
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def views(session: Session, rows: Sequence[Job], *, outputs: bool = True, result
     ended = {row.execution_id for row in rows if row.state == State.SUCCEEDED}
     artifacts = outputs_of(session, ended) if outputs else {}
     figures = results_of(session, ended) if results else {}
+    running = {row.execution_id for row in rows if row.state == State.RUNNING and row.execution_id}
+    rates = progress.rates(session, running)
     return [
         JobView(
             job=row,
@@ -125,6 +130,7 @@ def views(session: Session, rows: Sequence[Job], *, outputs: bool = True, result
             reused_from=_first(row, reused),
             outputs=artifacts.get(row.execution_id or "", {}) if row.state == State.SUCCEEDED else {},
             result=figures.get(row.execution_id or "") if row.state == State.SUCCEEDED else None,
+            rate=rates.get(row.execution_id or ""),
         )
         for row in rows
     ]

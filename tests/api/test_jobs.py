@@ -5,15 +5,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 from sqlalchemy import func, select
 
 from api.app import create_app
 from api.routes import jobs
 from husai_core.panels import PANELS
+from services import leases
 from services.accounts import Principal
 from services.artifacts import Store
 from services.queries import panels
-from services.tables import Execution, Job
+from services.states import State
+from services.tables import Event, Execution, Job
 from tests.api.serving import Server, slug
 
 UNKNOWN = "0" * 24
@@ -242,7 +245,8 @@ def test_a_list_of_jobs_carries_nothing_heavy(ada, submit, server: Server, tmp_p
     assert len(response.content) < 1000
     assert set(row) == {
         "id", "kind", "state", "reason", "detail", "name", "parent", "owner", "labels", "priority", "device", "queue",
-        "progress", "attempt", "retry_of", "reused_from", "created_at", "started_at", "finished_at", "version",
+        "progress", "assets", "attempt", "retry_of", "reused_from", "created_at", "started_at", "finished_at",
+        "version",
     }  # fmt: skip
     assert {name: value for name, value in ada.get(f"/v1/jobs/{job['id']}").json().items() if name in row} == row
     (full,) = ada.get("/v1/jobs?limit=1&include=spec&include=outputs").json()["items"]
@@ -357,3 +361,34 @@ def test_a_study_shows_its_children(ada):
     assert ada.post(f"/v1/jobs/{job['id']}:cancel").json()["state"] == "cancelled"
     after = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
     assert {one["state"] for one in after} <= {"cancelled", "failed"}
+
+
+def test_progress_tells_speed_and_the_time_that_is_left(ada, submit, server: Server):
+    job = submit()
+    claim = server.claim(job["id"])
+    for done in (100, 300):
+        with server.database.write() as session:
+            report = {"done": done, "total": 1000, "unit": "rows"}
+            leases.report(session, claim.execution_id, claim.attempt, report, [])
+    with server.database.write() as session:
+        first = session.scalars(select(Event).where(Event.execution_id == claim.execution_id, Event.type == "progress"))
+        first.first().at -= 10
+    (row,) = ada.get("/v1/jobs?limit=1").json()["items"]
+    for progress in (row["progress"], ada.get(f"/v1/jobs/{job['id']}").json()["progress"]):
+        assert progress["rate"] == pytest.approx(20, rel=0.2)
+        assert progress["seconds_left"] == pytest.approx(700 / progress["rate"])
+    server.finish(claim, {"steps": 3})
+    assert ada.get(f"/v1/jobs/{job['id']}").json()["progress"]["rate"] is None
+
+
+def test_a_blocked_job_names_what_it_waits_for(ada, submit, server: Server):
+    job = submit()
+    with server.database.write() as session:
+        row = session.get_one(Job, job["id"])
+        execution = session.get_one(Execution, row.execution_id)
+        row.state = execution.state = State.BLOCKED
+        execution.assets = [{"name": "gpt2", "how": "hf download gpt2"}]
+    shown = ada.get(f"/v1/jobs/{job['id']}").json()
+    assert (shown["state"], shown["assets"]) == ("blocked", [{"name": "gpt2", "how": "hf download gpt2"}])
+    assert ada.get("/v1/jobs?limit=1").json()["items"][0]["assets"] == shown["assets"]
+    ada.post(f"/v1/jobs/{job['id']}:cancel")

@@ -1,0 +1,25 @@
+"""What auditors look at: the chain of decisions, and the keys that signed them."""
+
+from fastapi import APIRouter
+
+from api import schemas
+from api.deps import Ctx, Reader
+from services import chain, decisions
+
+router = APIRouter(tags=["audit"])
+
+
+@router.get("/chain")
+def read_chain(context: Ctx, principal: Reader) -> schemas.Chain:
+    """Whether every decision is still there, unchanged and in its place, with every signature checked."""
+    with context.database.read() as session:
+        report = chain.check(session)
+    return schemas.Chain(ok=report.ok, length=report.length, head=report.head, problems=report.problems)
+
+
+@router.get("/signing-keys")
+def signing_keys(context: Ctx) -> schemas.SigningKeys:
+    """The public keys that decisions are signed with, the current one first. Needs no API key."""
+    with context.database.read() as session:
+        keys = decisions.signing_keys(session)
+    return schemas.SigningKeys(items=[schemas.SigningKey(**vars(key)) for key in keys])
