@@ -67,7 +67,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         raise UserError("the activations are not of this transformer")
     network = modular.build(modular.read_config(inputs.one("transformer").path), spec.network_seed, job.device)
     untrained_rows = modular.activations(network, rows.tokens, [group.hook_name], group.position)[group.hook_name]
-    train, validation, test = (untrained_rows[rows.mask(part)] for part in ("train", "validation", "test"))
+    train, validation, test = (untrained_rows[rows.mask(split)] for split in ("train", "validation", "test"))
     saes = stress.train("untrained", train, validation)
 
     trained = PairwiseOverlaps(group.saes, rows.part("test")[:])

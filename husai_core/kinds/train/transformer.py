@@ -213,10 +213,10 @@ def _modular(spec: Spec, job: Job) -> Result:
     leak = training.leak_test(model, pairs, spec.position, spec.seed)
     facts = {"dataset": spec.model_dump(include=DATASET), "leaks_label": spec.leaks_label}
     models.save(job.output("transformer", "transformer"), model, cfg | facts)
-    ends = {part: training.figures(read, near, (split == i).nonzero()[:, 0]) for i, part in enumerate(data.SPLITS)}
+    ends = {name: training.figures(read, near, (split == i).nonzero()[:, 0]) for i, name in enumerate(data.SPLITS)}
     return Result(
-        **{f"{part}_loss": loss for part, (loss, _) in ends.items()},
-        **{f"{part}_accuracy": accuracy for part, (_, accuracy) in ends.items()},
+        **{f"{name}_loss": loss for name, (loss, _) in ends.items()},
+        **{f"{name}_accuracy": accuracy for name, (_, accuracy) in ends.items()},
         grokking_step=_grokked(trained.curve),
         steps=trained.step,
         stopped_early=trained.stopped(recipe.stop_accuracy),
@@ -233,7 +233,7 @@ def _text(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.models import bpe, text_training, training
 
     recipe = spec.text
-    documents = data.read([one.path for one in inputs.many("text")] or [assets.HELD_OUT])
+    documents = data.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
     tokenizer, sequences, parts = _sequences(documents, recipe, spec.seed)
     job.log(f"{len(documents)} documents are {int(sequences.is_text.sum())} tokens in {len(sequences)} sequences")
     model = text_training.build(recipe, tokenizer.get_vocab_size(), spec.seed, job.device)
@@ -241,7 +241,8 @@ def _text(spec: Spec, inputs: Inputs, job: Job) -> Result:
     text_training.fit(run, sequences, parts, recipe, spec.seed, job)
     loss, accuracy, seen = text_training.figures(model, sequences, (parts == SPLITS.index("test")).nonzero()[:, 0])
     sizes = dict(zip(SPLITS, parts.bincount(minlength=3).tolist(), strict=True))
-    facts = {"documents": {one.name: sha256(one.text.encode()) for one in documents}, "recipe": recipe.model_dump()}
+    sources = {document.name: sha256(document.text.encode()) for document in documents}
+    facts = {"documents": sources, "recipe": recipe.model_dump()}
     path = job.output("transformer", "transformer")
     text_training.save(path, model, tokenizer, {"dataset": {"name": "text", "seed": spec.seed} | facts})
     read = run.step * min(recipe.batch_size, sizes["train"])
@@ -277,15 +278,15 @@ def _sequences(documents: Sequence[TextFile], recipe: TextRecipe, seed: int) -> 
 
     fractions = recipe.validation_fraction, recipe.test_fraction
     stretches, parts = data.divided(documents, CHARACTERS * recipe.n_ctx, bpe.END, *fractions, seed)
-    shown = [stretch for stretch, part in zip(stretches, parts, strict=True) if SPLITS[part] == "train"]
+    shown = [stretch for stretch, split in zip(stretches, parts, strict=True) if SPLITS[split] == "train"]
     tokenizer = bpe.train(shown, recipe.d_vocab)
     ids = [tokenizer.encode(stretch, add_special_tokens=False).ids for stretch in stretches]
     sequences = data.windows(ids, recipe.n_ctx, bos=0, special=[0])
     sequences = sequences.select(sequences.is_text[:, 1:].any(1).nonzero()[:, 0])
     parts = parts[sequences.document]
-    for part, size in zip(SPLITS, parts.bincount(minlength=len(SPLITS)).tolist(), strict=True):
+    for split, size in zip(SPLITS, parts.bincount(minlength=len(SPLITS)).tolist(), strict=True):
         if not size:
-            raise UserError(f"the {part} part of the text has no token to predict")
+            raise UserError(f"the {split} part of the text has no token to predict")
     return tokenizer, sequences, parts
 
 
