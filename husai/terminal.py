@@ -41,8 +41,11 @@ class Terminal:
             sys.stdout.write(printable(text) + "\n")
 
     def note(self, text: str) -> None:
-        """Write a line about what is going on to stderr."""
-        sys.stderr.write(printable(text) + "\n")
+        """Write a line about what is going on to stderr; on a terminal, broken between words where it is too long."""
+        clean = printable(text)
+        if sys.stderr.isatty() and layout.cells(clean) > columns(sys.stderr):
+            clean = "\n".join(layout.wrap(clean, columns(sys.stderr)))
+        sys.stderr.write(clean + "\n")
         sys.stderr.flush()
 
     @property

@@ -47,7 +47,8 @@ def up(
             terminal.document(
                 {"url": server.url, "home": str(place), "key_file": str(place / "key"), "pid": os.getpid()}
             )
-        terminal.line(f"HUSAI runs at {server.url}; `husai open` shows its pages; stop it with Ctrl-C")
+        terminal.line(f"HUSAI runs at {server.url}")
+        terminal.line("`husai open` shows its pages; stop it with Ctrl-C")
         terminal.pairs([("home", place), ("key", place / "key"), ("logs", place / "logs")], indent=2)
         _flush()
         _serve(server, terminal)
@@ -132,8 +133,7 @@ def _files(husai: Husai, job: Job, decision: Decision | None, folder: Path) -> d
 def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], chosen_home: Path | None) -> None:
     """Where things are, and what to do next."""
     terminal.line()
-    for name, path in written.items():
-        terminal.line(f"{name:<8}{path}")
+    terminal.pairs(written.items())
     before = f"HUSAI_HOME={chosen_home.expanduser().absolute()} " if chosen_home else ""
     commands = [("check the decision, offline", f"husai verify {written['bundle']}")] if "bundle" in written else []
     commands += [
@@ -143,8 +143,7 @@ def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], chosen_hom
         ("repeat it and compare", f"{before}husai rerun {job.id} --check"),
     ]
     terminal.line("next:")
-    for what, command in commands:
-        terminal.line(f"  {what:<28}{command}")
+    terminal.pairs(commands, indent=2)
 
 
 @contextmanager

@@ -63,3 +63,13 @@ def test_a_job_says_how_it_stands_and_what_an_input_calls_each_artifact(capsys: 
     assert ["needs", "gpt2:", "hf", "download", "gpt2"] in lines
     assert ["saes:1", "b" * 12] in lines
     assert ["result", "c" * 12] in lines
+
+
+def test_notes_on_a_terminal_break_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "30")
+    Terminal().note("  sae: failed: " + "the learning rate is too large " * 3)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 30
+    assert " ".join(lines).split().count("learning") == 3
