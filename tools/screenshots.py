@@ -42,11 +42,15 @@ class Api:
     url: str
     key: str
 
-    def get(self, path: str) -> Any:
-        """A document."""
+    def read(self, path: str) -> bytes:
+        """The bytes at a path."""
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
         with urllib.request.urlopen(request) as response:
-            return json.load(response)
+            return bytes(response.read())
+
+    def get(self, path: str) -> Any:
+        """A document."""
+        return json.loads(self.read(path))
 
 
 def pages(api: Api) -> dict[str, str]:
@@ -89,9 +93,11 @@ def look(browser: webdriver.Chrome, width: int, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
-def shoot(browser: webdriver.Chrome, path: Path) -> None:
-    """A picture of the whole page."""
+def shoot(browser: webdriver.Chrome, width: int, path: Path) -> None:
+    """A picture of the whole page, in a window as high as the page, so that what sticks to an edge hides nothing."""
     size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    metrics = {"width": width, "height": min(int(size["height"]), TALLEST), "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], TALLEST), "scale": 1}
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     path.write_bytes(base64.b64decode(shot["data"]))
@@ -144,6 +150,15 @@ def main() -> int:
     return 1 if count else 0
 
 
+def address(api: Api, path: str, out: Path) -> str:
+    """Where to open a page; a report is opened from a file, since no script may run on it."""
+    if not path.endswith("/report"):
+        return api.url + path
+    copy = (out / "report.html").absolute()
+    copy.write_bytes(api.read(path))
+    return copy.as_uri()
+
+
 def check(browser: webdriver.Chrome, api: Api, out: Path, paths: dict[str, str], only: str) -> int:
     """Shoot pages in every look; prints and counts their faults."""
     count = 0
@@ -153,8 +168,8 @@ def check(browser: webdriver.Chrome, api: Api, out: Path, paths: dict[str, str],
         for width in WIDTHS:
             for scheme in SCHEMES:
                 look(browser, width, scheme)
-                browser.get(api.url + path)
-                shoot(browser, out / f"{name}-{width}-{scheme}.png")
+                browser.get(address(api, path, out))
+                shoot(browser, width, out / f"{name}-{width}-{scheme}.png")
                 for fault in faults(browser, name):
                     count += 1
                     print(f"{name} {width} {scheme}: {fault}")

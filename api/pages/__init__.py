@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from api.pages import jobs, sign_in, static
+from api.pages import gates, jobs, kinds, operations, sign_in, static
 
 router = APIRouter(include_in_schema=False)
-for module in (sign_in, jobs, static):
+for module in (sign_in, jobs, kinds, gates, operations, static):
     router.include_router(module.router)

@@ -28,6 +28,7 @@ router = pages_router()
 ROWS = 40
 POINTS = 3000
 LOG_LINES = 200
+EVENTS = ["state", "attempt", "progress", "metrics", "log", "checkpoint"]
 Text = Annotated[str, Query(max_length=64)]
 
 
@@ -93,6 +94,7 @@ class Shown:
     steps: list[live.Step]
     curves: Markup
     log: str
+    last_event: int
     lineage: Lineage
     digests: Markup
     environment: Markup
@@ -117,6 +119,7 @@ def load(context: Context, session: Session, visitor: Visitor, job_id: str) -> S
         steps=live.timeline(events.latest(session, row, 100, ["state"])),
         curves=html.fragment(live.curves(points)) if points else Markup(""),
         log=live.log_text(events.latest(session, row, LOG_LINES, ["log"])),
+        last_event=max((event.id for event in events.latest(session, row, 1, EVENTS)), default=0),
         lineage=lineage.of_job(session, visitor.principal, row),
         digests=html.fragment([provenance.digests({"job": view})]),
         environment=html.table(environment) if environment.rows else Markup(""),

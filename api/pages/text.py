@@ -52,6 +52,11 @@ def ago(value: str | None) -> str:
     return "just now"
 
 
+def day(seconds: float) -> str:
+    """Unix seconds to the minute, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def span(start: str | None, end: str | None) -> str:
     """The time between two instants, the second of which may be now."""
     first, last = instant(start), instant(end)
@@ -87,5 +92,5 @@ def as_json(value: Any) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "short": short, "when": when, "ago": ago, "span": span, "tone": tone, "sign": sign, "words": words, "size": size,
-    "plain": plain, "duration": duration, "json": as_json,
+    "plain": plain, "duration": duration, "json": as_json, "day": day,
 }  # fmt: skip

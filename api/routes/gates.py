@@ -118,7 +118,9 @@ def decide(
     return submit_for(context, principal, submission, idempotency_key)
 
 
-def _decision(context: Context, session: Session, principal: Principal, row: tables.Decision) -> schemas.Decision:
+def decision_document(
+    context: Context, session: Session, principal: Principal, row: tables.Decision
+) -> schemas.Decision:
     """A decision's document, kept in memory because it never changes."""
     name = (row.id, principal.owner_id, principal.admin)
     if name not in context.decisions:
@@ -162,7 +164,7 @@ async def latest(
     def load() -> schemas.Decision | None:
         with context.database.read() as session:
             row = _latest(session, context, principal, policy, subject)
-            return None if row is None else _decision(context, session, principal, row)
+            return None if row is None else decision_document(context, session, principal, row)
 
     def ready(decision: schemas.Decision | None) -> bool:
         return decision is not None and not matches(if_none_match, f'"{decision.id}"')
@@ -205,7 +207,7 @@ def list_decisions(
     with context.database.read() as session:
         job = job and ids.job(session, principal, job)
         rows, last = decision_queries.page(session, context.settings, principal, job=job, after=after, limit=limit)
-        items = [_decision(context, session, principal, row) for row in rows]
+        items = [decision_document(context, session, principal, row) for row in rows]
     return schemas.Decisions(items=items, next=paging.link_next(request, response, last))
 
 
@@ -222,7 +224,7 @@ def read_decision(
     if document is None:
         with context.database.read() as session:
             row = decision_queries.get(session, context.settings, principal, decision_id)
-            document = _decision(context, session, principal, row)
+            document = decision_document(context, session, principal, row)
     return _immutable(f'"{document.id}"', if_none_match, partial(reply, document))
 
 

@@ -1,0 +1,128 @@
+"""Candidates, and the decisions about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+from markupsafe import Markup
+
+from api import paging, schemas
+from api.deps import Context, Ctx
+from api.pages.paths import CandidatePath, DecisionPath
+from api.pages.shell import Seen, Sent, Visitor, back_to, pages_router, render
+from api.pages.text import tone
+from api.routes import gates as v1
+from husai_core.estimate import Estimate
+from husai_core.panels import IntervalRow
+from husai_core.release import policy as policies
+from husai_core.render import figures, numbers
+from services import accounts
+from services.queries import decisions as decision_queries
+
+router = pages_router()
+ROWS = 50
+MOST_DECISIONS = 20
+
+
+@dataclass(frozen=True)
+class RuleView:
+    """One rule of a decision: what it says, its figure in words, and the interval against its bar."""
+
+    rule: Mapping[str, Any]
+    figure: str
+    need: str
+    plot: Markup
+
+
+@router.get("/candidates")
+def candidates(request: Request, context: Ctx, visitor: Seen, cursor: paging.Cursor = None) -> Response:
+    """SAE checkpoints that a gate may judge, newest first."""
+    accounts.require(visitor.principal, "read")
+    page = v1.list_candidates(request, Response(), context, visitor.principal, cursor, ROWS)
+    verdicts = {row.sha256: _decisions(context, visitor, row.sha256)[:1] for row in page.items}
+    return render(
+        request, "candidates.html", title="Candidates", twin="/v1/candidates", page=page, verdicts=verdicts,
+        facts={row.sha256: _facts(row.facts) for row in page.items},
+    )  # fmt: skip
+
+
+def _facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of a checkpoint that are one value each, in words."""
+    return {
+        name.replace("_", " "): numbers.cell(value)
+        for name, value in facts.items()
+        if isinstance(value, str | int | float | bool)
+    }
+
+
+def _decisions(context: Context, visitor: Visitor, candidate: str) -> list[schemas.Decision]:
+    with context.database.read() as session:
+        rows, _ = decision_queries.page(
+            session, context.settings, visitor.principal, candidate=candidate, limit=MOST_DECISIONS
+        )
+        return [v1.decision_document(context, session, visitor.principal, row) for row in rows]
+
+
+@router.get("/candidates/{candidate}")
+def candidate(request: Request, candidate: CandidatePath, context: Ctx, visitor: Seen) -> Response:
+    """A checkpoint, its siblings, and what was decided about it."""
+    accounts.require(visitor.principal, "read")
+    document = v1.read_candidate(candidate, context, visitor.principal)
+    return render(
+        request, "candidate.html", title=f"Candidate {candidate[:12]}", twin=f"/v1/candidates/{candidate}",
+        candidate=document, facts=_facts(document.facts), policies=[policies.load(name) for name in policies.names()],
+        decisions=_decisions(context, visitor, candidate),
+    )  # fmt: skip
+
+
+@router.post("/candidates/{candidate}/decide")
+def decide(candidate: CandidatePath, context: Ctx, form: Sent) -> Response:
+    """Ask a policy about a candidate."""
+    accounts.require(form.visitor.principal, "gate")
+    body = schemas.DecisionRequest(candidate=candidate)
+    answer = v1.decide(form.get("policy", "strict")[:64], body, context, form.visitor.principal)
+    return back_to(answer.headers["Location"].removeprefix("/v1"))
+
+
+@router.get("/decisions")
+def decisions(
+    request: Request,
+    context: Ctx,
+    visitor: Seen,
+    cursor: paging.Cursor = None,
+) -> Response:
+    """Decisions, newest first."""
+    accounts.require(visitor.principal, "read")
+    page = v1.list_decisions(request, Response(), context, visitor.principal, None, cursor, ROWS)
+    return render(request, "decisions.html", title="Decisions", twin="/v1/decisions", page=page)
+
+
+@router.get("/decisions/{decision_id}")
+def decision(request: Request, decision_id: DecisionPath, context: Ctx, visitor: Seen) -> Response:
+    """A decision: its rules with intervals against their bars, what it rests on, and how to check it."""
+    accounts.require(visitor.principal, "read")
+    with context.database.read() as session:
+        row = decision_queries.get(session, context.settings, visitor.principal, decision_id)
+        document = v1.decision_document(context, session, visitor.principal, row)
+    rules = [view(rule) for rule in document.rules]
+    counts = {
+        word: sum(rule["verdict"] == word for rule in document.rules) for word in ("fail", "inconclusive", "pass")
+    }
+    settle = list(dict.fromkeys(rule["settle"] for rule in document.rules if rule.get("settle")))
+    return render(
+        request, "decision.html", title=f"{document.verdict}: decision {decision_id[:8]}",
+        twin=f"/v1/decisions/{decision_id}", decision=document, rules=rules, counts=counts, settle=settle, seq=row.seq,
+    )  # fmt: skip
+
+
+def view(rule: Mapping[str, Any]) -> RuleView:
+    """A rule as the page shows it."""
+    estimate = Estimate(value=rule.get("value"), low=rule.get("low"), high=rule.get("high"))
+    row = IntervalRow(
+        label=str(rule["title"]), estimate=estimate, bar=rule["threshold"], op=rule["op"], tone=tone(rule["verdict"])
+    )
+    end = {"low": "lower end", "high": "upper end"}.get(str(rule.get("bound")), "value")
+    need = f"{end} {'≥' if rule['op'] == '>=' else '≤'} {numbers.compact(rule['threshold'])}"
+    figure = numbers.interval(estimate) if estimate.value is not None else numbers.UNKNOWN
+    return RuleView(rule, figure, need, figures.gauge(row))
