@@ -147,7 +147,7 @@ class LocalRunner:
             return Done("failed", str(error))
         except Exception as error:
             return Done("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-        outputs = {name: [artifact.digest for artifact in made] for name, made in ended.outputs.items()}
+        outputs = {name: [artifact.digest for artifact in artifacts] for name, artifacts in ended.outputs.items()}
         return Done("succeeded", None, ended.result.model_dump(mode="json"), outputs)
 
     def _run(self, kind: Kind, spec: BaseSpec, inputs: Mapping[str, Sequence[str]]) -> LocalResult:

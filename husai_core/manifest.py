@@ -83,12 +83,12 @@ def comparable(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def seeds(spec: Any, path: str = "") -> dict[str, Any]:
     """Every field of a spec whose name ends in `seed` or `seeds`, under its dotted path."""
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     if isinstance(spec, Mapping):
         for name, value in spec.items():
             where = f"{path}.{name}" if path else str(name)
-            found |= {where: value} if str(name).endswith(("seed", "seeds")) else seeds(value, where)
-    return found
+            by_path |= {where: value} if str(name).endswith(("seed", "seeds")) else seeds(value, where)
+    return by_path
 
 
 def capability(device: str, threads: int) -> dict[str, Any]:
@@ -185,30 +185,30 @@ def lock_digest() -> str | None:
 @cache
 def environment_digest() -> str:
     """Digest of the names and versions of everything that is installed, whatever a lock file says."""
-    return identity.digest({str(found.name): found.version for found in metadata.distributions()})
+    return identity.digest({str(library.name): library.version for library in metadata.distributions()})
 
 
 def peak_memory(device: str) -> dict[str, int]:
     """Highest resident memory of this process, and highest memory that torch held on the GPU, in bytes."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"resident": resident if sys.platform == "darwin" else resident * 1024}
+    held = {"resident": resident if sys.platform == "darwin" else resident * 1024}
     if device == "cuda":
         import torch
 
-        found["cuda"] = torch.cuda.max_memory_allocated()
-    return found
+        held["cuda"] = torch.cuda.max_memory_allocated()
+    return held
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Dotted names of the comparable fields in which two manifests differ."""
-    return _differences(comparable(one), comparable(other), "")
+    return _differences(comparable(a), comparable(b), "")
 
 
-def _differences(one: Any, other: Any, path: str) -> list[str]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        names = sorted({*one, *other})
-        return [d for n in names for d in _differences(one.get(n), other.get(n), f"{path}.{n}" if path else n)]
-    return [] if json.dumps(one) == json.dumps(other) else [path]
+def _differences(a: Any, b: Any, path: str) -> list[str]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        names = sorted({*a, *b})
+        return [d for n in names for d in _differences(a.get(n), b.get(n), f"{path}.{n}" if path else n)]
+    return [] if json.dumps(a) == json.dumps(b) else [path]
 
 
 def _output(command: list[str]) -> str | None:

@@ -72,8 +72,8 @@ def write(
         "evidence": [item.model_dump(mode="json") for item in evidence],
         "controls": controls.model_dump(mode="json"),
     }
-    for name, part in parts.items():
-        (directory / f"{name}.json").write_bytes(identity.canonical(part))
+    for name, content in parts.items():
+        (directory / f"{name}.json").write_bytes(identity.canonical(content))
 
 
 def seal(directory: Path, key: Ed25519PrivateKey, chain: Chain) -> Bundle:
@@ -169,10 +169,10 @@ def _decision(bundle: Bundle) -> str | None:
 
 def _signature(bundle: Bundle, public_key: bytes | None) -> str | None:
     try:
-        own = dsse.decode(bundle.public_key)
-        if public_key is not None and own != public_key:
+        signer = dsse.decode(bundle.public_key)
+        if public_key is not None and signer != public_key:
             return "the bundle's key is not the expected one"
-        payload = dsse.verify(bundle.envelope, own)
+        payload = dsse.verify(bundle.envelope, signer)
     except ValueError as error:
         return _first_line(error)
     if bundle.envelope.payloadType != PAYLOAD_TYPE:
@@ -184,5 +184,5 @@ def _signature(bundle: Bundle, public_key: bytes | None) -> str | None:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
     return str(error).splitlines()[0]

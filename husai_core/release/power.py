@@ -50,5 +50,5 @@ def units_needed(distance: float, half_width: float, n: int, confidence: float, 
         return distance * math.sqrt(units) >= spread * (t_quantile(tail, units - 1) + t_quantile(power, units - 1))
 
     numbers = range(n + 1, MOST + 1)
-    found = bisect.bisect_left(numbers, True, key=enough)
-    return numbers[found] if found < len(numbers) else None
+    place = bisect.bisect_left(numbers, True, key=enough)
+    return numbers[place] if place < len(numbers) else None

@@ -29,20 +29,20 @@ def gates(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]) ->
     """
     policy = load(POLICY)
     external = _external(metrics, thresholds)
-    found: dict[str, bool] = {}
+    passes: dict[str, bool] = {}
     for rule in policy.rules:
         gate = rule.name.split(".")[0]
-        if (asked := {**INTERNAL, **external}.get(rule.name)) is None:
+        if (names := {**INTERNAL, **external}.get(rule.name)) is None:
             continue
-        value, sign = metrics.get(asked[0]), -1 if rule.name == "transcoder" else 1
-        rule = rule.model_copy(update={"threshold": sign * thresholds.get(asked[1], rule.threshold)})
+        value, sign = metrics.get(names[0]), -1 if rule.name == "transcoder" else 1
+        rule = rule.model_copy(update={"threshold": sign * thresholds.get(names[1], rule.threshold)})
         evidence = [] if value is None else [_item(rule, sign * value)]
         waived = value is None and gate != "random_model" and not thresholds.get(f"require_{gate}")
         passed = waived or judge_rule(policy, rule, CANDIDATE, evidence, at=0).verdict == "pass"
-        found[gate] = found.get(gate, True) and passed
-        if asked[0] != "external_delta" and gate == "external":
-            found[rule.name.replace(".", "_")] = passed
-    return found | {"pass_all": all(found.values())}
+        passes[gate] = passes.get(gate, True) and passed
+        if names[0] != "external_delta" and gate == "external":
+            passes[rule.name.replace(".", "_")] = passed
+    return passes | {"pass_all": all(passes.values())}
 
 
 def _external(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -15,7 +15,7 @@ SPEC = {"seed": 3, "recipe": {"k": 4, "init_seeds": [1, 2]}, "untrained_seed": 7
 
 
 def collected(**changed: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {
+    usual: dict[str, Any] = {
         "kind": "release.gate",
         "spec": SPEC,
         "inputs": {"saes": ["a" * 64]},
@@ -28,43 +28,43 @@ def collected(**changed: Any) -> dict[str, Any]:
         "job_id": "job-1",
         "attempt": 1,
     }
-    merged = {**given, **changed}
+    merged = {**usual, **changed}
     digest = kinds.job_digest(merged["kind"], merged["spec"], merged["inputs"], merged["device"])
     return manifest.collect(digest=digest, **merged)
 
 
 def test_a_manifest_holds_what_repetition_needs() -> None:
-    found = collected()
-    assert found["spec"] == SPEC
-    assert found["seeds"] == {"seed": 3, "recipe.init_seeds": [1, 2], "untrained_seed": 7}
-    assert found["code"] == kinds.code_digest("release.gate")
-    assert found["command"] == "husai rerun job-1 --check"
-    assert found["started_at"] == "2026-01-31T12:00:00.000+00:00"
-    assert found["wall_seconds"] == 1.235
-    assert found["peak_memory_bytes"]["resident"] > 10_000_000
+    document = collected()
+    assert document["spec"] == SPEC
+    assert document["seeds"] == {"seed": 3, "recipe.init_seeds": [1, 2], "untrained_seed": 7}
+    assert document["code"] == kinds.code_digest("release.gate")
+    assert document["command"] == "husai rerun job-1 --check"
+    assert document["started_at"] == "2026-01-31T12:00:00.000+00:00"
+    assert document["wall_seconds"] == 1.235
+    assert document["peak_memory_bytes"]["resident"] > 10_000_000
 
 
 def test_capability_names_libraries_blas_and_processor() -> None:
-    found = collected()["capability"]
-    assert set(found["libraries"]) >= {"torch", "numpy", "safetensors"}
-    assert found["blas"]["numpy"]
-    assert found["blas"]["torch"]
-    assert found["cpu"]["capability"]
-    assert (found["device"], found["threads"], found["cuda"]) == ("cpu", 1, None)
+    document = collected()["capability"]
+    assert set(document["libraries"]) >= {"torch", "numpy", "safetensors"}
+    assert document["blas"]["numpy"]
+    assert document["blas"]["torch"]
+    assert document["cpu"]["capability"]
+    assert (document["device"], document["threads"], document["cuda"]) == ("cpu", 1, None)
 
 
 def test_a_manifest_is_canonical_json() -> None:
-    found = collected()
-    assert json.loads(identity.canonical(found)) == found
+    document = collected()
+    assert json.loads(identity.canonical(document)) == document
 
 
 def test_two_runs_of_one_computation_compare_equal() -> None:
-    one = collected()
-    other = collected(started_at=1.0, wall_seconds=99.0, job_id="job-2", attempt=4)
-    other["peak_memory_bytes"] = {"resident": 1}
-    assert one != other
-    assert manifest.comparable(one) == manifest.comparable(other)
-    assert manifest.differences(one, other) == []
+    first = collected()
+    second = collected(started_at=1.0, wall_seconds=99.0, job_id="job-2", attempt=4)
+    second["peak_memory_bytes"] = {"resident": 1}
+    assert first != second
+    assert manifest.comparable(first) == manifest.comparable(second)
+    assert manifest.differences(first, second) == []
 
 
 def test_every_run_dependent_field_exists() -> None:

@@ -24,7 +24,7 @@ STRICT = load("strict")
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Inputs:
+def inputs(tmp_path: Path) -> Inputs:
     """A candidate with evidence that clears every rule."""
     evidence = []
     for number, item in enumerate(full_evidence(STRICT)):
@@ -35,67 +35,67 @@ def given(tmp_path: Path) -> Inputs:
     return Inputs({"candidate": [Artifact(CANDIDATE, "sae", tmp_path, [AT])], "evidence": evidence})
 
 
-def decide(given: Inputs, done: Mapping[str, Done], folder: Path, **spec: Any) -> tuple[gate.Result, Path]:
+def decide(inputs: Inputs, done: Mapping[str, Done], folder: Path, **spec: Any) -> tuple[gate.Result, Path]:
     job = LocalJob(folder)
-    decision = gate.summarise(gate.Spec(as_of=AS_OF, **spec), given, done, job)
+    decision = gate.summarise(gate.Spec(as_of=AS_OF, **spec), inputs, done, job)
     return decision, job.outputs[0][2]
 
 
 def pretended() -> dict[str, Done]:
-    made = controls()
+    measured = controls()
     return {
         f"{name}-stability": Done("succeeded", None, control.result, {"result": [control.artifact or ""]})
-        for name, control in (("good", made.good), ("bad", made.bad))
+        for name, control in (("good", measured.good), ("bad", measured.bad))
     }
 
 
-def test_controls_that_hold_let_the_rules_decide(given: Inputs, tmp_path: Path) -> None:
-    decision, _ = decide(given, pretended(), tmp_path / "job")
+def test_controls_that_hold_let_the_rules_decide(inputs: Inputs, tmp_path: Path) -> None:
+    decision, _ = decide(inputs, pretended(), tmp_path / "job")
     assert (decision.verdict, decision.self_test.passed) == ("pass", True)
 
 
-def test_the_artifact_alone_makes_a_bundle_that_verifies(given: Inputs, tmp_path: Path) -> None:
-    decision, folder = decide(given, pretended(), tmp_path / "job")
+def test_the_artifact_alone_makes_a_bundle_that_verifies(inputs: Inputs, tmp_path: Path) -> None:
+    decision, folder = decide(inputs, pretended(), tmp_path / "job")
     sealed = bundle.seal(folder, Ed25519PrivateKey.generate(), bundle.Chain(seq=1))
     report = bundle.verify(json.loads(identity.canonical(sealed.model_dump(mode="json"))))
     assert (report.ok, report.verdict) == (True, decision.verdict)
-    assert len(sealed.evidence) == len(given.many("evidence"))
+    assert len(sealed.evidence) == len(inputs.many("evidence"))
 
 
-def test_deciding_twice_writes_the_same_bytes(given: Inputs, tmp_path: Path) -> None:
-    folders = [decide(given, pretended(), tmp_path / name)[1] for name in ("one", "two")]
-    one, two = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
-    assert one == two
-    assert set(one) == {"decision.json", "policy.json", "evidence.json", "controls.json"}
+def test_deciding_twice_writes_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
+    folders = [decide(inputs, pretended(), tmp_path / name)[1] for name in ("one", "two")]
+    first, second = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
+    assert first == second
+    assert set(first) == {"decision.json", "policy.json", "evidence.json", "controls.json"}
 
 
-def test_evidence_that_is_given_twice_is_considered_once(given: Inputs, tmp_path: Path) -> None:
-    twice = Inputs({**given.ports, "evidence": [*given.many("evidence")] * 2})
-    once, _ = decide(given, pretended(), tmp_path / "once")
+def test_evidence_that_is_given_twice_is_considered_once(inputs: Inputs, tmp_path: Path) -> None:
+    twice = Inputs({**inputs.ports, "evidence": [*inputs.many("evidence")] * 2})
+    once, _ = decide(inputs, pretended(), tmp_path / "once")
     assert decide(twice, pretended(), tmp_path / "twice")[0] == once
 
 
-def test_without_evidence_every_rule_says_what_to_run(given: Inputs, tmp_path: Path) -> None:
-    bare = Inputs({"candidate": given.ports["candidate"]})
+def test_without_evidence_every_rule_says_what_to_run(inputs: Inputs, tmp_path: Path) -> None:
+    bare = Inputs({"candidate": inputs.ports["candidate"]})
     decision, _ = decide(bare, pretended(), tmp_path / "job")
     assert decision.verdict == "inconclusive"
     assert all(rule.settle and rule.settle.startswith("run ") for rule in decision.rules)
 
 
-def test_a_failed_control_makes_the_gate_inconclusive(given: Inputs, tmp_path: Path) -> None:
+def test_a_failed_control_makes_the_gate_inconclusive(inputs: Inputs, tmp_path: Path) -> None:
     done = pretended() | {
         "bad-saes": Done("failed", "out of memory"),
         "bad-stability": Done("failed", "needs bad-saes"),
     }
-    decision, _ = decide(given, done, tmp_path / "job")
+    decision, _ = decide(inputs, done, tmp_path / "job")
     assert decision.verdict == "inconclusive"
     assert "bad-saes: out of memory" in decision.reasons[0]
 
 
-def test_swapped_controls_make_the_gate_inconclusive(given: Inputs, tmp_path: Path) -> None:
+def test_swapped_controls_make_the_gate_inconclusive(inputs: Inputs, tmp_path: Path) -> None:
     done = pretended()
     swapped = {"good-stability": done["bad-stability"], "bad-stability": done["good-stability"]}
-    decision, _ = decide(given, swapped, tmp_path / "job")
+    decision, _ = decide(inputs, swapped, tmp_path / "job")
     assert decision.verdict == "inconclusive"
 
 
@@ -106,44 +106,44 @@ def test_controls_are_planned_once_and_do_not_depend_on_the_candidate() -> None:
     assert {child.kind for child in first} == set(gate.KIND.children)
 
 
-def test_a_file_that_is_no_result_is_the_users_mistake(given: Inputs, tmp_path: Path) -> None:
-    first = given.many("evidence")[0]
+def test_a_file_that_is_no_result_is_the_users_mistake(inputs: Inputs, tmp_path: Path) -> None:
+    first = inputs.many("evidence")[0]
     (first.path / "result.json").write_text('{"kind": 5}')
     with pytest.raises(UserError, match="not a result document"):
-        decide(given, pretended(), tmp_path / "job")
+        decide(inputs, pretended(), tmp_path / "job")
 
 
-def test_evidence_whose_bytes_have_changed_decides_nothing(given: Inputs, tmp_path: Path) -> None:
-    file = given.many("evidence")[0].path / "result.json"
+def test_evidence_whose_bytes_have_changed_decides_nothing(inputs: Inputs, tmp_path: Path) -> None:
+    file = inputs.many("evidence")[0].path / "result.json"
     document = json.loads(file.read_bytes())
     document["result"]["converged"] = not document["result"]["converged"]
     file.write_bytes(identity.canonical(document))
     with pytest.raises(UserError, match="no longer has its digest"):
-        decide(given, pretended(), tmp_path / "job")
+        decide(inputs, pretended(), tmp_path / "job")
 
 
-def test_as_of_must_be_there(given: Inputs, tmp_path: Path) -> None:
+def test_as_of_must_be_there(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="as_of"):
-        gate.summarise(gate.Spec(), given, pretended(), LocalJob(tmp_path / "job"))
+        gate.summarise(gate.Spec(), inputs, pretended(), LocalJob(tmp_path / "job"))
 
 
-def test_stale_evidence_is_judged_by_the_artifacts_age(given: Inputs, tmp_path: Path) -> None:
-    old = [replace(artifact, produced_at=[0.0]) for artifact in given.many("evidence")]
-    decision, _ = decide(Inputs({**given.ports, "evidence": old}), pretended(), tmp_path / "job")
+def test_stale_evidence_is_judged_by_the_artifacts_age(inputs: Inputs, tmp_path: Path) -> None:
+    old = [replace(artifact, produced_at=[0.0]) for artifact in inputs.many("evidence")]
+    decision, _ = decide(Inputs({**inputs.ports, "evidence": old}), pretended(), tmp_path / "job")
     assert {rule.verdict for rule in decision.rules} == {"inconclusive"}
     assert "days old" in decision.rules[0].reason
 
 
 def test_evidence_that_was_measured_again_is_fresh_and_what_came_later_changes_nothing(
-    given: Inputs, tmp_path: Path
+    inputs: Inputs, tmp_path: Path
 ) -> None:
     month = 30 * 86_400.0
-    again = [replace(artifact, produced_at=[0.0, AT - 9, AT + month]) for artifact in given.many("evidence")]
-    decision, _ = decide(Inputs({**given.ports, "evidence": again}), pretended(), tmp_path / "job")
+    again = [replace(artifact, produced_at=[0.0, AT - 9, AT + month]) for artifact in inputs.many("evidence")]
+    decision, _ = decide(Inputs({**inputs.ports, "evidence": again}), pretended(), tmp_path / "job")
     assert decision.verdict == "pass"
     assert {item.produced_at for item in decision.evidence} == {AT - 9}
-    later = [replace(artifact, produced_at=[AT + month, AT + 2 * month]) for artifact in given.many("evidence")]
-    decision, _ = decide(Inputs({**given.ports, "evidence": later}), pretended(), tmp_path / "later")
+    later = [replace(artifact, produced_at=[AT + month, AT + 2 * month]) for artifact in inputs.many("evidence")]
+    decision, _ = decide(Inputs({**inputs.ports, "evidence": later}), pretended(), tmp_path / "later")
     assert "produced after as_of" in decision.rules[0].reason
 
 

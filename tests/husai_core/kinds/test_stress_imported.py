@@ -52,14 +52,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("kind", NEEDS)
 def test_the_right_recipe_finds_what_it_finds_of_saes_trained_here(world: World, kind: str, tmp_path: Path) -> None:
-    own = world.stress(kind, tmp_path / "own", world.trained)
-    found = world.stress(kind, tmp_path / "found", world.imported, recipe=SHORT)
-    assert own.statistics.keys() - found.statistics.keys() <= {"drift_from_init"}
-    assert {name: figure.value for name, figure in found.statistics.items()} == {
-        name: own.statistics[name].value for name in found.statistics
+    of_trained = world.stress(kind, tmp_path / "own", world.trained)
+    of_imported = world.stress(kind, tmp_path / "found", world.imported, recipe=SHORT)
+    assert of_trained.statistics.keys() - of_imported.statistics.keys() <= {"drift_from_init"}
+    assert {name: figure.value for name, figure in of_imported.statistics.items()} == {
+        name: of_trained.statistics[name].value for name in of_imported.statistics
     }
-    assert found.subject == [sae.digest for sae in world.imported]
-    assert (found.converged, found.imported, own.imported) == (False, True, False)
+    assert of_imported.subject == [sae.digest for sae in world.imported]
+    assert (of_imported.converged, of_imported.imported, of_trained.imported) == (False, True, False)
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,21 @@ def test_the_right_recipe_finds_what_it_finds_of_saes_trained_here(world: World,
 )
 def test_their_order_says_nothing_so_no_seed_is_shared(world: World, kind: str, figure: str, tmp_path: Path) -> None:
     orders = world.imported, world.imported[::-1]
-    one, other = (
+    forwards, backwards = (
         world.stress(kind, tmp_path / str(i), saes, recipe=SHORT).statistics[figure] for i, saes in enumerate(orders)
     )
-    assert one.low is not None
-    assert (one.low, one.high) == pytest.approx((other.low, other.high), rel=1e-6)
+    assert forwards.low is not None
+    assert (forwards.low, forwards.high) == pytest.approx((backwards.low, backwards.high), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["strict", "reference-2026-02"])
 def test_no_rule_passes(world: World, name: str, tmp_path: Path) -> None:
-    found = world.stress("stress.trained_vs_random", tmp_path / "found", world.imported, recipe=SHORT)
-    policy, read = load_policy(name), read_evidence(json.loads(found.model_dump_json()))
+    evidence = world.stress("stress.trained_vs_random", tmp_path / "found", world.imported, recipe=SHORT)
+    policy, read = load_policy(name), read_evidence(json.loads(evidence.model_dump_json()))
     judged = [judge_result(policy, rule, read) for rule in policy.rules if rule.evidence == "stress.trained_vs_random"]
     assert len(judged) >= 2
-    assert {one.verdict for one in judged} == {"inconclusive"}
-    assert any("nothing shows how they were trained" in one.reason for one in judged)
+    assert {outcome.verdict for outcome in judged} == {"inconclusive"}
+    assert any("nothing shows how they were trained" in outcome.reason for outcome in judged)
 
 
 WRONG: dict[str, tuple[dict[str, Any] | None, str]] = {

@@ -21,7 +21,7 @@ Pair = tuple[Artifact, list[Artifact]]
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     home = tmp_path_factory.mktemp("ood")
     transformer = network(home / "network")
     (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
@@ -29,8 +29,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def evidence(given: Pair, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=given[1], transformer=[given[0]])
+def evidence(trained: Pair, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=trained[1], transformer=[trained[0]])
     assert isinstance(result, Result)
     return result
 
@@ -76,15 +76,15 @@ def test_in_distribution_figures_are_those_of_the_members(evidence: Result) -> N
     assert 0 <= evidence.transformer_accuracy.ood <= 1
 
 
-def test_other_weights_give_other_figures(given: Pair, evidence: Result, tmp_path: Path) -> None:
+def test_other_weights_give_other_figures(trained: Pair, evidence: Result, tmp_path: Path) -> None:
     """The refits know only the recipe and the seeds; the given weights must count as well."""
-    worse = [spoiled(sae, tmp_path / str(i)) for i, sae in enumerate(given[1])]
-    other = stress(KIND, tmp_path / "stress", saes=worse, transformer=[given[0]]).statistics
+    worse = [spoiled(sae, tmp_path / str(i)) for i, sae in enumerate(trained[1])]
+    other = stress(KIND, tmp_path / "stress", saes=worse, transformer=[trained[0]]).statistics
     name = "candidate_explained_variance_ood"
-    own, spoilt = evidence.statistics[name].value, other[name].value
-    assert own is not None
+    before, spoilt = evidence.statistics[name].value, other[name].value
+    assert before is not None
     assert spoilt is not None
-    assert own > spoilt + 0.2
+    assert before > spoilt + 0.2
     assert other["explained_variance_drop"] == evidence.statistics["explained_variance_drop"]
 
 
@@ -110,8 +110,8 @@ def test_too_few_pairs_are_refused(p: int, spec: dict[str, float], why: str) -> 
         _parts(Spec.model_validate(spec), pairs(p))
 
 
-def test_a_network_that_is_shown_the_answer_is_told(given: Pair, tmp_path: Path) -> None:
-    transformer, saes = given
+def test_a_network_that_is_shown_the_answer_is_told(trained: Pair, tmp_path: Path) -> None:
+    transformer, saes = trained
     siblings_ = read(saes)
     assert not siblings_.leaks_label(transformer)
     assert replace(siblings_, position="answer_token").leaks_label(transformer)
@@ -119,8 +119,8 @@ def test_a_network_that_is_shown_the_answer_is_told(given: Pair, tmp_path: Path)
     assert siblings_.leaks_label(replace(transformer, path=tmp_path))
 
 
-def test_repeats_bit_for_bit(given: Pair, evidence: Result, tmp_path: Path) -> None:
-    again = stress(KIND, tmp_path, saes=given[1], transformer=[given[0]])
+def test_repeats_bit_for_bit(trained: Pair, evidence: Result, tmp_path: Path) -> None:
+    again = stress(KIND, tmp_path, saes=trained[1], transformer=[trained[0]])
     assert again.model_dump_json() == evidence.model_dump_json()
 
 

@@ -43,11 +43,11 @@ def evidence(good: Control, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def bounds(evidence: Evidence, name: str) -> tuple[float, float, float]:
-    found: Estimate = evidence.statistics[name]
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    return found.low, found.value, found.high
+    estimate: Estimate = evidence.statistics[name]
+    assert estimate.value is not None
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.low, estimate.value, estimate.high
 
 
 def test_true_features_are_found_by_every_seed(evidence: Result) -> None:
@@ -133,30 +133,30 @@ def test_has_converged_only_if_every_control_has(
     world = {"rows": 300, "n_features": n_features, "d_model": d_model, "active": 1.0}
     (activations,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1]
     recipe = {"d_sae": d_sae, "k": 1, "tokens": 5_000, "batch_size": 100, "lr": 1e-2, "decay_fraction": 1}
-    made = siblings(tmp_path / "saes", activations, [0, 1], **recipe)
-    saes = [forged(sae, tmp_path / f"converged{i}", converged=True) for i, sae in enumerate(made)]
-    found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
-    assert isinstance(found, Result)
-    controls = {name: {member.converged for member in control.members} for name, control in found.controls.items()}
+    resting = siblings(tmp_path / "saes", activations, [0, 1], **recipe)
+    saes = [forged(sae, tmp_path / f"converged{i}", converged=True) for i, sae in enumerate(resting)]
+    measured = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert isinstance(measured, Result)
+    controls = {name: {member.converged for member in control.members} for name, control in measured.controls.items()}
     assert controls == {name: {converged} for name, converged in expected.items()}
-    assert found.converged == all(expected.values())
-    assert found.unconverged == [f"{name} (seeds 0, 1)" for name, converged in expected.items() if not converged]
+    assert measured.converged == all(expected.values())
+    assert measured.unconverged == [f"{name} (seeds 0, 1)" for name, converged in expected.items() if not converged]
 
 
 def test_the_covariance_control_has_the_covariance_of_the_training_rows_in_every_split(tmp_path: Path) -> None:
     """The test rows of this artifact lie apart: in dimensions in which its training rows do not vary."""
     spec = {"source": "synthetic", "world": {"rows": 600, "n_features": 3, "d_model": 4, "active": 1.0}}
-    made = store.load(run("train.activations", tmp_path / "rows", spec)[1][0].path)
-    wide, test = torch.cat([made.rows[:], torch.zeros(600, 4)], dim=1), made.mask("test")
+    stored = store.load(run("train.activations", tmp_path / "rows", spec)[1][0].path)
+    wide, test = torch.cat([stored.rows[:], torch.zeros(600, 4)], dim=1), stored.mask("test")
     wide[test] = wide[test].roll(4, dims=1)
     (tmp_path / "apart").mkdir()
-    store.save(tmp_path / "apart", replace(made, rows=StoredRows([wide])))
+    store.save(tmp_path / "apart", replace(stored, rows=StoredRows([wide])))
     activations = artifact_in(tmp_path / "apart", "activations")
     saes = siblings(tmp_path / "saes", activations, [0, 1], d_sae=8, tokens=5_000, batch_size=100, lr=1e-2)
-    found = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
-    assert isinstance(found, Result)
-    assert all(member.explained_variance < 0.3 for member in found.members)
-    assert all(member.explained_variance > 0.7 for member in found.controls["covariance"].members)
+    measured = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert isinstance(measured, Result)
+    assert all(member.explained_variance < 0.3 for member in measured.members)
+    assert all(member.explained_variance > 0.7 for member in measured.controls["covariance"].members)
 
 
 def test_refuses_what_is_no_group_of_siblings(good: Control, tmp_path: Path) -> None:

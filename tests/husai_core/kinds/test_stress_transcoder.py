@@ -18,7 +18,7 @@ Pair = tuple[Artifact, list[Artifact]]
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     home = tmp_path_factory.mktemp("transcoder")
     transformer = network(home / "network")
     (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
@@ -26,16 +26,16 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def evidence(given: Pair, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=given[1], transformer=[given[0]])
+def evidence(trained: Pair, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    result = stress(KIND, tmp_path_factory.mktemp("stress"), saes=trained[1], transformer=[trained[0]])
     assert isinstance(result, Result)
     return result
 
 
 def value(evidence: Result, name: str) -> float:
-    found = evidence.statistics[name].value
-    assert found is not None
-    return found
+    measured = evidence.statistics[name].value
+    assert measured is not None
+    return measured
 
 
 def test_each_group_is_measured_above_its_own_nulls(evidence: Result) -> None:
@@ -67,53 +67,53 @@ def retrained(home: Path, transformer: Artifact, seeds: list[int], **recipe: int
     (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
     saes = siblings(home / "saes", activations, seeds, **steps, **recipe)
     assert all(json.loads((sae.path / "cfg.json").read_bytes())["husai"]["converged"] for sae in saes)
-    found = stress(KIND, home / "stress", saes=saes, transformer=[transformer])
-    assert isinstance(found, Result)
-    return found
+    measured = stress(KIND, home / "stress", saes=saes, transformer=[transformer])
+    assert isinstance(measured, Result)
+    return measured
 
 
 def test_has_converged_where_every_training_has(tmp_path: Path) -> None:
-    found = retrained(tmp_path, network(tmp_path / "network", p=31), [0, 1], d_sae=8, k=1)
-    assert found.converged
-    assert found.unconverged == []
+    measured = retrained(tmp_path, network(tmp_path / "network", p=31), [0, 1], d_sae=8, k=1)
+    assert measured.converged
+    assert measured.unconverged == []
 
 
-def test_has_not_converged_where_only_transcoders_of_shuffled_rows_have_not(given: Pair, tmp_path: Path) -> None:
-    found = retrained(tmp_path, given[0], [2, 3], d_sae=4, k=1)
-    others = found.sae.members + found.sae.control_members + found.transcoder.members
+def test_has_not_converged_where_only_transcoders_of_shuffled_rows_have_not(trained: Pair, tmp_path: Path) -> None:
+    measured = retrained(tmp_path, trained[0], [2, 3], d_sae=4, k=1)
+    others = measured.sae.members + measured.sae.control_members + measured.transcoder.members
     assert all(member.converged for member in others)
-    assert not any(member.converged for member in found.transcoder.control_members)
-    assert not found.converged
-    assert found.unconverged == ["transcoder shuffled (seeds 2, 3)"]
+    assert not any(member.converged for member in measured.transcoder.control_members)
+    assert not measured.converged
+    assert measured.unconverged == ["transcoder shuffled (seeds 2, 3)"]
 
 
-def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(given: Pair, tmp_path: Path) -> None:
+def test_shuffled_targets_share_nothing_with_their_inputs_or_each_other(trained: Pair, tmp_path: Path) -> None:
     """Of an MLP that gives back its input, x = relu(x) - relu(-x)."""
-    home, one = tmp_path / "network", torch.eye(32)
+    home, unit = tmp_path / "network", torch.eye(32)
     home.mkdir()
-    weights = load_file(given[0].path / "model.safetensors")
-    mlp = {"W_in": torch.cat([one, -one], 1), "b_in": torch.zeros(64), "W_out": torch.cat([one, -one])}
+    weights = load_file(trained[0].path / "model.safetensors")
+    mlp = {"W_in": torch.cat([unit, -unit], 1), "b_in": torch.zeros(64), "W_out": torch.cat([unit, -unit])}
     save_file(weights | {f"blocks.0.mlp.{name}": value for name, value in mlp.items()}, home / "model.safetensors")
-    (home / "cfg.json").write_bytes((given[0].path / "cfg.json").read_bytes())
-    found = retrained(tmp_path, artifact_in(home, "transformer"), [0, 1], d_sae=16, k=4)
-    assert all(member.explained_variance > 0.9 for member in found.transcoder.members)
-    assert all(member.explained_variance < 0 for member in found.transcoder.control_members)
-    assert value(found, "transcoder_pwmcc_shuffled_null") < 0.75  # decoders of rows in few directions would agree
+    (home / "cfg.json").write_bytes((trained[0].path / "cfg.json").read_bytes())
+    measured = retrained(tmp_path, artifact_in(home, "transformer"), [0, 1], d_sae=16, k=4)
+    assert all(member.explained_variance > 0.9 for member in measured.transcoder.members)
+    assert all(member.explained_variance < 0 for member in measured.transcoder.control_members)
+    assert value(measured, "transcoder_pwmcc_shuffled_null") < 0.75  # decoders of rows in few directions would agree
 
 
-def test_repeats_bit_for_bit_with_one_progress(given: Pair, evidence: Result, tmp_path: Path) -> None:
-    result, _, job = run(KIND, tmp_path, saes=given[1], transformer=[given[0]])
+def test_repeats_bit_for_bit_with_one_progress(trained: Pair, evidence: Result, tmp_path: Path) -> None:
+    result, _, job = run(KIND, tmp_path, saes=trained[1], transformer=[trained[0]])
     assert result.model_dump_json() == evidence.model_dump_json()
     done = [done for done, _ in job.reports]
     assert done == sorted(done)
     assert {total for _, total in job.reports} == {done[-1]}
 
 
-def test_refuses_a_part_without_rows(given: Pair, tmp_path: Path) -> None:
+def test_refuses_a_part_without_rows(trained: Pair, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="test_fraction leaves"):
-        stress(KIND, tmp_path, {"test_fraction": 0.001}, saes=given[1], transformer=[given[0]])
+        stress(KIND, tmp_path, {"test_fraction": 0.001}, saes=trained[1], transformer=[trained[0]])
 
 
-def test_refuses_another_network(given: Pair, tmp_path: Path) -> None:
+def test_refuses_another_network(trained: Pair, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not trained on this transformer"):
-        stress(KIND, tmp_path, saes=given[1], transformer=[network(tmp_path / "network", seed=1)])
+        stress(KIND, tmp_path, saes=trained[1], transformer=[network(tmp_path / "network", seed=1)])

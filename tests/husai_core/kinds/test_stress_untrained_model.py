@@ -14,15 +14,15 @@ Given = tuple[Artifact, Artifact, list[Artifact]]
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Given:
     home = tmp_path_factory.mktemp("untrained")
     transformer = network(home / "network")
     (activations,) = run("train.activations", home / "rows", transformer=[transformer])[1]
     return transformer, activations, siblings(home / "saes", activations)
 
 
-def evidence(given: Given, home: Path, network_seed: int) -> Result:
-    transformer, activations, saes = given
+def evidence(world: Given, home: Path, network_seed: int) -> Result:
+    transformer, activations, saes = world
     result = stress(
         KIND, home, {"network_seed": network_seed}, saes=saes, activations=[activations], transformer=[transformer]
     )
@@ -30,25 +30,25 @@ def evidence(given: Given, home: Path, network_seed: int) -> Result:
     return result
 
 
-def test_the_difference_is_paired_by_seed(given: Given, tmp_path: Path) -> None:
-    found = evidence(given, tmp_path, 1000)
-    statistics = {name: estimate.value for name, estimate in found.statistics.items()}
+def test_the_difference_is_paired_by_seed(world: Given, tmp_path: Path) -> None:
+    measured = evidence(world, tmp_path, 1000)
+    statistics = {name: estimate.value for name, estimate in measured.statistics.items()}
     for metric, difference in (("pwmcc", "trained_minus_untrained"), ("pw_mcc", "pw_mcc_trained_minus_untrained")):
         trained, untrained = statistics[f"{metric}_trained"], statistics[f"{metric}_untrained"]
         assert trained is not None
         assert untrained is not None
         assert statistics[difference] == pytest.approx(trained - untrained)
-    assert found.statistics["trained_minus_untrained"].low is not None
-    assert found.pairs != found.untrained_pairs
+    assert measured.statistics["trained_minus_untrained"].low is not None
+    assert measured.pairs != measured.untrained_pairs
 
 
-def test_network_seed_decides_and_repeats(given: Given, tmp_path: Path) -> None:
-    runs = [evidence(given, tmp_path / str(i), seed).model_dump_json() for i, seed in enumerate((1, 1, 2))]
+def test_network_seed_decides_and_repeats(world: Given, tmp_path: Path) -> None:
+    runs = [evidence(world, tmp_path / str(i), seed).model_dump_json() for i, seed in enumerate((1, 1, 2))]
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_refuses_rows_that_come_from_no_trained_network(given: Given, tmp_path: Path) -> None:
-    transformer = given[0]
+def test_refuses_rows_that_come_from_no_trained_network(world: Given, tmp_path: Path) -> None:
+    transformer = world[0]
     (rows,) = run("train.activations", tmp_path / "rows", {"source": "untrained"}, transformer=[transformer])[1]
     saes = siblings(tmp_path / "saes", rows)
     with pytest.raises(UserError, match="not trained on this transformer"):

@@ -91,12 +91,12 @@ class DrainingJob(LocalJob):
 
 def test_a_drained_job_goes_on_bit_for_bit(activations: Artifact, tmp_path: Path) -> None:
     whole, saes, _ = run("train.sae", tmp_path / "whole", SPEC, activations=[activations])
-    found, inputs = kinds.get("train.sae"), Inputs({"activations": [activations]})
+    declared, inputs = kinds.get("train.sae"), Inputs({"activations": [activations]})
     killed = DrainingJob(tmp_path / "killed")
     with pytest.raises(Interrupted):
-        kind.run(found.spec.model_validate(SPEC), inputs, killed)
+        kind.run(declared.spec.model_validate(SPEC), inputs, killed)
     resumed = LocalJob(tmp_path / "resumed", resume=killed.resume)
-    result = kind.run(found.spec.model_validate(SPEC), inputs, resumed)
+    result = kind.run(declared.spec.model_validate(SPEC), inputs, resumed)
     assert len(resumed.curves) == len(whole.curves) - 20
     assert result == whole
     assert [artifact_in(path, "sae").digest for _, _, path in resumed.outputs] == [a.digest for a in saes]
@@ -139,9 +139,9 @@ def test_variants_come_in_order_and_equal_a_job_of_their_own(activations: Artifa
     alone = SPEC | {"recipe": RECIPE | JUMPRELU | {"k": None}}
     _, others, _ = run("train.sae", tmp_path / "alone", alone, activations=[activations])
     for ours, other in zip(saes[4:], others, strict=True):
-        one, two = checkpoint.load(ours.path), checkpoint.load(other.path)
-        torch.testing.assert_close(one.W_dec, two.W_dec, rtol=1e-5, atol=1e-5)
-        assert checkpoint.recipe(one) == checkpoint.recipe(two)
+        a, b = checkpoint.load(ours.path), checkpoint.load(other.path)
+        torch.testing.assert_close(a.W_dec, b.W_dec, rtol=1e-5, atol=1e-5)
+        assert checkpoint.recipe(a) == checkpoint.recipe(b)
 
 
 @pytest.mark.parametrize(

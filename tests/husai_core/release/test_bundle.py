@@ -115,8 +115,8 @@ def test_each_mismatch_is_named(document: dict[str, Any], path: tuple[Any, ...],
 
 def test_a_decision_of_the_engine_before_verifies(tmp_path: Path) -> None:
     sealed(tmp_path)
-    made = json.loads((tmp_path / "decision.json").read_bytes())
-    (tmp_path / "decision.json").write_bytes(identity.canonical(made | {"engine": 2}))
+    decision = json.loads((tmp_path / "decision.json").read_bytes())
+    (tmp_path / "decision.json").write_bytes(identity.canonical(decision | {"engine": 2}))
     earlier = bundle.seal(tmp_path, KEY, bundle.Chain(seq=1)).model_dump(mode="json")
     assert bundle.verify(earlier).ok
 

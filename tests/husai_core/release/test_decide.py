@@ -24,8 +24,8 @@ def stability(*evidence: EvidenceItem, candidate: str = CANDIDATE) -> RuleOutcom
     return next(outcome for outcome in outcomes if outcome.name == "stability")
 
 
-def measured(value: float, half_width: float = 0.01, **given: object) -> EvidenceItem:
-    return item("stress.trained_vs_random", {"pwmcc_excess": interval(value, half_width)}, **given)  # type: ignore[arg-type]
+def measured(value: float, half_width: float = 0.01, **fields: object) -> EvidenceItem:
+    return item("stress.trained_vs_random", {"pwmcc_excess": interval(value, half_width)}, **fields)  # type: ignore[arg-type]
 
 
 def test_all_clear_passes_without_reasons() -> None:
@@ -59,7 +59,7 @@ def test_the_published_margin_of_6e_5_is_not_a_pass() -> None:
 
 
 def test_missing_evidence_is_inconclusive_and_says_what_to_run() -> None:
-    evidence = [found for found in full_evidence(STRICT) if found.document["kind"] != "benchmark.cebench"]
+    evidence = [item for item in full_evidence(STRICT) if item.document["kind"] != "benchmark.cebench"]
     decision = decide(STRICT, CANDIDATE, evidence, controls(), AS_OF)
     assert decision.verdict == "inconclusive"
     assert decision.rules[-1].settle == "run benchmark.cebench on this candidate"
@@ -95,12 +95,12 @@ def test_a_model_that_is_shown_the_answer_is_never_admissible() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [{"n": 2}, {"low": 0.45}, {"high": 0.35}, {"high": None}],
     ids=["two seeds", "value below", "value above", "one end"],
 )
-def test_an_interval_that_is_none_is_not_used(given: dict[str, float | None]) -> None:
-    estimate = Estimate.model_validate({"value": 0.4, "low": 0.3, "high": 0.5, "n": 5, **given})
+def test_an_interval_that_is_none_is_not_used(changes: dict[str, float | None]) -> None:
+    estimate = Estimate.model_validate({"value": 0.4, "low": 0.3, "high": 0.5, "n": 5, **changes})
     outcome = stability(item("stress.trained_vs_random", {"pwmcc_excess": estimate}))
     assert (outcome.verdict, outcome.reason) == ("inconclusive", "the interval is not usable")
 
@@ -113,8 +113,8 @@ def test_stable_features_that_reconstruct_nothing_fail() -> None:
 
 def test_poor_reconstruction_of_noise_does_not_stand_in_for_the_self_test() -> None:
     statistics = {"pwmcc_excess": interval(0.4), "explained_variance": interval(0.1)}
-    given = Controls(good=controls().good, bad=Control(artifact="b" * 64, result=result(statistics, "bad")))
-    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT), given, AS_OF)
+    swapped = Controls(good=controls().good, bad=Control(artifact="b" * 64, result=result(statistics, "bad")))
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT), swapped, AS_OF)
     assert not decision.self_test.passed
     assert "known-bad control passes" in decision.reasons[0]
 
@@ -158,7 +158,7 @@ def test_fail_outranks_inconclusive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("worlds", "reason"),
     [
         (controls(good=0.0), "known-good control does not pass"),
         (controls(bad=0.4), "known-bad control passes"),
@@ -167,8 +167,8 @@ def test_fail_outranks_inconclusive() -> None:
     ],
 )
 @pytest.mark.parametrize("excess", [0.4, 0.0])
-def test_a_gate_that_cannot_tell_its_controls_apart_says_nothing(given: Controls, reason: str, excess: float) -> None:
-    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, pwmcc_excess=interval(excess)), given, AS_OF)
+def test_a_gate_that_cannot_tell_its_controls_apart_says_nothing(worlds: Controls, reason: str, excess: float) -> None:
+    decision = decide(STRICT, CANDIDATE, full_evidence(STRICT, pwmcc_excess=interval(excess)), worlds, AS_OF)
     assert decision.verdict == "inconclusive"
     assert reason in decision.reasons[0]
     assert not decision.self_test.passed
@@ -176,8 +176,8 @@ def test_a_gate_that_cannot_tell_its_controls_apart_says_nothing(given: Controls
 
 def test_order_of_evidence_does_not_matter() -> None:
     evidence = [*full_evidence(STRICT), measured(0.0)]
-    one, other = (decide(STRICT, CANDIDATE, given, controls(), AS_OF) for given in (evidence, evidence[::-1]))
-    assert identity.canonical(one.model_dump(mode="json")) == identity.canonical(other.model_dump(mode="json"))
+    first, second = (decide(STRICT, CANDIDATE, ordered, controls(), AS_OF) for ordered in (evidence, evidence[::-1]))
+    assert identity.canonical(first.model_dump(mode="json")) == identity.canonical(second.model_dump(mode="json"))
 
 
 def test_as_of_needs_a_time_zone() -> None:

@@ -18,9 +18,9 @@ def test_the_digest_of_a_document_is_that_of_its_artifact(tmp_path: Path) -> Non
     (tmp_path / "result.json").write_bytes(data)
     files = {"result.json": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}}
     digest = hashlib.sha256(identity.canonical({"type": "result", "files": files})).hexdigest()
-    found = read(tmp_path, digest, 12.5)
-    assert result_digest(found.document) == digest == result_digest(json.loads(data))
-    assert found.produced_at == 12.5
+    loaded = read(tmp_path, digest, 12.5)
+    assert result_digest(loaded.document) == digest == result_digest(json.loads(data))
+    assert loaded.produced_at == 12.5
 
 
 @pytest.mark.parametrize("change", [{"kind": 1}, {"inputs": {"saes": "a"}}, {"inputs": 5}, {"result": None}])

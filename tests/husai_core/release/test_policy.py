@@ -31,9 +31,9 @@ def test_packaged_policies_load_and_are_named_after_their_files() -> None:
 
 
 def test_strict_asks_for_every_stress_and_both_benchmarks() -> None:
-    asked = {rule.evidence for rule in load("strict").rules}
+    kinds = {rule.evidence for rule in load("strict").rules}
     stresses = {"stress.trained_vs_random", "stress.transcoder", "stress.ood", "stress.untrained_model"}
-    assert asked == stresses | {"benchmark.saebench", "benchmark.cebench"}
+    assert kinds == stresses | {"benchmark.saebench", "benchmark.cebench"}
     assert all(rule.bound != "value" and rule.requires_converged for rule in load("strict").rules)
 
 

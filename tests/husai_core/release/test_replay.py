@@ -69,8 +69,8 @@ def test_cycle_4() -> None:
 
 
 def test_first_run_without_stress_results() -> None:
-    found = gates({**RANDOM, "transcoder_delta": None, "ood_drop": None, "external_delta": -0.13284}, BASE)
-    assert found == {
+    outcome = gates({**RANDOM, "transcoder_delta": None, "ood_drop": None, "external_delta": -0.13284}, BASE)
+    assert outcome == {
         "random_model": True,
         "transcoder": False,
         "ood": False,
@@ -96,9 +96,9 @@ def test_missing_figures_pass_only_where_they_were_not_required() -> None:
 def test_joint_mode_reads_lower_bounds(figure: str, gate: str) -> None:
     good = {**CYCLE_4, "saebench_delta_ci95_low": 0.0, "cebench_interp_delta_vs_baseline_ci95_low": 0.0}
     assert gates(good, JOINT)["pass_all"]
-    found = gates({**good, figure: -1e-9}, JOINT)
-    assert not found[gate]
-    assert not found["pass_all"]
+    outcome = gates({**good, figure: -1e-9}, JOINT)
+    assert not outcome[gate]
+    assert not outcome["pass_all"]
 
 
 def test_a_threshold_lowered_in_the_file_is_honoured() -> None:

@@ -10,10 +10,10 @@ from husai_core.estimate import Estimate
 from husai_core.stability.intervals import Independent, pair_mean, seed_mean, smallest
 
 
-def matrix(rng: np.random.Generator, n: int, noise: float = 0.3) -> np.ndarray:
+def matrix(rng: np.random.Generator, n: int, scale: float = 0.3) -> np.ndarray:
     """Pair values 0 + effect of one seed + effect of the other + noise of the pair."""
-    effect, own = rng.standard_normal(n), np.triu(rng.standard_normal((n, n)), 1) * noise
-    return effect[:, None] + effect[None] + own + own.T
+    effect, noise = rng.standard_normal(n), np.triu(rng.standard_normal((n, n)), 1) * scale
+    return effect[:, None] + effect[None] + noise + noise.T
 
 
 def covers(estimate: Estimate, truth: float = 0.0) -> bool:
@@ -111,8 +111,8 @@ def test_bootstrap_of_a_skewed_mean_agrees_with_scipy() -> None:
     values, n = np.random.default_rng(0).exponential(size=30) ** 2, 30
     widened = 2 * stats.norm.cdf((n / (n - 1)) ** 0.5 * stats.t.ppf(0.975, n - 1)) - 1
     rng = np.random.default_rng(1)
-    found = stats.bootstrap((values,), np.mean, method="BCa", confidence_level=widened, n_resamples=20_000, rng=rng)
-    low, high = found.confidence_interval
+    expected = stats.bootstrap((values,), np.mean, method="BCa", confidence_level=widened, n_resamples=20_000, rng=rng)
+    low, high = expected.confidence_interval
     estimate = seed_mean(values.tolist()).estimate()
     near = 0.04 * (high - low)
     assert (estimate.low, estimate.high) == (pytest.approx(low, abs=near), pytest.approx(high, abs=near))

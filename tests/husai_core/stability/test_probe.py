@@ -13,7 +13,7 @@ def test_finds_a_linear_answer_and_nothing_in_noise() -> None:
     noise = torch.randn(900, 20, generator=source)
     cut = slice(0, 500), slice(500, 700), slice(700, 900)
     for rows, low, high in ((features, 0.97, 1.0), (noise, 0.0, 0.32)):
-        train, validation, test = ((rows[part], label[part]) for part in cut)
+        train, validation, test = ((rows[rows_used], label[rows_used]) for rows_used in cut)
         assert low <= fit(train, validation, 5).accuracy(*test) <= high
 
 

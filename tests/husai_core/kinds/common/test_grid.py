@@ -80,8 +80,8 @@ def test_every_training_is_one_that_train_sae_takes_and_trains_what_the_grid_say
 
 
 def test_a_bank_has_no_more_seeds_than_train_sae_takes() -> None:
-    many = grid(seeds=range(MOST + 1), variants={"only": {}}, conditions={"": ["a"]})
-    assert [len(bank.seeds) for bank in many.banks] == [MOST, 1]
+    wide = grid(seeds=range(MOST + 1), variants={"only": {}}, conditions={"": ["a"]})
+    assert [len(bank.seeds) for bank in wide.banks] == [MOST, 1]
 
 
 def test_a_wrong_variant_is_refused_when_the_grid_is_made() -> None:
