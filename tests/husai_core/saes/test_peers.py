@@ -67,9 +67,9 @@ def same(sae: SAE, x: Tensor, latents: Tensor, output: Tensor) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_imported_sae_computes_what_its_own_library_computes(layout: str, written: Path, tmp_path: Path) -> None:
-    found = imported(written / f"{layout}.zip", tmp_path)
-    assert len(found) >= 2
-    for name, thing in found.items():
+    by_folder = imported(written / f"{layout}.zip", tmp_path)
+    assert len(by_folder) >= 2
+    for name, thing in by_folder.items():
         assert (thing.format, thing.what) == (layout, "sae")
         assert isinstance(thing.value, SAE)
         same(thing.value, *expected(written, layout, name))
@@ -94,14 +94,14 @@ def test_what_saelens_wrote_is_written_again_alike(written: Path, tmp_path: Path
         assert isinstance(thing.value, SAE)
         checkpoint.save(thing.value, tmp_path / name, {})
         ours = load_file(tmp_path / name / checkpoint.WEIGHTS)
-        own = json.loads((tmp_path / name / checkpoint.CONFIG).read_text())
+        cfg_of_ours = json.loads((tmp_path / name / checkpoint.CONFIG).read_text())
         with zipfile.ZipFile(written / "saelens.zip") as archive:
             theirs = load(archive.read(f"{name}/{checkpoint.WEIGHTS}"))
             cfg = json.loads(archive.read(f"{name}/{checkpoint.CONFIG}"))
         assert ours.keys() == theirs.keys()
         if not cfg.get("rescale_acts_by_decoder_norm"):
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-            assert {key: own[key] for key in own.keys() - {"metadata", "husai"}}.items() <= cfg.items()
+            assert {key: cfg_of_ours[key] for key in cfg_of_ours.keys() - {"metadata", "husai"}}.items() <= cfg.items()
 
 
 if PEERS:

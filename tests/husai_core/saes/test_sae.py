@@ -25,12 +25,12 @@ SPECIAL: dict[Architecture, dict[str, Any]] = {
 }
 
 
-def made(architecture: Architecture, **fields: Any) -> SAE:
+def build(architecture: Architecture, **fields: Any) -> SAE:
     return SAE(architecture=architecture, **(COMMON | SPECIAL[architecture] | fields))
 
 
 def test_a_gated_sae_lets_pass_what_its_gate_opens() -> None:
-    sae, special = made("gated"), SPECIAL["gated"]
+    sae, special = build("gated"), SPECIAL["gated"]
     for x, f in zip(X, sae.encode(X), strict=True):
         for j in range(N):
             weights, u = COMMON["W_enc"][:, j], x - COMMON["b_dec"]
@@ -41,7 +41,7 @@ def test_a_gated_sae_lets_pass_what_its_gate_opens() -> None:
 
 def test_a_switch_sae_uses_one_block_and_weighs_it_by_its_experts_probability() -> None:
     """Computed expert by expert, each an SAE of its own."""
-    sae, special, size = made("switch"), SPECIAL["switch"], N // EXPERTS
+    sae, special, size = build("switch"), SPECIAL["switch"], N // EXPERTS
     used = set()
     for x, f in zip(X, sae.encode(X), strict=True):
         probabilities = ((x - special["b_router"]) @ special["W_router"]).softmax(-1)
@@ -60,7 +60,7 @@ def test_a_switch_sae_uses_one_block_and_weighs_it_by_its_experts_probability() 
 
 @pytest.mark.parametrize("architecture", SPECIAL)
 def test_every_architecture_is_evaluated(architecture: Architecture) -> None:
-    sae = made(architecture)
+    sae = build(architecture)
     figures = evaluate(sae, X, batch_size=7)
     assert figures.l0 == float((sae.encode(X) != 0).sum()) / len(X)
     assert figures.l0 <= K or architecture not in ("topk", "switch")
@@ -70,7 +70,7 @@ def test_every_architecture_is_evaluated(architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu", "gated"])
 def test_decoder_norms_move_into_the_latents(architecture: Architecture) -> None:
-    sae = made(architecture)
+    sae = build(architecture)
     latents, norms, output = sae.encode(X), sae.W_dec.norm(dim=1), sae(X)
     scale_by_decoder_norms(sae)
     torch.testing.assert_close(sae.encode(X), latents * norms)
