@@ -73,9 +73,9 @@ def authenticate(session: Session, mac_key: bytes, token: str) -> Principal:
     Raises:
         Problem: 401 `bad-key`, `expired-key` or `revoked-key`.
     """
-    prefix, _, rest = token.rpartition("_")
+    prefix, _, secret = token.rpartition("_")
     key = None
-    if rest and _checksum(token[:-6]) == token[-6:]:
+    if secret and _checksum(token[:-6]) == token[-6:]:
         key = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
     if key is None or not hmac.compare_digest(key.mac, _mac(mac_key, token)):
         raise _refused("bad-key", "This is not a key of this server.")
@@ -123,8 +123,8 @@ def revoke(session: Session, principal: Principal, key_id: str) -> ApiKey:
 
 def mac_key(settings: Settings) -> bytes:
     """The server's secret, from `HUSAI_SECRET`, `HUSAI_SECRET_FILE`, or a file below the home folder."""
-    if given := os.environ.get("HUSAI_SECRET"):
-        return given.encode()
+    if secret := os.environ.get("HUSAI_SECRET"):
+        return secret.encode()
     path = Path(os.environ.get("HUSAI_SECRET_FILE") or settings.root / "secret")
     return private_file(path, lambda: secrets.token_hex(32)).encode()
 

@@ -4,6 +4,7 @@ The index, `{"type", "files": {name: {"sha256", "size"}}}` in canonical JSON, is
 artifact's. Equal files give equal artifacts, whoever makes them.
 """
 
+import errno
 import json
 import os
 import time
@@ -26,6 +27,7 @@ from services.failpoints import failpoint
 from services.problems import not_found
 from services.tables import ArtifactRow, Execution, Output
 
+PROBE = bytes(1 << 16)
 ABANDONED_SECONDS = 86_400
 """A file that grew no more for so long is nobody's."""
 
@@ -98,6 +100,27 @@ class Store:
         if not self.exists(digest):
             with self._writing(digest) as file:
                 _copy(data, file, tick)
+
+    def probe(self) -> None:
+        """Write a little, read it back and delete it.
+
+        Raises:
+            OSError: the store cannot be used.
+        """
+        name = f"{self.root}/tmp/probe-{uuid.uuid4().hex}"
+        if self.is_local:
+            Path(self.root, "tmp").mkdir(parents=True, exist_ok=True)
+        try:
+            with self.fs.open(name, "wb") as file:
+                file.write(PROBE)
+                file.flush()
+                if self.is_local:
+                    os.fsync(file.fileno())
+            if self.fs.cat_file(name) != PROBE:
+                raise OSError(errno.EIO, "the store gives back something else than was written")
+        finally:
+            with suppress(OSError):
+                self.fs.rm(name)
 
     def sweep(self) -> None:
         """Delete what processes that died while they wrote left on a local disk."""
@@ -202,12 +225,12 @@ def register(session: Session, stored: Stored, owner_id: str, execution_id: str 
 
 def productions(session: Session, artifact: ArtifactRow, owner_id: str | None) -> list[float]:
     """When jobs, of one owner or of any, made an artifact, in order; when it became known if none did."""
-    made = (
+    instants = (
         select(Execution.finished_at)
         .join(Output, Output.execution_id == Execution.id)
         .where(Output.sha256 == artifact.sha256)
         .order_by(Execution.finished_at)
     )
     if owner_id is not None:
-        made = made.where(Execution.owner_id == owner_id)
-    return [at for at in session.scalars(made) if at is not None] or [artifact.created_at]
+        instants = instants.where(Execution.owner_id == owner_id)
+    return [at for at in session.scalars(instants) if at is not None] or [artifact.created_at]

@@ -20,6 +20,7 @@ from services.states import LIVE, State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
 log = logging.getLogger("husai.leases")
+MISSING = "asset.missing"
 Holding = Literal["held", "cancel", "lost"]
 
 
@@ -202,20 +203,60 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
             )
 
 
-def hand_back(session: Session, execution_id: str, attempt: int) -> bool:
-    """Give up an attempt without blame, so that another worker goes on from its checkpoint if that is wanted."""
+def hand_back(
+    session: Session, execution_id: str, attempt: int, reason: str = "drained", detail: str | None = None
+) -> bool:
+    """Give up an attempt without blame, so that another one goes on from its checkpoint if that is wanted."""
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
-    lifecycle.end_attempt(session, execution, "drained")
+    lifecycle.end_attempt(session, execution, reason)
     if execution.cancel_requested:
         lifecycle.transition(session, execution, State.CANCELLED, "cancelled.user")
     else:
-        lifecycle.transition(session, execution, State.QUEUED, "drained")
+        lifecycle.transition(session, execution, State.QUEUED, reason, detail)
         lifecycle.notify(session, execution)
     session.flush()
     failpoint("hand_back.before_commit")
     return True
+
+
+def block(session: Session, execution_id: str, attempt: int, detail: str, assets: list[dict[str, Any]]) -> bool:
+    """Let an execution wait for assets that its worker lacks; that is no failed attempt."""
+    execution = _held(session, execution_id, attempt)
+    if execution is None:
+        return False
+    lifecycle.end_attempt(session, execution, MISSING)
+    if execution.cancel_requested:
+        lifecycle.transition(session, execution, State.CANCELLED, "cancelled.user")
+    else:
+        execution.assets = assets
+        lifecycle.transition(session, execution, State.BLOCKED, MISSING, detail)
+    session.flush()
+    failpoint("block.before_commit")
+    return True
+
+
+def blocked(session: Session, queues: Sequence[str], devices: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the assets that each blocked execution of these queues waits for, by its id."""
+    columns = Execution.id, Execution.assets
+    query = select(*columns).where(Execution.state == State.BLOCKED, Execution.queue.in_(queues))
+    rows = session.execute(query.where(or_(Execution.device.in_(devices), Execution.queue == queue.CONTROL)))
+    return {id: [asset["name"] for asset in assets or []] for id, assets in rows}
+
+
+def unblock(session: Session, ids: Sequence[str]) -> list[str]:
+    """Queue blocked executions again whose assets have arrived; returns the ids of those that still were blocked."""
+    query = select(Execution).where(Execution.id.in_(ids), Execution.state == State.BLOCKED).order_by(Execution.id)
+    executions = list(session.scalars(query.with_for_update()))
+    for execution in executions:
+        execution.assets = None
+        lifecycle.transition(session, execution, State.QUEUED, "asset.arrived")
+        lifecycle.notify(session, execution)
+    session.flush()
+    if executions:
+        failpoint("unblock.before_commit")
+    return [execution.id for execution in executions]
 
 
 def give_up(session: Session, execution_id: str, attempt: int, max_attempts: int, why: str) -> bool:

@@ -7,11 +7,11 @@ queued when nothing is left to plan. Every function here runs inside the caller'
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
@@ -23,7 +23,8 @@ from services.ids import new_id
 from services.states import LIVE, State, check
 from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
 
-log = logging.getLogger("husai.flow")
+log = logging.getLogger("husai.lifecycle")
+CHILD_BLOCKED = "child.blocked"
 
 
 class InputFailed(Exception):
@@ -60,10 +61,10 @@ def resolve(session: Session, job: Job) -> dict[str, list[str]] | None:
             if isinstance(reference, str):
                 inputs[port].append(reference)
                 continue
-            found = _from_job(session, job, port, reference)
-            if found is None:
+            digests = _from_job(session, job, port, reference)
+            if digests is None:
                 return None
-            inputs[port] += found
+            inputs[port] += digests
         check_count(kinds.get(job.kind), port, len(inputs[port]))
     return inputs
 
@@ -89,9 +90,9 @@ def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any
         return None
     if source.state != State.SUCCEEDED:
         raise InputFailed(f"input {port!r} comes from {label}, which {source.state}")
-    found = outputs(session, source).get(reference["output"], [])
+    digests = outputs(session, source).get(reference["output"], [])
     index = reference.get("index")
-    chosen = found if index is None else found[index : index + 1]
+    chosen = digests if index is None else digests[index : index + 1]
     if not chosen:
         raise InputFailed(f"{label} has no output {reference['output']!r}" + ("" if index is None else f"[{index}]"))
     return chosen
@@ -99,13 +100,13 @@ def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any
 
 def outputs(session: Session, job: Job) -> dict[str, list[str]]:
     """The artifacts of a job by output name."""
-    found: dict[str, list[str]] = {}
+    digests: dict[str, list[str]] = {}
     rows = session.scalars(
         select(Output).where(Output.execution_id == job.execution_id).order_by(Output.name, Output.position)
     )
     for row in rows:
-        found.setdefault(row.name, []).append(row.sha256)
-    return found
+        digests.setdefault(row.name, []).append(row.sha256)
+    return digests
 
 
 def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
@@ -131,8 +132,8 @@ def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
 
 def digest(job: Job, inputs: dict[str, list[str]]) -> str:
     """The identity of a job's computation by the code that is installed here; a private one is its owner's alone."""
-    found = kinds.job_digest(job.kind, job.spec, inputs, job.device)
-    return sha256(f"{found} {job.owner_id}".encode()) if job.private else found
+    name = kinds.job_digest(job.kind, job.spec, inputs, job.device)
+    return sha256(f"{name} {job.owner_id}".encode()) if job.private else name
 
 
 def _equal(session: Session, digest: str, job: Job) -> Execution | None:
@@ -152,12 +153,14 @@ def attach(session: Session, job: Job, execution: Execution) -> None:
         job.reused_from = session.scalar(others.order_by(Job.owner_id != job.owner_id, Job.id).limit(1))
     if execution.state != job.state:
         transition_job(session, job, execution.state, execution.reason, execution.detail)
+    if job.state == State.BLOCKED:
+        tell_parents(session, [job])
     if job.state.final:
         propagate(session, job)
 
 
 def notify(session: Session, execution: Execution) -> None:
-    """Ask for a doorbell; the relay hears of it with the commit, and rings it."""
+    """Ask for a wake-up message to the workers; the relay learns of it with the commit and sends it."""
     session.add(Outbox(queue=execution.queue, execution_id=execution.id))
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
@@ -180,6 +183,7 @@ def transition(
 ) -> None:
     """Change an execution's state and that of every job attached to it; an end moves on who waits for them."""
     check(execution.state, state)
+    concerns_parents = State.BLOCKED in (execution.state, state)
     detail = storable(detail) if detail else detail
     execution.state, execution.reason, execution.detail = state, reason, detail
     execution.version += 1
@@ -190,9 +194,38 @@ def transition(
     jobs = attached(session, execution)
     for job in jobs:
         transition_job(session, job, state, reason, detail)
+    if concerns_parents:
+        tell_parents(session, list(session.scalars(select(Job).where(Job.execution_id == execution.id))))
     if state.final:
         for job in jobs:
             propagate(session, job)
+
+
+def tell_parents(session: Session, jobs: Sequence[Job]) -> None:
+    """Let the studies that wait for some jobs say which of their children are blocked, and the studies above them."""
+    session.flush()
+    for parent_id in sorted({job.parent_id for job in jobs if job.parent_id}):
+        parent = session.get_one(Execution, parent_id, with_for_update=True)
+        reason, detail = _blocked_children(session, parent_id)
+        if parent.state != State.WAITING or (parent.reason, parent.detail) == (reason, detail):
+            continue
+        parent.reason, parent.detail = reason, detail
+        parent.version += 1
+        followers = attached(session, parent)
+        for job in followers:
+            job.reason, job.detail = reason, detail
+            job.version += 1
+            events.append(session, "child", {"reason": reason, "detail": detail}, job_id=job.id)
+        tell_parents(session, followers)
+
+
+def _blocked_children(session: Session, parent_id: str) -> tuple[str | None, str | None]:
+    """Reason and detail of a study that waits for blocked children; nothing where none is blocked."""
+    waits = or_(Job.state == State.BLOCKED, (Job.state == State.WAITING) & (Job.reason == CHILD_BLOCKED))
+    children = session.scalars(select(Job).where(Job.parent_id == parent_id, waits).order_by(Job.id)).all()
+    if not children:
+        return None, None
+    return CHILD_BLOCKED, "; ".join(f"{child.name} is blocked: {child.detail}" for child in children)
 
 
 def storable(text: str) -> str:
@@ -293,7 +326,7 @@ def add_children(
     ids = {name: job.id for name, job in existing.items()} | {child.name: new_id("job") for child in planned}
     jobs = []
     for child in planned:
-        inputs = {port: [_reference(ids, one) for one in many] for port, many in child.inputs.items()}
+        inputs = {port: [_reference(ids, source) for source in sources] for port, sources in child.inputs.items()}
         job = Job(
             id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=dict(child.spec), labels=[],
             inputs=inputs, device=parent.device, environment=parent.environment, priority=parent.priority,

@@ -1,4 +1,4 @@
-"""Learning at once that somebody committed a doorbell: Postgres says so, SQLite's file shows it."""
+"""Learning at once that somebody committed a wake-up message: Postgres says so, SQLite's file shows it."""
 
 import logging
 import time
@@ -6,11 +6,11 @@ from typing import Any
 
 from services.db import OUTBOX_CHANNEL, Database
 
-log = logging.getLogger("husai.wake")
+log = logging.getLogger("husai.outbox")
 
 
 class Watch:
-    """What a relay waits on. It may wake for nothing, and after an outage of the database it may miss a call."""
+    """What a relay waits on. It may wake for nothing, and after an outage of the database it may miss a notice."""
 
     def __init__(self, database: Database, poll_seconds: float) -> None:
         self.database, self.poll_seconds = database, poll_seconds
@@ -18,7 +18,7 @@ class Watch:
         self._version = -1
 
     def wait(self, seconds: float) -> bool:
-        """True when there may be new doorbells, False after `seconds` without."""
+        """True when there may be new messages, False after `seconds` without."""
         return self._changed(seconds) if self.database.sqlite else self._notified(seconds)
 
     def close(self) -> None:
@@ -48,13 +48,13 @@ class Watch:
                 return True
             return any(True for _ in self._connection.notifies(timeout=seconds, stop_after=1))
         except Exception as error:
-            log.warning("the database no longer calls: %s", error)
+            log.warning("the database no longer gives notice: %s", error)
             self.close()
             time.sleep(seconds)
             return True
 
     def _listen(self) -> Any:
-        """A connection of its own, outside any transaction, that hears about new doorbells."""
+        """A connection of its own, outside any transaction, that is told of new messages."""
         borrowed = self.database.engine.raw_connection()
         driver: Any = borrowed.driver_connection
         borrowed.detach()

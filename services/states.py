@@ -28,7 +28,7 @@ ALLOWED: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.RUNNING, State.BLOCKED, *FINAL}),
     State.BLOCKED: frozenset({State.WAITING, State.QUEUED, State.CANCELLED, State.FAILED}),
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
-    State.RUNNING: frozenset({State.QUEUED, *FINAL}),
+    State.RUNNING: frozenset({State.QUEUED, State.BLOCKED, *FINAL}),
     **{state: frozenset() for state in FINAL},
 }
 

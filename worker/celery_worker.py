@@ -1,8 +1,9 @@
-"""The lab worker: Celery brings doorbells to a free slot, which claims from the database until its queues are dry.
+"""The lab worker: Celery brings wake-up messages to a free slot, which claims from the database until its queues are
+dry.
 
-A bell carries no job, so one that is lost, late or heard twice changes nothing. Whoever consumes `control` also rings
-the bells, takes back what lost workers held, and rings again where bells were lost. Where Redis stays away, free slots
-look for work by themselves.
+A message carries no job, so one that is lost, late or delivered twice changes nothing. Whoever consumes `control` also
+sends the messages, takes back what lost workers held, and sends again where messages were lost. Where Redis stays away,
+free slots look for work by themselves.
 """
 
 import logging
@@ -21,20 +22,20 @@ from services.outbox_listener import Watch
 from services.queue import CONTROL, oldest
 from services.settings import Settings
 from services.tables import Worker
-from worker.periodic import Chore, Chores
+from worker.periodic import Periodic, Task
 from worker.pool import PromptPool
 from worker.relay import Relay
-from worker.worker import REAP_SECONDS, WORK_QUEUES, Host
+from worker.worker import REAP_SECONDS, UNBLOCK_SECONDS, WORK_QUEUES, WorkerProcess
 
 log = logging.getLogger("husai.worker")
-DOORBELL = "husai.doorbell"
+WAKE_UP = "husai.wake_up"
 SWEEP_SECONDS = 5.0
 PRESENCE_SECONDS = 10.0
 FORGET_SECONDS = 7 * 86_400
 
 
 def create_app(settings: Settings) -> Celery:
-    """The Celery application of one broker: its queues carry bells that are acknowledged as soon as they are heard."""
+    """The Celery application of one broker: its queues carry messages that are acknowledged as soon as they arrive."""
     app = Celery("husai", broker=settings.broker_url, backend=None, set_as_current=False)
     app.conf.update(
         broker_transport_options={
@@ -60,9 +61,9 @@ class LabWorker:
 
     def __init__(self, settings: Settings, database: Database, queues: Sequence[str]) -> None:
         self.settings, self.database = settings, database
-        self.host = Host(settings, database, queues, settings.worker_slots)
-        self.app, self.slots = create_app(settings), threading.Semaphore(self.host.slots)
-        self.app.task(name=DOORBELL)(self._heard)
+        self.process = WorkerProcess(settings, database, queues, settings.worker_slots)
+        self.app, self.slots = create_app(settings), threading.Semaphore(self.process.slots)
+        self.app.task(name=WAKE_UP)(self._woken)
         self._overdue: str | None = None
 
     def run(self) -> int:
@@ -70,8 +71,9 @@ class LabWorker:
         (self.settings.root / "alive").unlink(missing_ok=True)
         signals.worker_shutting_down.connect(self._stop, weak=False)
         worker: Any = self.app.Worker(
-            pool=PromptPool, concurrency=self.host.slots, queues=self.host.queues, hostname=f"{self.host.boot_id}@%h",
-            without_gossip=True, without_mingle=True, without_heartbeat=True, loglevel="WARNING", quiet=True,
+            pool=PromptPool, concurrency=self.process.slots, queues=self.process.queues,
+            hostname=f"{self.process.boot_id}@%h", without_gossip=True, without_mingle=True, without_heartbeat=True,
+            loglevel="WARNING", quiet=True,
         )  # fmt: skip
         worker._isatty = True  # otherwise SIGHUP would start the process again, without an end to what it runs
         threads = self._threads()
@@ -80,32 +82,32 @@ class LabWorker:
         try:
             worker.start()
         finally:
-            self.host.drain.set()
+            self.process.drain.set()
         for thread in threads:
             thread.join()
-        self.host.leave()
+        self.process.leave()
         return int(worker.exitcode or 0)
 
     def _threads(self) -> list[threading.Thread]:
         """What goes on beside the jobs. Whatever may wait for the broker has a thread of its own."""
-        over = self.host.drain
+        over = self.process.drain
         loops: dict[str, Callable[[], object]] = {
-            "chores": lambda: Chores(self._chores()).until(over),
-            "presence": lambda: Chores([(PRESENCE_SECONDS, self._alive)]).until(over),
+            "periodic": lambda: Periodic(self._tasks()).until(over),
+            "presence": lambda: Periodic([(PRESENCE_SECONDS, self._alive)]).until(over),
         }
-        if CONTROL in self.host.queues:
-            relay = Relay(self.database, self._ring, self._waiting)
+        if CONTROL in self.process.queues:
+            relay = Relay(self.database, self._send, self._waiting)
             watch = Watch(self.database, self.settings.poll_seconds)
             loops["relay"] = lambda: relay.serve(watch, over)
-            loops["sweep"] = lambda: Chores([(SWEEP_SECONDS, relay.sweep)]).until(over)
+            loops["sweep"] = lambda: Periodic([(SWEEP_SECONDS, relay.sweep)]).until(over)
         return [threading.Thread(target=loop, name=name) for name, loop in loops.items()]
 
     def _stop(self, **_: Any) -> None:
         """Let the running attempts checkpoint and hand back what they hold; Celery waits for that."""
-        self.host.drain.set()
+        self.process.drain.set()
 
-    def _heard(self) -> None:
-        """What the doorbell does."""
+    def _woken(self) -> None:
+        """What a wake-up message does."""
         self._serve(wait=True)
 
     def _serve(self, wait: bool) -> None:
@@ -113,43 +115,44 @@ class LabWorker:
         if not self.slots.acquire(blocking=wait):
             return
         try:
-            self.host.work(self.host.queues)
+            self.process.work(self.process.queues)
         except Exception as error:
             complain(log, "the attempt was given up; its lease will run out", error)
         finally:
             self.slots.release()
 
-    def _chores(self) -> list[Chore]:
-        control = CONTROL in self.host.queues
-        chores: list[Chore] = [
-            (REAP_SECONDS if control else math.inf, self.host.reap),
+    def _tasks(self) -> list[Task]:
+        control = CONTROL in self.process.queues
+        tasks: list[Task] = [
+            (REAP_SECONDS if control else math.inf, self.process.reap),
             (SWEEP_SECONDS, self._look),
+            (UNBLOCK_SECONDS, self.process.unblock),
         ]
-        return [*chores, (3600, self._forget)] if control else chores
+        return [*tasks, (3600, self._forget)] if control else tasks
 
     def _alive(self) -> None:
         """Report presence; leave a sign for the health check once the database and the broker have answered."""
-        self.host.present()
+        self.process.present()
         with self.app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
         (self.settings.root / "alive").touch()
 
     def _look(self) -> None:
-        """Start on work that was still queued at the last look, too: no bell has told of it."""
+        """Start on work that was still queued at the last look, too: no message has told of it."""
         with self.database.read() as session:
-            found = oldest(session, self.host.queues, self.host.devices)
-        overdue, self._overdue = found is not None and found == self._overdue, found
+            longest_queued = oldest(session, self.process.queues, self.process.devices)
+        overdue, self._overdue = longest_queued is not None and longest_queued == self._overdue, longest_queued
         if overdue:
-            threading.Thread(target=self._serve, args=(False,), name="unbidden").start()
+            threading.Thread(target=self._serve, args=(False,), name="overdue").start()
 
     def _forget(self) -> None:
         """Drop workers that nobody has seen for a week."""
         with self.database.write(shared=True) as session:
             session.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_SECONDS))
 
-    def _ring(self, queues: Sequence[str]) -> None:
+    def _send(self, queues: Sequence[str]) -> None:
         for queue in queues:
-            self.app.send_task(DOORBELL, queue=queue)
+            self.app.send_task(WAKE_UP, queue=queue)
 
     def _waiting(self, queues: Sequence[str]) -> Mapping[str, int]:
         with self.app.connection_for_read() as connection:

@@ -9,26 +9,26 @@ from services.db import complain
 
 log = logging.getLogger("husai.worker")
 RETRY_SECONDS = 1.0
-Chore = tuple[float, Callable[[], object]]
+Task = tuple[float, Callable[[], object]]
 """Seconds between two turns (infinite: once), and what to do."""
 
 
-class Chores:
-    """Does each chore when it is due; one that fails is tried again, and keeps none of the others from its turn."""
+class Periodic:
+    """Runs each task when it is due; one that fails is tried again, and keeps none of the others from its turn."""
 
-    def __init__(self, chores: Sequence[Chore]) -> None:
-        self._chores = list(chores)
-        self._due = [0.0] * len(self._chores)
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = list(tasks)
+        self._due = [0.0] * len(self._tasks)
 
     def turn(self) -> None:
-        """Do what is due."""
-        for index, (period, chore) in enumerate(self._chores):
+        """Run what is due."""
+        for index, (period, run) in enumerate(self._tasks):
             if time.monotonic() >= self._due[index]:
                 try:
-                    chore()
+                    run()
                     self._due[index] = time.monotonic() + period
                 except Exception as error:
-                    complain(log, "a chore failed; it is tried again", error)
+                    complain(log, "a periodic task failed; it is tried again", error)
                     self._due[index] = time.monotonic() + RETRY_SECONDS
 
     def until(self, over: threading.Event, pause: float = 0.5) -> None:

@@ -7,7 +7,7 @@ from kombu.asynchronous import get_event_loop
 
 
 class PromptPool(TaskPool):
-    """Wakes the event loop when a task has ended, so that it asks the broker for the next bell."""
+    """Wakes the event loop when a task has ended, so that it asks the broker for the next message."""
 
     def on_apply(self, *arguments: Any, **named: Any) -> Any:
         """Start a task in a thread."""

@@ -28,7 +28,7 @@ def open_(warm: str) -> None:
     if warm == "light":
         _wait_until_warm()
     else:
-        threading.Thread(target=_wait_until_warm, name="nursery", daemon=True).start()
+        threading.Thread(target=_wait_until_warm, name="warm-up", daemon=True).start()
 
 
 def context() -> ForkServerContext | SpawnContext:

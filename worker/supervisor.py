@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from husai_core import kinds
-from services import leases, lifecycle
+from services import estimates, leases, lifecycle
 from services.artifacts import Store, Stored, materialise, productions, store_tree
 from services.db import Database, away
 from services.decisions import Signer
@@ -27,6 +28,7 @@ from services.leases import Claim, Failure, Success
 from services.problems import Problem
 from services.settings import Settings
 from services.states import State
+from services.storage import SIZE, HostFault, describe, disk_fault
 from services.tables import ArtifactRow, Job
 from worker import attempt_process, process_start
 
@@ -72,11 +74,12 @@ class Supervisor:
         self.news: list[tuple[str, dict[str, Any]]] = []
         self.progress: dict[str, Any] | None = None
         self.end: dict[str, Any] | None = None
-        self.started = self.worked = self.renewed = self.peeked = time.monotonic()
+        self.claimed = self.started = self.worked = self.renewed = self.peeked = time.monotonic()
+        self.work: dict[str, Any] | None = None
         self.draining_since: float | None = None
 
-    def run(self) -> bool:
-        """Run the attempt to its end and record it; False when this host could not do its part.
+    def run(self) -> str | None:
+        """Run the attempt to its end and record it; returns what keeps this host from running more, if anything does.
 
         Raises:
             DBAPIError: the database stayed away.
@@ -84,33 +87,63 @@ class Supervisor:
         try:
             return self._run()
         except Lost:
-            log.warning("attempt %s of %s was taken over", self.claim.attempt, self.claim.execution_id)
-            return True
+            log.warning("attempt %d of %s was taken over", self.claim.attempt, self.claim.execution_id)
+            return None
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _run(self) -> bool:
+    def _run(self) -> str | None:
         try:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory.mkdir(parents=True)
             self._finish(self._supervise())
         except Stop as stop:
             self._record(stop.failure)
-        except (OSError, EOFError, Problem) as error:
-            log.exception("the attempt of %s failed outside its process", self.claim.execution_id)
-            self._give_up(_line(error))
-            return False
         except Lost:
             raise
         except Exception as error:
             if away(error):
                 raise
-            log.exception("the attempt of %s cannot be recorded", self.claim.execution_id)
-            self._record(Failure(State.FAILED, "error.record", _line(error)))
-        return True
+            return self._fail(error)
+        return None
+
+    def _fail(self, error: Exception) -> str | None:
+        """End an attempt that failed here and not in its process; returns what is wrong with this host, if anything is.
+
+        What the host is to blame for uses up none of the execution's attempts. A job that fills a disk which has room
+        again without it is to blame itself.
+        """
+        shutil.rmtree(self.directory, ignore_errors=True)
+        problem = self._problem(error)
+        if problem is not None:
+            log.error(
+                "%s: attempt %d is handed back: %s", self.claim.job_id, self.claim.attempt, problem, exc_info=error
+            )
+            self._write(
+                leases.hand_back, "host.storage", f"{problem[0].upper()}{problem[1:]} on {socket.gethostname()}."
+            )
+            failpoint("hand_back.committed")
+            return problem
+        log.error("%s: attempt %d failed outside its process", self.claim.job_id, self.claim.attempt, exc_info=error)
+        if isinstance(error, OSError | EOFError | Problem | HostFault):
+            self._give_up(_line(error))
+            return _line(error)
+        self._record(Failure(State.FAILED, "error.record", _line(error)))
+        return None
+
+    def _problem(self, error: Exception) -> str | None:
+        """What is wrong with this host, as far as an error and a try of the store tell."""
+        try:
+            self.store.probe()
+        except Exception as broken:
+            return f"artifact store {describe(broken)}"
+        number = disk_fault(error)
+        if number is not None and number not in SIZE:
+            return str(HostFault(number))
+        return None
 
     def _supervise(self) -> dict[str, Any] | None:
-        """Start the child and serve it until it has ended; its last word, or None if it drained."""
+        """Start the child and serve it until it has ended; returns its last message."""
         task = self._task()
         self.started = self.worked = time.monotonic()
         failpoint("supervisor.before_start")
@@ -138,7 +171,7 @@ class Supervisor:
         return None
 
     def _died(self, process: BaseProcess) -> None:
-        """The child ended without a last word: killed from outside, or broken by its own code."""
+        """The child ended without a last message: killed from outside, or broken by its own code."""
         process.join(5)
         if process.exitcode in (-signal.SIGKILL, FORKSERVER_GONE):
             self.end = {"type": "killed"}
@@ -228,27 +261,47 @@ class Supervisor:
         if end["type"] == "drained":
             self._write(leases.hand_back)
             failpoint("hand_back.committed")
+            self._log("was handed back, as this worker stops")
+        elif end["type"] == "host":
+            raise HostFault(end["number"])
+        elif end["type"] == "blocked":
+            self._write(leases.block, end["detail"], end["assets"])
+            failpoint("block.committed")
+            self._log("is blocked: %s", end["detail"])
         elif end["type"] == "killed":
             self._give_up("its process was killed, as happens when memory runs out")
         elif end["type"] == "failed":
             self._record(Failure(State.FAILED, end["reason"], end["detail"]))
         else:
             outputs: dict[str, list[Stored]] = {}
-            for made in end["outputs"]:
-                stored = store_tree(self.store, made["index"], Path(made["path"]), self._renew)
-                outputs.setdefault(made["name"], []).append(stored)
+            for output in end["outputs"]:
+                stored = store_tree(self.store, output["index"], Path(output["path"]), self._renew)
+                outputs.setdefault(output["name"], []).append(stored)
             failpoint("finish.stored")
-            self._record(leases.success(self.store, end["result"], outputs))
+            self._record(leases.success(self.store, end["result"], outputs, self.work))
 
     def _give_up(self, why: str) -> None:
         self._write(leases.give_up, self.settings.max_attempts, why)
         failpoint("give_up.committed")
+        self._log("was lost: %s", why)
 
     def _record(self, end: Success | Failure) -> None:
         kept = self._write(leases.finish, self.signer, end)
         failpoint("finish.committed")
         if not kept:
             raise Lost
+        if isinstance(end, Failure):
+            self._log("%s: %s: %s", end.state, end.reason, end.detail)
+        else:
+            self._log("succeeded")
+
+    def _log(self, what: str, *arguments: object) -> None:
+        """One line about the attempt, with its ids and how long it took."""
+        seconds = time.monotonic() - self.claimed
+        line = f"job %s, execution %s, attempt %d, %s: {what} after %.2f s"
+        log.info(
+            line, self.claim.job_id, self.claim.execution_id, self.claim.attempt, self.claim.kind, *arguments, seconds
+        )
 
     def _write(self, work: Callable[..., T], *arguments: Any, shared: bool = False) -> T:
         """Write about this attempt. A database that is away for a while costs no work: the fence tells later whether
@@ -267,7 +320,7 @@ class Supervisor:
                 port: [session.get_one(ArtifactRow, digest) for digest in digests]
                 for port, digests in claim.inputs.items()
             }
-            made = {
+            produced = {
                 row.sha256: productions(session, row, None if self.settings.share_results else claim.owner_id)
                 for row in chain.from_iterable(rows.values())
             }
@@ -275,12 +328,13 @@ class Supervisor:
             done = {str(job.name): lifecycle.outcome(session, job) for job in children}
         inputs = {
             port: [
-                {"digest": row.sha256, "type": row.type, "produced_at": made[row.sha256],
+                {"digest": row.sha256, "type": row.type, "produced_at": produced[row.sha256],
                  "path": self._lay_out(f"inputs/{port}/{position}", row.sha256)}
-                for position, row in enumerate(found)
+                for position, row in enumerate(artifacts)
             ]
-            for port, found in rows.items()
+            for port, artifacts in rows.items()
         }  # fmt: skip
+        self.work = estimated(self.store, claim)
         resume = self._lay_out("resume", claim.resume) if claim.resume else None
         threads = int(claim.environment.get("threads") or self.settings.job_threads)
         return attempt_process.Task(
@@ -294,6 +348,12 @@ class Supervisor:
         path.mkdir(parents=True)
         materialise(self.store, digest, path, self._renew)
         return str(path)
+
+
+def estimated(store: Store, claim: Claim) -> dict[str, Any] | None:
+    """The work that a claimed execution will be, by its kind's estimate."""
+    work = estimates.work_of(claim.kind, claim.spec, estimates.facts(store, claim.inputs))
+    return work.model_dump(mode="json", exclude={"outputs"}) if work else None
 
 
 def _line(error: Exception) -> str:

@@ -22,8 +22,8 @@ BATCH = 500
 LARGEST = 2**53
 SANDBOXED = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups"}
 """The report shares its origin with the pages; a browser runs nothing in it."""
-EventType = Literal["state", "attempt", "progress", "metrics", "log", "checkpoint"]
-Types = Annotated[list[EventType] | None, Query(alias="type", max_length=6)]
+EventType = Literal["state", "attempt", "progress", "metrics", "log", "checkpoint", "child"]
+Types = Annotated[list[EventType] | None, Query(alias="type", max_length=7)]
 STREAM = {200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 

@@ -52,8 +52,13 @@ class Port:
     at_least: int = 1
 
 
-EVERY_JOB = {"result": Port("result", "its figures"), "manifest": Port("manifest", "what it was made from")}
-"""The outputs of every job."""
+EVERY_JOB = {
+    "result": Port("result", "its figures"),
+    "manifest": Port("manifest", "what it was made from"),
+    "tables": Port("table", "its tables as CSV", required=False),
+    "figures": Port("figure", "its figures as SVG", required=False),
+}
+"""The outputs of every job; the last two only where its result has such panels."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,21 @@
 """Small work for fault tests, what it must give whatever happens, and how to lead a process past a failpoint."""
 
 import os
+import re
+import shutil
 import signal
 from typing import Any
 
+from husai_core.assets import HOME
 from tests.faults.keeper import Keeper
 
 RECIPE = {"d_sae": 64, "k": 4, "tokens": 40_000, "batch_size": 256}
 LONG, ENDLESS = 400_000, 50_000_000
 WORLD = {"rows": 2048, "n_features": 48, "d_model": 24}
-LAB_ONLY = {"sweep.rung"}
+LAB_ONLY = {"sweep.sent"}
 NEED = {
+    "block.before_commit": "asset",
+    "block.committed": "asset",
     "cancel.before_commit": "cancel",
     "checkpoint.before_commit": "drain",
     "checkpoint.committed": "drain",
@@ -21,6 +26,8 @@ NEED = {
     "reap.before_commit": "lose",
     "reap.committed": "lose",
     "renew.committed": "long",
+    "unblock.before_commit": "asset",
+    "unblock.committed": "asset",
 }
 
 
@@ -59,6 +66,9 @@ def long_run(service: Keeper, key: str, tokens: int = LONG) -> dict[str, Any]:
 
 def disturb(service: Keeper, undisturbed: dict[str, Any], key: str, situation: str) -> None:
     """Bring about what leads past a point that an ordinary run never passes."""
+    if situation == "asset":
+        arrive_late(service, key)
+        return
     saes = long_run(service, key, ENDLESS if situation == "cancel" else LONG)
     if situation == "cancel":
         service.until(lambda: service.client.post(f"/v1/jobs/{saes['id']}:cancel").status_code in (202, 409))
@@ -72,3 +82,18 @@ def disturb(service: Keeper, undisturbed: dict[str, Any], key: str, situation: s
     elif situation == "lose":
         service.holder().kill()
     assert outcome(service.finished(saes["id"])) == undisturbed
+
+
+def arrive_late(service: Keeper, key: str) -> None:
+    """A job about a language model that is brought to this host only after the job was blocked."""
+    model = re.sub(r"\W", "-", key)
+    spec = {"source": "language", "model": f"test/{model}", "max_rows": 512, "context": 32}
+    job = service.post("/v1/jobs", key, kind="train.activations", spec=spec)
+    service.until(lambda: service.job(job["id"])["state"] == "blocked")
+    assert service.job(job["id"])["reason"] == "asset.missing"
+    folder = service.models / f"models--test--{model}"
+    shutil.copytree(HOME / "classics-2m", folder / "snapshots" / "1")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("1")
+    finished = service.finished(job["id"])
+    assert finished["state"] == "succeeded", finished["detail"]

@@ -48,7 +48,8 @@ class Keeper:
             self.port = free.getsockname()[1]
         self.environment = {
             **inherited(), "HUSAI_FAILPOINTS": str(self.armed), "HUSAI_WARM": "light", "PYTHONPATH": str(ROOT),
-            "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1", "HUSAI_DEVICE": "cpu", **environment,
+            "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1", "HUSAI_SLOTS": "1", "HUSAI_THREADS": "1",
+            "HUSAI_DEVICE": "cpu", **environment,
         }  # fmt: skip
         self.commands = {"api": ["api", "--port", str(self.port)], "worker": ["worker"]}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -59,6 +60,11 @@ class Keeper:
     def database(self) -> Database:
         """The database that the processes share."""
         return Database(self.environment.get("HUSAI_DATABASE_URL") or f"sqlite:///{self.home / 'husai.db'}")
+
+    @property
+    def models(self) -> Path:
+        """Where the processes look for language models."""
+        return self.home / "hf" / "hub"
 
     def folder(self, name: str) -> Path:
         """The home folder of a process."""
@@ -126,8 +132,8 @@ class Keeper:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
-                if found := condition():
-                    return found
+                if value := condition():
+                    return value
             time.sleep(0.02)
         logs = "".join(f"\n== {log.name}\n{log.read_text()[-2000:]}" for log in self.home.glob("*.log"))
         raise AssertionError(f"not within {seconds} s: {logs}")
@@ -141,8 +147,8 @@ class Keeper:
         """A service's answer, asked for again while it is away or not ready."""
 
         def ask() -> httpx.Response | None:
-            found = self.client.request(method, path, **arguments)
-            return None if found.status_code == 503 else found
+            answer = self.client.request(method, path, **arguments)
+            return None if answer.status_code == 503 else answer
 
         answer: httpx.Response = self.until(ask)
         assert answer.status_code < 300, answer.text
@@ -184,6 +190,6 @@ class Keeper:
         self.until(lambda: not any(list((self.folder(name) / "work").glob("*")) for name in self.commands))
 
     def outbox_empty(self) -> bool:
-        """True when every bell has been rung."""
+        """True when every message has been sent."""
         with self.database.read() as session:
             return session.scalar(select(func.count()).select_from(Outbox)) == 0

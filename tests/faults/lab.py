@@ -80,10 +80,10 @@ class Lab(Keeper):
 
     def stopped(self) -> list[int]:
         """Process ids of this lab that are stopped."""
-        found = []
+        pids = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError, IndexError):
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                 if state == "T" and f"HUSAI_FAILPOINTS={self.armed}".encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-        return found
+                    pids.append(int(entry.name))
+        return pids

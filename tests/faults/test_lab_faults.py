@@ -1,4 +1,4 @@
-"""What can go wrong between the processes of a lab: others die, a worker stalls, bells are lost, doubled or late."""
+"""What can go wrong between the processes of a lab: others die, a worker stalls, messages are lost, doubled or late."""
 
 import json
 import os
@@ -12,14 +12,16 @@ from itertools import cycle, product
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from services.settings import Settings
+from services.tables import Worker
 from tests.faults.cases import FAULTS
 from tests.faults.chains import NEED, RECIPE, chain, disturb, long_run, outcome, submit_rows
 from tests.faults.keeper import failpoints
 from tests.faults.lab import VICTIMS, WORKERS, Lab
 from tests.servers import pairs
-from worker.celery_worker import DOORBELL, create_app
+from worker.celery_worker import WAKE_UP, create_app
 
 CASES = {
     "some": list(zip(failpoints()[::4], VICTIMS, strict=False)),
@@ -56,16 +58,16 @@ def test_whoever_dies_while_a_process_stands_at_a_point_nothing_changes(
 
 def pass_by(service: Lab, undisturbed: dict[str, Any], point: str, key: str) -> dict[str, Any] | None:
     """Lead a process past a point; what an ordinary run gave, or None after a run that compared its outcome itself."""
-    if point == "sweep.rung":
-        return unrung(service, key)
+    if point == "sweep.sent":
+        return unsent(service, key)
     if point not in NEED:
         return chain(service, key)
     disturb(service, undisturbed, key, NEED[point])
     return None
 
 
-def unrung(service: Lab, key: str) -> dict[str, Any]:
-    """A chain whose first bells are lost while nobody can hear them."""
+def unsent(service: Lab, key: str) -> dict[str, Any]:
+    """A chain whose first messages are lost while nobody can take them."""
     with silence(service):
         rows = submit_rows(service, key)
         service.until(service.outbox_empty)
@@ -76,7 +78,7 @@ def unrung(service: Lab, key: str) -> dict[str, Any]:
 
 
 class silence:
-    """Both workers are stopped, so that nobody hears a bell."""
+    """Both workers are stopped, so that nobody takes a message."""
 
     def __init__(self, service: Lab) -> None:
         self.processes = [service.processes[name] for name in WORKERS]
@@ -111,8 +113,8 @@ def test_a_worker_stopped_past_its_lease_has_its_write_refused_and_counted(
 def stale_writes(service: Lab) -> float:
     """How many writes of attempts that were no longer held have been refused."""
     lines = service.client.get("/metrics").text.splitlines()
-    found = [line.split()[1] for line in lines if line.startswith("husai_stale_writes_rejected_total ")]
-    return float(found[0]) if found else 0.0
+    counts = [line.split()[1] for line in lines if line.startswith("husai_stale_writes_rejected_total ")]
+    return float(counts[0]) if counts else 0.0
 
 
 def test_a_worker_told_to_stop_hands_its_job_to_another(service: Lab, undisturbed: dict[str, Any]) -> None:
@@ -122,14 +124,14 @@ def test_a_worker_told_to_stop_hands_its_job_to_another(service: Lab, undisturbe
     assert holder.wait(30) == 0
     assert outcome(service.finished(job["id"])) == undisturbed
     events = service.client.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/json"}).json()["items"]
-    told = [(event["type"], event["data"].get("state"), event["data"].get("reason")) for event in events]
-    handed_back = told.index(("state", "queued", "drained"))
-    assert "checkpoint" in [type for type, *_ in told[:handed_back]]
+    history = [(event["type"], event["data"].get("state"), event["data"].get("reason")) for event in events]
+    handed_back = history.index(("state", "queued", "drained"))
+    assert "checkpoint" in [type for type, *_ in history[:handed_back]]
     assert [event["data"]["number"] for event in events if event["type"] == "attempt"] == [1, 2]
     service.settled()
 
 
-def test_bells_that_are_lost_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+def test_messages_that_are_lost_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
     over = threading.Event()
 
     def empty() -> None:
@@ -139,13 +141,13 @@ def test_bells_that_are_lost_change_nothing(service: Lab, faultless: dict[str, A
 
     thread = threading.Thread(target=empty)
     thread.start()
-    assert chain(service, "lost-bells") == faultless
+    assert chain(service, "lost-messages") == faultless
     over.set()
     thread.join()
     service.settled()
 
 
-def test_bells_that_are_doubled_or_ring_for_nothing_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+def test_messages_that_are_doubled_or_sent_for_nothing_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
     settings = Settings(
         home=service.home / "ringer", database_url=service.environment["HUSAI_DATABASE_URL"],
         broker_url=service.environment["HUSAI_BROKER_URL"],
@@ -153,14 +155,14 @@ def test_bells_that_are_doubled_or_ring_for_nothing_change_nothing(service: Lab,
     app = create_app(settings)
     for _ in range(50):
         for queue in ("train", "stress", "control"):
-            app.send_task(DOORBELL, queue=queue)
-    assert chain(service, "doubled-bells") == faultless
+            app.send_task(WAKE_UP, queue=queue)
+    assert chain(service, "doubled-messages") == faultless
     service.settled()
 
 
-def test_bells_that_are_late_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
+def test_messages_that_are_late_change_nothing(service: Lab, faultless: dict[str, Any]) -> None:
     service.redis.client_pause(2000)
-    assert chain(service, "late-bells") == faultless
+    assert chain(service, "late-messages") == faultless
     service.settled()
 
 
@@ -179,11 +181,17 @@ def test_jobs_outlast_an_artifact_store_that_is_away(service: Lab, faultless: di
     store.rename(elsewhere)
     store.write_text("not a folder")
     rows = [submit_rows(service, f"no-store-{number}")["id"] for number in range(3)]
-    service.until(lambda: any(service.job(row)["attempt"] > 1 for row in rows))
+    service.until(lambda: unfit(service))
     store.unlink()
     elsewhere.rename(store)
     assert [outcome(service.finished(row)) for row in rows] == [faultless["train.activations"]] * 3
     service.settled()
+
+
+def unfit(service: Lab) -> list[str]:
+    """The problems of the workers that claim nothing."""
+    with service.database.read() as session:
+        return [problem for problem in session.scalars(select(Worker.problem)) if problem]
 
 
 def test_training_that_diverges_says_so(service: Lab) -> None:

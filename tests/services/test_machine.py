@@ -23,7 +23,7 @@ from services.states import LIVE, State
 from services.tables import Awaited, Execution, Job, Outbox, Result
 
 QUEUES = ("train", "benchmark", "stress", "control")
-BELLS = select(Outbox.execution_id)
+MESSAGES = select(Outbox.execution_id)
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
@@ -31,7 +31,7 @@ class Lifecycle(RuleBasedStateMachine):
     """Two workers and one owner; jobs are activations (no input) or SAEs (of a digest, or of a job's output)."""
 
     fresh: ClassVar[Callable[[], Settings]]
-    made, rows = Bundle("made"), Bundle("rows")
+    submitted, rows = Bundle("submitted"), Bundle("rows")
     held = Bundle("held")
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.database.close()
         shutil.rmtree(self.folder)
 
-    @rule(targets=(made, rows), seed=st.integers(0, 2), reuse=st.booleans())
+    @rule(targets=(submitted, rows), seed=st.integers(0, 2), reuse=st.booleans())
     def submit(self, seed: int, reuse: bool) -> str:
         return self._submit(Submission("train.activations", {"source": "synthetic", "seed": seed}, reuse=reuse))
 
-    @rule(target=made, source=rows, seed=st.integers(0, 1), reuse=st.booleans())
+    @rule(target=submitted, source=rows, seed=st.integers(0, 1), reuse=st.booleans())
     def submit_consumer(self, source: str, seed: int, reuse: bool) -> str:
         inputs: dict[str, list[Any]] = {"activations": [{"job": source, "output": "activations", "index": None}]}
         return self._submit(Submission("train.sae", {"seeds": [seed]}, inputs, reuse=reuse))
@@ -112,7 +112,7 @@ class Lifecycle(RuleBasedStateMachine):
                 leases.reap(session, 100)
             assert not self._holds(claim)
 
-    @rule(job=made)
+    @rule(job=submitted)
     def cancel(self, job: str) -> None:
         with self.database.write() as session:
             was = session.get_one(Job, job).state
@@ -122,7 +122,7 @@ class Lifecycle(RuleBasedStateMachine):
             else:
                 assert jobs.cancel(session, self.principal, job).state == State.CANCELLED
 
-    @rule(target=made, job=made)
+    @rule(target=submitted, job=submitted)
     def retry(self, job: str) -> str:
         with self.database.write() as session:
             was = session.get_one(Job, job).state
@@ -138,12 +138,13 @@ class Lifecycle(RuleBasedStateMachine):
         with self.database.read() as session:
             jobs = list(session.scalars(select(Job)))
             executions = {execution.id: execution for execution in session.scalars(select(Execution))}
-            results, rung = set(session.scalars(select(Result.execution_id))), set(session.scalars(BELLS))
+            results = set(session.scalars(select(Result.execution_id)))
+            announced = set(session.scalars(MESSAGES))
         self._final_states_stay(jobs)
         self._jobs_follow_their_executions(jobs, executions)
         self._equal_work_is_shared_and_unwanted_work_stops(jobs, executions)
         assert results == {id for id, execution in executions.items() if execution.state == State.SUCCEEDED}
-        assert rung >= {id for id, execution in executions.items() if execution.state == State.QUEUED}
+        assert announced >= {id for id, execution in executions.items() if execution.state == State.QUEUED}
 
     def _final_states_stay(self, jobs: list[Job]) -> None:
         now = {job.id: (job.state, job.execution_id) for job in jobs}

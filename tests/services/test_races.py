@@ -33,7 +33,7 @@ class Crowd:
 
     def __init__(self, settings: Settings, database: Database, principal: Principal) -> None:
         self.settings, self.database, self.principal = settings, database, principal
-        self.made: list[str] = []
+        self.submitted: list[str] = []
         self.rows: list[str] = []
         self.claims: list[tuple[str, int]] = []
         self.ends: list[str] = []
@@ -72,7 +72,7 @@ class Crowd:
                 job, _ = jobs.submit(session, self.settings, self.principal.owner_id, submission)
         except IntegrityError:  # another made the same row first
             return self._submit(submission)
-        self.made.append(job.id)
+        self.submitted.append(job.id)
         return job.id
 
     def claim(self, held: list[Claim], chance: random.Random) -> None:
@@ -94,10 +94,10 @@ class Crowd:
             return work(session, claim.execution_id, claim.attempt, *arguments)
 
     def cancel(self, chance: random.Random) -> None:
-        if self.made:
+        if self.submitted:
             try:
                 with self.database.write() as session:
-                    jobs.cancel(session, self.principal, chance.choice(self.made))
+                    jobs.cancel(session, self.principal, chance.choice(self.submitted))
             except Problem:
                 pass
 
@@ -109,7 +109,7 @@ class Crowd:
         """Follow every job's events as a waiting client does, from the last one seen."""
         while True:
             last = self.over.is_set()
-            for job_id in list(self.made):
+            for job_id in list(self.submitted):
                 seen = self.seen.setdefault(job_id, [])
                 with self.database.read() as session:
                     job = session.get_one(Job, job_id)
@@ -140,8 +140,8 @@ def test_a_crowd_breaks_nothing(settings: Settings, database: Database, seed: in
     with ThreadPoolExecutor(THREADS + 1) as pool:
         watching = pool.submit(crowd.watch)
         acting = [pool.submit(crowd.act, THREADS * seed + number) for number in range(THREADS)]
-        for one in acting:
-            one.result()
+        for thread in acting:
+            thread.result()
         crowd.end_all()
         crowd.over.set()
         watching.result()
@@ -155,7 +155,7 @@ def test_a_crowd_breaks_nothing(settings: Settings, database: Database, seed: in
         attempts = Counter(session.scalars(select(Attempt.execution_id)))
         assert attempts == {row.id: row.attempt for row in session.scalars(select(Execution)) if row.attempt}
         queued = set(session.scalars(select(Outbox.execution_id)))
-        assert {execution for execution, _ in crowd.claims} <= queued, "work without a bell"
+        assert {execution for execution, _ in crowd.claims} <= queued, "work without a message"
         for job in session.scalars(select(Job)):
             check_history(session, job, crowd.seen[job.id])
     database.close()

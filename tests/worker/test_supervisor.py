@@ -57,7 +57,7 @@ def attempt(settings: Settings, database: Database, *, drain: bool = False) -> E
     store.serves = Supervisor(settings, database, store, None, claim, draining)
     if drain:
         draining.set()
-    assert store.serves.run()
+    assert store.serves.run() is None
     with database.read() as session:
         return session.get_one(Execution, claim.execution_id)
 
