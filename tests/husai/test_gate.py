@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 
 from husai.errors import Exit
@@ -109,6 +110,26 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     document["decision"]["verdict"] = "pass"
     bundle.write_text(json.dumps(document))
     assert husai("verify", bundle).code == Exit.MISMATCH
+
+
+def test_the_chain_is_whole_and_the_services_keys_make_a_bundle_verified(
+    husai: Husai, decided: dict[str, str], tmp_path: Path
+) -> None:
+    whole = husai("audit", "chain", "--export", tmp_path / "head.json")
+    assert (whole.code, "is whole" in whole.out) == (Exit.OK, True), whole.out
+    assert husai("audit", "chain", "--anchor", tmp_path / "head.json").code == Exit.OK
+    bundle = json.loads(husai("gate", "show", decided["job"], "--bundle", tmp_path / "bundle.json", "--json").out)
+    (tmp_path / "keys").write_text(husai("keys", "signing").out)
+    verified = husai("verify", tmp_path / "bundle.json", "--public-key", tmp_path / "keys")
+    assert (verified.code, verified.out.split(":")[0], bundle["verdict"]) == (Exit.OK, "verified", "inconclusive")
+
+
+def test_a_badge_is_seen_by_everybody_once_it_is_public(husai: Husai, decided: dict[str, str]) -> None:
+    public = husai("badge", decided["candidate"][:12], "--public")
+    assert public.code == Exit.OK, public.err
+    shown = httpx.get(public.out.strip(), trust_env=False)
+    assert (shown.status_code, "inconclusive" in shown.text) == (200, True)
+    assert husai("badge", decided["candidate"], "--private").code == Exit.OK
 
 
 def test_a_rerun_of_a_study_is_compared_child_by_child(husai: Husai, decided: dict[str, str]) -> None:
