@@ -33,7 +33,7 @@ def collect(places: list[Path]) -> tuple[dict[str, Path], list[str]]:
         whole = Path(os.path.abspath(place))
         root = whole if whole.is_dir() and len(places) == 1 else whole.parent
         for path in sorted(_below(whole, left_out) if whole.is_dir() else [whole]):
-            name = _free("/".join(_sendable(part) for part in path.relative_to(root).parts), paths)
+            name = _free("/".join(_sendable(step) for step in path.relative_to(root).parts), paths)
             if name.count("/") >= MOST_DEPTH or len(paths) == MOST_FILES:
                 raise Usage(f"{place}: at most {MOST_FILES} files can be sent together, {MOST_DEPTH - 1} folders deep")
             paths[name] = path

@@ -59,17 +59,17 @@ class Book:
     def describe(self) -> dict[str, str | int]:
         """What the manifest says about it."""
         data = self.text.encode()
-        told = {"title": self.title, "author": self.author, "year": self.year, "file": self.file_name}
-        return {**told, "sha256": sha256(data), "bytes": len(data)}
+        facts = {"title": self.title, "author": self.author, "year": self.year, "file": self.file_name}
+        return {**facts, "sha256": sha256(data), "bytes": len(data)}
 
 
 def read(path: Path) -> Book:
     """One book; its heading gives title, author and year."""
     heading, line, text = path.read_text().partition("\n-------\n")
-    found = re.fullmatch(r"# Title: (.*?)\s+## Author: (.*?)\s+## Year: (.*?)\s*", heading)
-    if not line or found is None:
+    match = re.fullmatch(r"# Title: (.*?)\s+## Author: (.*?)\s+## Year: (.*?)\s*", heading)
+    if not line or match is None:
         raise SystemExit(f"{path} has no heading that ends in a line of dashes")
-    title, author, year = found.groups()
+    title, author, year = match.groups()
     return Book(title, author, year, text.strip() + "\n")
 
 
@@ -133,9 +133,9 @@ def make(books: list[Book], home: Path, spec: Mapping[str, Any], target: Path) -
         "files": {path.name: sha256(path.read_bytes()) for path in sorted(target.iterdir())},
     }
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    told = README.format(name=target.name, books=len(shown), held_out=assets.HELD_OUT.name, **figures)
-    (target / "README.md").write_text(told)
-    shutil.copy(Path(__file__).parents[2] / "LICENSE", target / "LICENSE")
+    text = README.format(name=target.name, books=len(shown), held_out=assets.HELD_OUT.name, **figures)
+    (target / "README.md").write_text(text)
+    shutil.copy(Path(__file__).parents[1] / "LICENSE", target / "LICENSE")
 
 
 def measure(directory: Path, books: list[Book]) -> dict[str, float]:

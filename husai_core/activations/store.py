@@ -60,21 +60,21 @@ class Activations:
     sequence: Tensor | None = None
     place: Tensor | None = None
 
-    def mask(self, part: str) -> Tensor:
+    def mask(self, split: str) -> Tensor:
         """Which rows belong to `train`, `validation` or `test`: bool [n]."""
-        return self.split == SPLITS.index(part)
+        return self.split == SPLITS.index(split)
 
-    def part(self, part: str) -> StoredRows:
+    def part(self, split: str) -> StoredRows:
         """The rows of one split [m, d], not yet read."""
-        return self.rows.select(self.mask(part).nonzero()[:, 0])
+        return self.rows.select(self.mask(split).nonzero()[:, 0])
 
     @cached_property
     def moments(self) -> Moments:
         """Moments of all rows, read block by block."""
-        found = Moments()
+        moments = Moments()
         for block in self.rows.blocks():
-            found.add(block)
-        return found
+            moments.add(block)
+        return moments
 
 
 class Writer:

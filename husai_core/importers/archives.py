@@ -85,12 +85,12 @@ def unpack(directories: list[Path], scratch: Path) -> Unpacked:
 
 def is_litter(name: str) -> bool:
     """Whether a path names what a system or a tool put there on its own."""
-    return any(part.startswith(".") or part.lower() in LITTER for part in name.split("/"))
+    return any(step.startswith(".") or step.lower() in LITTER for step in name.split("/"))
 
 
 def counted(name: str) -> list[tuple[bool, int, str]]:
     """What to sort a path by, so that its numbered parts come by their numbers: `saes/2` before `saes/10`."""
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split("/")]
+    return [(step.isdecimal(), int(step) if step.isdecimal() else 0, step) for step in name.split("/")]
 
 
 def bounded(path: Path, archive: zipfile.ZipFile, most: int = MOST_BYTES) -> None:

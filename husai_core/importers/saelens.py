@@ -42,9 +42,9 @@ class _Config(BaseModel):
 def read(weights: Path, config: Path) -> Imported:
     """The checkpoint, once its `cfg.json` and the types of its tensors are what `checkpoint.load` expects."""
     said = read_json(config)
-    asked = checked(config.name, _Config, checkpoint.current(said) if isinstance(said, dict) else said)
+    cfg = checked(config.name, _Config, checkpoint.current(said) if isinstance(said, dict) else said)
     check_safetensors(weights)
     sae = checkpoint.load(weights.parent)
-    agree(config.name, "d_in", asked.d_in, sae.d_in)
-    agree(config.name, "d_sae", asked.d_sae, sae.d_sae)
+    agree(config.name, "d_in", cfg.d_in, sae.d_in)
+    agree(config.name, "d_sae", cfg.d_sae, sae.d_sae)
     return Imported(weights.name, "husai" if "recipe" in sae.provenance else "saelens", sae, "sae")

@@ -31,8 +31,8 @@ def logits(w: Mapping[str, Tensor], p: int, a: Tensor, b: Tensor) -> Tensor:
     v = torch.einsum("td,hde->the", x, w[attention + "W_V"]) + w[attention + "b_V"]
     score = (k * q).sum(-1) / d_head**0.5
     constant = score[2 * p :].expand(len(a), -1, -1)
-    seen = torch.cat([F.embedding(a, score[:p])[:, None], F.embedding(b, score[p : 2 * p])[:, None], constant], 1)
-    share = seen.softmax(1)[..., None]
+    scores = torch.cat([F.embedding(a, score[:p])[:, None], F.embedding(b, score[p : 2 * p])[:, None], constant], 1)
+    share = scores.softmax(1)[..., None]
     digits = share[:, 0] * F.embedding(a, v[:p].flatten(1)).view(-1, heads, d_head)
     digits = digits + share[:, 1] * F.embedding(b, v[p : 2 * p].flatten(1)).view(-1, heads, d_head)
     z = digits + torch.einsum("nsh,she->nhe", share[:, 2:, :, 0], v[2 * p :])
@@ -46,5 +46,7 @@ def _inputs(w: Mapping[str, Tensor], p: int) -> Tensor:
     """What the layer reads [2p + 3, d_model]: digits as `a`, digits as `b`, then BOS, `+` and `=`."""
     embed, place = w["embed.W_E"], w["pos_embed.W_pos"]
     digits = embed[:p]
-    rest = torch.stack([embed[p] + place[0], embed[p + 3] + place[2], embed[p + 2] + place[POSITIONS["answer"]]])
-    return torch.cat([digits + place[POSITIONS["first_operand"]], digits + place[POSITIONS["second_operand"]], rest])
+    constants = torch.stack([embed[p] + place[0], embed[p + 3] + place[2], embed[p + 2] + place[POSITIONS["answer"]]])
+    return torch.cat(
+        [digits + place[POSITIONS["first_operand"]], digits + place[POSITIONS["second_operand"]], constants]
+    )

@@ -67,15 +67,15 @@ def optimiser(model: torch.nn.Module, recipe: TextRecipe) -> torch.optim.AdamW:
 
 def fit(run: Run, data: Sequences, split: Tensor, recipe: TextRecipe, seed: int, job: Job) -> None:
     """Train until the recipe ends; `split` uint8 [n] says which sequences are trained on."""
-    train, validation = ((split == part).nonzero()[:, 0] for part in (0, 1))
-    keeper, told = Keeper(job, CHECKPOINT_SECONDS), 0.0
+    train, validation = ((split == index).nonzero()[:, 0] for index in (0, 1))
+    keeper, reported = Keeper(job, CHECKPOINT_SECONDS), 0.0
     while run.step < recipe.steps:
         _step(run, data, train, recipe, seed)
         if run.step % recipe.evaluate_every == 0 or run.step == recipe.steps:
             _evaluate(run, data, train[:MEASURED], validation[:MEASURED], job)
-        if run.step == recipe.steps or time.monotonic() - told > PROGRESS_SECONDS:
+        if run.step == recipe.steps or time.monotonic() - reported > PROGRESS_SECONDS:
             job.progress(run.step, recipe.steps, "steps")
-            told = time.monotonic()
+            reported = time.monotonic()
         keeper.offer(run)
 
 
@@ -83,8 +83,8 @@ def fit(run: Run, data: Sequences, split: Tensor, recipe: TextRecipe, seed: int,
 def figures(model: torch.nn.Module, data: Sequences, rows: Tensor) -> tuple[float, float, Tensor]:
     """Mean cross-entropy (nats per token), accuracy, and the predicted tokens int64 [m], over some sequences."""
     loss, right, targets = 0.0, 0, list[Tensor]()
-    for part in rows.split(32):  # type: ignore[no-untyped-call]
-        logits, target = _predict(model, data, part)
+    for few in rows.split(32):  # type: ignore[no-untyped-call]
+        logits, target = _predict(model, data, few)
         loss += float(F.cross_entropy(logits, target, reduction="sum"))
         right += int((logits.argmax(1) == target).sum())
         targets.append(target.cpu())

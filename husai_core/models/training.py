@@ -89,7 +89,7 @@ def reader(model: HookedTransformer, cfg: Mapping[str, Any], p: int, position: s
 
 def fit(run: Run, read: Read, data: Pairs, split: Tensor, recipe: Recipe, job: Job) -> None:
     """Train until the recipe ends; `data` and `split` lie on the model's device."""
-    train, validation = ((split == part).nonzero()[:, 0] for part in (0, 1))
+    train, validation = ((split == index).nonzero()[:, 0] for index in (0, 1))
     keeper = Keeper(job, CHECKPOINT_SECONDS)
     while run.step < recipe.steps and not run.stopped(recipe.stop_accuracy):
         _step(run, read, data, train, recipe)
@@ -102,9 +102,9 @@ def fit(run: Run, read: Read, data: Pairs, split: Tensor, recipe: Recipe, job: J
 def figures(read: Read, data: Pairs, rows: Tensor) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy on some rows of the data."""
     with torch.no_grad():
-        found = torch.cat([read(data.tokens[part]) for part in rows.split(4096)])  # type: ignore[no-untyped-call]
+        logits = torch.cat([read(data.tokens[few]) for few in rows.split(4096)])  # type: ignore[no-untyped-call]
     label = data.label[rows]
-    return float(F.cross_entropy(found, label)), float((found.argmax(1) == label).float().mean())
+    return float(F.cross_entropy(logits, label)), float((logits.argmax(1) == label).float().mean())
 
 
 def leak_test(model: HookedTransformer, data: Pairs, position: str, seed: int) -> dict[str, float | bool]:
@@ -117,8 +117,8 @@ def leak_test(model: HookedTransformer, data: Pairs, position: str, seed: int) -
     sample = Pairs(data.tokens[rows], data.label[rows], data.p)
 
     def accuracy(shown: Pairs) -> float:
-        found = modular.logits(model, shown.tokens, position).argmax(1)
-        return float((found == shown.label).float().mean())
+        answers = modular.logits(model, shown.tokens, position).argmax(1)
+        return float((answers == shown.label).float().mean())
 
     plain, chance = accuracy(sample), 1 / data.p
     operands, answer = accuracy(randomised(sample, (1, 3), seed)), accuracy(randomised(sample, (5,), seed))

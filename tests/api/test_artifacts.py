@@ -18,12 +18,12 @@ def upload(client: httpx.Client, data: bytes, name: str = "weights.bin", **heade
 
 def test_an_upload_comes_back_by_digest(ada):
     data = bytes(range(256)) * 8000
-    made = upload(ada, data)
-    assert made.status_code == 201
-    artifact = made.json()
+    created = upload(ada, data)
+    assert created.status_code == 201
+    artifact = created.json()
     blob = hashlib.sha256(data).hexdigest()
     assert artifact["files"] == {"weights.bin": {"sha256": blob, "size": len(data)}}
-    assert made.headers["location"] == f"/v1/artifacts/{artifact['sha256']}"
+    assert created.headers["location"] == f"/v1/artifacts/{artifact['sha256']}"
     index = ada.get(f"/v1/artifacts/{artifact['sha256']}")
     assert index.json() == {"type": "upload", "files": artifact["files"]}
     assert hashlib.sha256(index.content).hexdigest() == artifact["sha256"]
@@ -42,15 +42,15 @@ def test_ranges_of_a_file(ada):
     data = bytes(i % 251 for i in range(1 << 20))
     upload(ada, data)
     path = f"/v1/artifacts/{hashlib.sha256(data).hexdigest()}"
-    for header, part in {"bytes=10-19": data[10:20], "bytes=-5": data[-5:], "bytes=600000-": data[600000:]}.items():
+    for header, expected in {"bytes=10-19": data[10:20], "bytes=-5": data[-5:], "bytes=600000-": data[600000:]}.items():
         response = ada.get(path, headers={"Range": header})
-        assert (response.status_code, response.content) == (206, part)
-        assert int(response.headers["content-length"]) == len(part)
+        assert (response.status_code, response.content) == (206, expected)
+        assert int(response.headers["content-length"]) == len(expected)
     beyond = ada.get(path, headers={"Range": f"bytes={1 << 20}-"})
     assert slug(beyond) == (416, "range-not-satisfiable")
     assert beyond.headers["content-range"] == f"bytes */{1 << 20}"
-    many = "bytes=" + ",".join(f"{n}-{n}" for n in range(100))
-    for ignored in ("rows=1-2", "bytes=0-1,4-5", many):
+    ranges = "bytes=" + ",".join(f"{n}-{n}" for n in range(100))
+    for ignored in ("rows=1-2", "bytes=0-1,4-5", ranges):
         assert ada.get(path, headers={"Range": ignored}).content == data
     etag, first = ada.get(path).headers["etag"], {"Range": "bytes=0-1"}
     assert ada.get(path, headers=first | {"If-Range": etag}).content == data[:2]
@@ -63,9 +63,9 @@ def test_names_may_be_in_any_script(ada):
     for name in ("红楼.txt", "ä.txt", "हिन्दी.txt"):
         assert upload(ada, name.encode(), name).json()["files"].keys() == {name}
     blob = hashlib.sha256("ä.txt".encode()).hexdigest()
-    made = ada.post("/v1/artifacts/trees", json={"files": {"层一/ä.txt": blob, "层二/ö.txt": blob}})
-    assert made.status_code == 201
-    assert ada.get(f"/v1/artifacts/{made.json()['sha256']}").json()["files"].keys() == {"层一/ä.txt", "层二/ö.txt"}
+    created = ada.post("/v1/artifacts/trees", json={"files": {"层一/ä.txt": blob, "层二/ö.txt": blob}})
+    assert created.status_code == 201
+    assert ada.get(f"/v1/artifacts/{created.json()['sha256']}").json()["files"].keys() == {"层一/ä.txt", "层二/ö.txt"}
 
 
 def test_names_that_look_like_others_are_refused(ada):
@@ -118,11 +118,11 @@ def test_a_tree_of_uploaded_files(ada):
     files = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("cfg.json", "model.bin")}
     for name in files:
         assert upload(ada, name.encode(), name).status_code == 201
-    made = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
-    assert made.status_code == 201
-    assert made.json()["size"] == len("cfg.jsonmodel.bin")
+    created = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
+    assert created.status_code == 201
+    assert created.json()["size"] == len("cfg.jsonmodel.bin")
     again = ada.post("/v1/artifacts/trees", json={"type": "upload", "files": files})
-    assert again.json()["sha256"] == made.json()["sha256"]
+    assert again.json()["sha256"] == created.json()["sha256"]
     digest = files["cfg.json"]
     nested = ada.post("/v1/artifacts/trees", json={"files": {"0/cfg.json": digest, "1/cfg.json": digest}})
     assert set(nested.json()["files"]) == {"0/cfg.json", "1/cfg.json"}

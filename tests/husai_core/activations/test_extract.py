@@ -6,8 +6,8 @@ TOKENS = torch.tensor([[0, 5, 6, 7], [0, 5, 6, 8], [0, 4, 6, 7], [0, 5, 6, 7]])
 
 
 def test_of_equal_contexts_the_first_stays() -> None:
-    found = first_seen(TOKENS, torch.ones(4, 4, dtype=torch.bool))
-    assert found.int().tolist() == [[1, 1, 1, 1], [0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
+    first = first_seen(TOKENS, torch.ones(4, 4, dtype=torch.bool))
+    assert first.int().tolist() == [[1, 1, 1, 1], [0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
 
 
 def test_what_gives_no_row_is_no_earlier_context() -> None:

@@ -62,10 +62,10 @@ def test_claims_are_kept_and_not_read(tmp_path: Path) -> None:
 
 
 def test_parts_are_disjoint_and_complete() -> None:
-    made = example()
-    parts = [made.part(name) for name in ("train", "validation", "test")]
-    assert [len(part) for part in parts] == [3, 1, 2]
-    assert torch.equal(torch.cat([part[:] for part in parts]), made.rows[:])
+    before_saving = example()
+    parts = [before_saving.part(name) for name in ("train", "validation", "test")]
+    assert [len(rows_of_part) for rows_of_part in parts] == [3, 1, 2]
+    assert torch.equal(torch.cat([rows_of_part[:] for rows_of_part in parts]), before_saving.rows[:])
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
@@ -78,53 +78,55 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_shards_hold_every_row_once_and_in_order(tmp_path: Path) -> None:
     rows = torch.randn(53, 3)
-    found = written(tmp_path, rows)
+    stored = written(tmp_path, rows)
     names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert names == [f"activations-{i:05d}.safetensors" for i in range(8)]
-    assert torch.equal(found.rows[:], rows)
+    assert torch.equal(stored.rows[:], rows)
     for name, value in text_columns(53).items():
-        assert torch.equal(getattr(found, name), value), name
-    assert found.model == "a/model"
-    assert found.rows.shape == (53, 3)
+        assert torch.equal(getattr(stored, name), value), name
+    assert stored.model == "a/model"
+    assert stored.rows.shape == (53, 3)
 
 
 def test_any_order_of_indices_reads_those_rows(tmp_path: Path) -> None:
     rows = torch.randn(53, 3)
-    found = written(tmp_path, rows)
+    stored = written(tmp_path, rows)
     wanted = torch.tensor([52, 0, 7, 7, 6, -1, 30])
-    assert torch.equal(found.rows[wanted], rows[wanted])
-    validation = found.part("validation")
-    mine = rows[found.mask("validation")]
+    assert torch.equal(stored.rows[wanted], rows[wanted])
+    validation = stored.part("validation")
+    mine = rows[stored.mask("validation")]
     order = torch.randperm(len(mine))
     assert torch.equal(validation[order], mine[order])
     assert torch.equal(validation[2:9], mine[2:9])
     assert validation[:0].shape == (0, 3)
     with pytest.raises(IndexError):
-        found.rows[torch.tensor([53])]
+        stored.rows[torch.tensor([53])]
 
 
 def test_no_sequence_spans_two_splits(tmp_path: Path) -> None:
-    found = written(tmp_path, torch.randn(50, 3))
-    assert found.sequence is not None
-    owners = [set(found.sequence[found.mask(part)].tolist()) for part in ("train", "validation", "test")]
+    stored = written(tmp_path, torch.randn(50, 3))
+    assert stored.sequence is not None
+    owners = [
+        set(stored.sequence[stored.mask(rows_of_part)].tolist()) for rows_of_part in ("train", "validation", "test")
+    ]
     assert not owners[0] & owners[1]
     assert not owners[2] & (owners[0] | owners[1])
 
 
 def test_moments_do_not_depend_on_blocks(tmp_path: Path) -> None:
     rows = torch.randn(500, 6) @ torch.randn(6, 6) + 100
-    found = written(tmp_path, rows, shard_rows=64)
-    assert torch.allclose(found.moments.mean.float(), rows.mean(0), atol=1e-4)
-    assert torch.allclose(found.moments.variance.float(), rows.var(0, correction=0), rtol=1e-4)
-    assert found.moments.effective_rank == pytest.approx(effective_rank(rows), rel=1e-9)
+    stored = written(tmp_path, rows, shard_rows=64)
+    assert torch.allclose(stored.moments.mean.float(), rows.mean(0), atol=1e-4)
+    assert torch.allclose(stored.moments.variance.float(), rows.var(0, correction=0), rtol=1e-4)
+    assert stored.moments.effective_rank == pytest.approx(effective_rank(rows), rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_types_are_read_as_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
     rows = torch.randn(20, 3)
-    found = written(tmp_path, rows, dtype)
-    assert found.rows[:].dtype == torch.float32
-    assert torch.equal(found.rows[:], rows.to(dtype).float())
+    stored = written(tmp_path, rows, dtype)
+    assert stored.rows[:].dtype == torch.float32
+    assert torch.equal(stored.rows[:], rows.to(dtype).float())
 
 
 def test_rows_that_overflow_their_type_are_refused(tmp_path: Path) -> None:
@@ -156,5 +158,5 @@ for start in range(0, len(part), 20_000):
     part[torch.arange(start, min(start + 100, len(part)))]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert int(told) * 1024 < rows.nbytes / 2
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert int(printed) * 1024 < rows.nbytes / 2

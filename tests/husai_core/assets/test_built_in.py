@@ -9,11 +9,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from husai_core import assets
 from husai_core.activations import store
-from husai_core.assets import make
 from husai_core.data import text
 from husai_core.identity import sha256
 from husai_core.models import language
 from tests.husai_core.kinds.stress_job import run
+from tools import make_classics as make
 
 HOME = assets.HOME / make.NAME
 
@@ -25,8 +25,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def manifest() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((HOME / "manifest.json").read_bytes())
-    return found
+    values: dict[str, Any] = json.loads((HOME / "manifest.json").read_bytes())
+    return values
 
 
 def test_the_files_are_those_that_the_manifest_names(manifest: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def test_transformers_loads_it_and_it_predicts_what_its_manifest_says(manifest: 
     tokenizer, model = AutoTokenizer.from_pretrained(HOME), AutoModelForCausalLM.from_pretrained(HOME)
     documents = [document.text[:20_000] for document in text.read([assets.HELD_OUT])]
     ids = [tokenizer.encode(document, verbose=False) for document in documents]
-    assert [tokenizer.decode(found) for found in ids] == documents
+    assert [tokenizer.decode(values) for values in ids] == documents
     sequences = text.windows(ids, 128, tokenizer.bos_token_id, tokenizer.all_special_ids)
     kept = sequences.is_text[:, 1:]
     with torch.no_grad():
@@ -59,17 +59,17 @@ def test_transformer_lens_gives_the_activations_of_transformers() -> None:
     with torch.no_grad():
         states = original(tokens, output_hidden_states=True).hidden_states
     names = {f"blocks.{i}.hook_resid_post": states[i + 1] for i in range(3)}
-    for name, found in model.activations(tokens, list(names)).items():
-        assert torch.allclose(found, names[name], atol=1e-5), name
+    for name, values in model.activations(tokens, list(names)).items():
+        assert torch.allclose(values, names[name], atol=1e-5), name
 
 
 def test_a_job_names_it(tmp_path: Path) -> None:
     spec = {"source": "language", "model": make.NAME, "max_rows": 3000, "dtype": "float16"}
     spec |= {"hook_names": ["blocks.1.hook_resid_post", "blocks.2.hook_mlp_out"]}
-    result, made, _ = run("train.activations", tmp_path, spec)
-    loaded = [store.load(one.path) for one in made]
+    result, artifacts, _ = run("train.activations", tmp_path, spec)
+    loaded = [store.load(stored.path) for stored in artifacts]
     assert [hook["d_model"] for hook in result.model_dump()["hooks"]] == [128, 128]
-    assert {(one.model, one.model_digest) for one in loaded} == {(make.NAME, language.load(HOME).digest)}
+    assert {(stored.model, stored.model_digest) for stored in loaded} == {(make.NAME, language.load(HOME).digest)}
 
 
 def test_the_books_lose_their_heading_alone(tmp_path: Path) -> None:
@@ -95,8 +95,10 @@ def test_made_from_nothing_in_a_folder(tmp_path: Path, monkeypatch: pytest.Monke
     size = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16, "n_ctx": 16, "d_vocab": 280, "tokens": 2000}
     spec = {"dataset": "text", "text": size}
     make.make(books, tmp_path / "state", spec, tmp_path / "model")
-    told = json.loads((tmp_path / "model" / "manifest.json").read_bytes())
-    assert [book["title"] for book in told["books"]] == ["One", "Two"]
-    assert {path.name for path in (tmp_path / "held-out").iterdir()} == {book["file"] for book in told["held_out"]}
+    stored_manifest = json.loads((tmp_path / "model" / "manifest.json").read_bytes())
+    assert [book["title"] for book in stored_manifest["books"]] == ["One", "Two"]
+    assert {path.name for path in (tmp_path / "held-out").iterdir()} == {
+        book["file"] for book in stored_manifest["held_out"]
+    }
     assert "280" in (tmp_path / "model" / "README.md").read_text()
     assert language.load(tmp_path / "model").n_ctx == 16

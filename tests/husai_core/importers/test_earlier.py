@@ -46,8 +46,8 @@ def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
 
 
 def test_weights_that_share_their_values_are_refused(tmp_path: Path) -> None:
-    one = torch.zeros(16, 32)
-    shared = {f"blocks.{layer}.mlp.W_in": one for layer in (0, 1)}
+    blank = torch.zeros(16, 32)
+    shared = {f"blocks.{layer}.mlp.W_in": blank for layer in (0, 1)}
     refused(tmp_path, "repeats its values", a__pt=saved(tmp_path, network(weights=shared)))
 
 
@@ -82,5 +82,5 @@ def test_nested_rows_are_refused(tmp_path: Path) -> None:
 
 def test_rows_are_read_with_where_they_come_from(tmp_path: Path) -> None:
     meta = {"layer": torch.tensor(1), "position": "answer"}
-    found = read(tmp_path, a__pt=saved(tmp_path, torch.randn(20, 3)), a__meta__pt=saved(tmp_path, meta))
-    assert (found.layer, found.position) == (1, "answer_token")
+    stored = read(tmp_path, a__pt=saved(tmp_path, torch.randn(20, 3)), a__meta__pt=saved(tmp_path, meta))
+    assert (stored.layer, stored.position) == (1, "answer_token")

@@ -23,13 +23,13 @@ DATASET = {"p": 13, "position": "answer"}
 
 def columns(**other: Tensor | None) -> dict[str, Tensor]:
     source = torch.Generator().manual_seed(0)
-    found = {
+    stored = {
         "rows": torch.randn(N, D, generator=source),
         "tokens": torch.zeros(N, 0, dtype=torch.int64),
         "label": torch.full((N,), -1),
         "split": torch.arange(N, dtype=torch.uint8) % 3,
     }
-    return {name: value for name, value in (found | other).items() if value is not None}
+    return {name: value for name, value in (stored | other).items() if value is not None}
 
 
 def activations(tmp_path: Path, facts: dict[str, Any] | None = None, **other: Tensor | None) -> dict[str, bytes]:
@@ -66,19 +66,19 @@ def weights(tmp_path: Path) -> dict[str, bytes]:
 def test_what_the_store_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     kept = {name: value for name, value in columns().items() if name != "rows"}
-    made = Activations(StoredRows([columns()["rows"]]), **kept, hook_name="h", position="answer", source="model")
-    store.save(tmp_path / "made", replace(made, sequence=torch.arange(N).int(), place=torch.zeros(N).int()))
-    found = read(tmp_path, **files(tmp_path / "made"))
-    assert torch.equal(found.rows[:], made.rows[:])
-    assert torch.equal(found.split, made.split)
-    assert torch.equal(found.sequence, torch.arange(N).int())
+    source = Activations(StoredRows([columns()["rows"]]), **kept, hook_name="h", position="answer", source="model")
+    store.save(tmp_path / "made", replace(source, sequence=torch.arange(N).int(), place=torch.zeros(N).int()))
+    stored = read(tmp_path, **files(tmp_path / "made"))
+    assert torch.equal(stored.rows[:], source.rows[:])
+    assert torch.equal(stored.split, source.split)
+    assert torch.equal(stored.sequence, torch.arange(N).int())
 
 
 def test_shards_are_read_as_one(tmp_path: Path) -> None:
     rows = sharded(tmp_path / "made")
-    found = read(tmp_path, **files(tmp_path / "made"))
-    assert len(found.rows.shards) == 8
-    assert torch.equal(found.rows[:], rows)
+    stored = read(tmp_path, **files(tmp_path / "made"))
+    assert len(stored.rows.shards) == 8
+    assert torch.equal(stored.rows[:], rows)
 
 
 @pytest.mark.parametrize("lost", ["activations-00003.safetensors", "activations-00007.safetensors"])

@@ -44,20 +44,20 @@ def upload(path: Path, **files: Any) -> Artifact:
 
 
 def imported(tmp_path: Path, *uploads: Artifact, **spec: Any) -> tuple[list[dict[str, Any]], list[Artifact]]:
-    result, made, _ = run("data.import", tmp_path / "out", spec, file=list(uploads))
-    return [item.model_dump() for item in result.items], made
+    result, created, _ = run("data.import", tmp_path / "out", spec, file=list(uploads))
+    return [item.model_dump() for item in result.items], created
 
 
 def test_an_earlier_topk_sae_keeps_its_function(tmp_path: Path) -> None:
     """k largest signed pre-activations, no ReLU, no biases on input and output."""
     content = earlier_sae()
-    items, (made,) = imported(
+    items, (created,) = imported(
         tmp_path, upload(tmp_path / "in", sae_final__pt=content), hook_name="blocks.1.hook_mlp_out"
     )
     state: dict[str, Tensor] = content["sae_state_dict"]
     z = X @ state["encoder.weight"].T + state["encoder.bias"]
     f = torch.where(z >= z.topk(K).values[:, -1:], z, 0.0)
-    loaded = checkpoint.load(made.path)
+    loaded = checkpoint.load(created.path)
     torch.testing.assert_close(loaded(X), f @ state["decoder.weight"].T)
     assert torch.equal(loaded.W_dec, state["decoder.weight"].T)
     (item,) = items
@@ -75,37 +75,37 @@ def test_what_a_checkpoint_says_of_its_training_is_only_a_claim(tmp_path: Path) 
         upload(tmp_path / f"in{i}", **{p.name.replace(".", "__"): p.read_bytes() for p in sae.path.iterdir()})
         for i, sae in enumerate(trained)
     ]
-    made = [imported(tmp_path / f"out{i}", file)[1][0] for i, file in enumerate(uploads)]
-    own, said = (checkpoint.load(sae.path).provenance for sae in (trained[0], made[0]))
-    assert said["claimed"] == own
+    created = [imported(tmp_path / f"out{i}", file)[1][0] for i, file in enumerate(uploads)]
+    original, said = (checkpoint.load(sae.path).provenance for sae in (trained[0], created[0]))
+    assert said["claimed"] == original
     assert {said[name] for name in ("seed", "converged", "model_digest", "activations_digest")} == {None}
     assert said["imported"] is True
     assert said.keys().isdisjoint({"recipe", "drift_from_init", "source", "leaks_label"})
-    assert imported(tmp_path / "again", uploads[0])[1][0].digest == made[0].digest
+    assert imported(tmp_path / "again", uploads[0])[1][0].digest == created[0].digest
     with pytest.raises(UserError, match="imported"):
-        read_siblings(made)
+        read_siblings(created)
 
 
-def folder(path: Path, made: Artifact) -> Artifact:
+def folder(path: Path, created: Artifact) -> Artifact:
     """An upload of an artifact's files."""
-    return upload(path, **{file.name.replace(".", "__"): file.read_bytes() for file in made.path.iterdir()})
+    return upload(path, **{file.name.replace(".", "__"): file.read_bytes() for file in created.path.iterdir()})
 
 
 def test_what_activations_say_of_their_origin_is_only_a_claim(tmp_path: Path) -> None:
     transformer = network(tmp_path / "network")
     (rows,) = run("train.activations", tmp_path / "rows", {"dtype": "float16"}, transformer=[transformer])[1]
-    items, (made,) = imported(tmp_path, folder(tmp_path / "in", rows))
-    own, found = store.load(rows.path), store.load(made.path)
-    assert torch.equal(found.rows[:], own.rows[:])
-    assert torch.equal(found.split, own.split)
-    assert torch.equal(found.tokens, own.tokens)
-    assert (found.source, found.model_digest, found.p, found.leaks_label) == ("imported", None, None, False)
-    cfg = json.loads((made.path / "cfg.json").read_bytes())
+    items, (created,) = imported(tmp_path, folder(tmp_path / "in", rows))
+    original, stored = store.load(rows.path), store.load(created.path)
+    assert torch.equal(stored.rows[:], original.rows[:])
+    assert torch.equal(stored.split, original.split)
+    assert torch.equal(stored.tokens, original.tokens)
+    assert (stored.source, stored.model_digest, stored.p, stored.leaks_label) == ("imported", None, None, False)
+    cfg = json.loads((created.path / "cfg.json").read_bytes())
     assert (cfg["dtype"], cfg["claimed"]["model_digest"]) == ("float16", transformer.digest)
     assert "claim" in items[0]["notes"][0]
-    saes = siblings(tmp_path / "saes", made, (0, 1), tokens=5_000)
+    saes = siblings(tmp_path / "saes", created, (0, 1), tokens=5_000)
     with pytest.raises(UserError, match="not trained on this transformer"):
-        stress("stress.untrained_model", tmp_path, saes=saes, activations=[made], transformer=[transformer])
+        stress("stress.untrained_model", tmp_path, saes=saes, activations=[created], transformer=[transformer])
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_activations_of_the_answer_token_leak_the_label(
     (rows,) = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1]
     cfg = json.loads((rows.path / "cfg.json").read_bytes()) | {"position": "answer"} | said
     (rows.path / "cfg.json").write_text(json.dumps(cfg))
-    _, (made,) = imported(tmp_path, folder(tmp_path / "in", rows), hook_name="blocks.1.hook_mlp_out", **spec)
-    found = store.load(made.path)
-    assert (found.hook_name, found.position, found.leaks_label) == ("blocks.1.hook_mlp_out", position, leaks)
+    _, (created,) = imported(tmp_path, folder(tmp_path / "in", rows), hook_name="blocks.1.hook_mlp_out", **spec)
+    stored = store.load(created.path)
+    assert (stored.hook_name, stored.position, stored.leaks_label) == ("blocks.1.hook_mlp_out", position, leaks)
 
 
 def test_shards_are_imported_in_their_type(tmp_path: Path) -> None:
@@ -138,10 +138,12 @@ def test_shards_are_imported_in_their_type(tmp_path: Path) -> None:
     writer.add(rows, tokens=torch.zeros(100, 1, dtype=torch.int64), label=torch.full((100,), -1), split=split)
     writer.close()
     assert len(list((tmp_path / "made").iterdir())) == 5
-    items, (made,) = imported(tmp_path, folder(tmp_path / "in", Artifact("a", "activations", tmp_path / "made", 0.0)))
-    found = store.load(made.path)
-    assert torch.equal(found.rows[:], rows.bfloat16().float())
-    assert found.rows.shards[0].dtype == torch.bfloat16
+    items, (created,) = imported(
+        tmp_path, folder(tmp_path / "in", Artifact("a", "activations", tmp_path / "made", 0.0))
+    )
+    stored = store.load(created.path)
+    assert torch.equal(stored.rows[:], rows.bfloat16().float())
+    assert stored.rows.shards[0].dtype == torch.bfloat16
     assert (items[0]["n_rows"], items[0]["format"]) == (100, "husai")
 
 
@@ -153,31 +155,31 @@ def test_a_reshaped_sae_keeps_its_hook_and_reads_rows_of_all_heads(tmp_path: Pat
     save_file(tensors, tmp_path / "weights")
     weights = (tmp_path / "weights").read_bytes()
     file = upload(tmp_path / "in", cfg__json=json.dumps(cfg).encode(), sae_weights__safetensors=weights)
-    _, (made,) = imported(tmp_path / "out", file)
-    exported = json.loads((made.path / "cfg.json").read_bytes())
+    _, (created,) = imported(tmp_path / "out", file)
+    exported = json.loads((created.path / "cfg.json").read_bytes())
     assert exported["reshape_activations"] == "hook_z"
     assert exported["metadata"] | metadata == exported["metadata"]
     model = artifact_in(tiny_language.write(tmp_path / "model"), "transformer")
     spec = {"source": "language", "hook_name": "blocks.1.attn.hook_z", "context": 16, "max_rows": 500}
     (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[model])[1]
-    assert checkpoint.load(made.path)(store.load(rows.path).rows[:]).shape == (500, 16)
+    assert checkpoint.load(created.path)(store.load(rows.path).rows[:]).shape == (500, 16)
 
 
 def test_an_earlier_relu_sae_is_a_standard_sae(tmp_path: Path) -> None:
     content = earlier_sae(k=None, config={"sae": {"architecture": "relu"}})
     content["model_state_dict"] = content.pop("sae_state_dict")
-    items, (made,) = imported(tmp_path, upload(tmp_path / "in", sae__pt=content))
+    items, (created,) = imported(tmp_path, upload(tmp_path / "in", sae__pt=content))
     assert items[0]["architecture"] == "standard"
-    assert (checkpoint.load(made.path).encode(X) >= 0).all()
+    assert (checkpoint.load(created.path).encode(X) >= 0).all()
 
 
 def test_an_earlier_transformer_computes_the_same_and_is_marked_as_leaking(tmp_path: Path) -> None:
     model = modular.build(CFG, 3)
     content = {"model_state_dict": model.state_dict(), "config": CFG, "epoch": 3, "metrics": {"val/accuracy": 1.0}}
-    items, (made,) = imported(tmp_path, upload(tmp_path / "in", transformer_best__pt=content))
+    items, (created,) = imported(tmp_path, upload(tmp_path / "in", transformer_best__pt=content))
     tokens = torch.randint(0, 13, (5, 7))
-    torch.testing.assert_close(modular.load(made.path)(tokens), model(tokens))
-    cfg = modular.read_config(made.path)
+    torch.testing.assert_close(modular.load(created.path)(tokens), model(tokens))
+    cfg = modular.read_config(created.path)
     assert (cfg["leaks_label"], cfg["dataset"]["p"], cfg["dataset"]["position"]) == (True, 13, "answer_token")
     assert items[0]["what"] == "transformer"
     assert cfg["leak_test"]["chance"] == 1 / 13
@@ -190,18 +192,18 @@ def test_a_transformer_that_denies_its_leak_is_found_out(tmp_path: Path, positio
     cfg = modular.read_config(trained.path) | {"leaks_label": False}
     weights = (trained.path / "model.safetensors").read_bytes()
     files = upload(tmp_path / "in", cfg__json=json.dumps(cfg).encode(), model__safetensors=weights)
-    _, (made,) = imported(tmp_path, files)
-    said = modular.read_config(made.path)
+    _, (created,) = imported(tmp_path, files)
+    said = modular.read_config(created.path)
     assert (said["leaks_label"], said["leak_test"]["passed"], said["imported"]) == (leaks, not leaks, True)
 
 
 def test_what_a_transformer_says_of_its_training_is_only_a_claim(tmp_path: Path) -> None:
     trained = network(tmp_path / "network")
-    items, (made,) = imported(tmp_path, folder(tmp_path / "in", trained))
-    said, own = modular.read_config(made.path), modular.read_config(trained.path)
-    assert said["claimed"] == own
+    items, (created,) = imported(tmp_path, folder(tmp_path / "in", trained))
+    said, original = modular.read_config(created.path), modular.read_config(trained.path)
+    assert said["claimed"] == original
     assert said["dataset"] == {"p": 13, "train_fraction": None, "seed": None, "position": "answer"}
-    assert (made.path / "model.safetensors").read_bytes() == (trained.path / "model.safetensors").read_bytes()
+    assert (created.path / "model.safetensors").read_bytes() == (trained.path / "model.safetensors").read_bytes()
     assert "claim" in items[0]["notes"][0]
 
 
@@ -224,11 +226,13 @@ def test_a_transformer_that_does_not_fit_its_config_is_refused(tmp_path: Path) -
 def test_earlier_activations_get_a_split_and_their_true_position(tmp_path: Path) -> None:
     meta = {"layer": 1, "position": "answer", "modulus": 113, "shape": [100, D]}
     rows = torch.randn(100, D)
-    items, (made,) = imported(tmp_path, upload(tmp_path / "in", layer1_answer__pt=rows, layer1_answer__meta__pt=meta))
-    loaded = store.load(made.path)
+    items, (created,) = imported(
+        tmp_path, upload(tmp_path / "in", layer1_answer__pt=rows, layer1_answer__meta__pt=meta)
+    )
+    loaded = store.load(created.path)
     assert torch.equal(loaded.rows[:], rows)
     assert (loaded.hook_name, loaded.position, loaded.leaks_label) == ("blocks.1.hook_resid_post", "answer_token", True)
-    assert [int(loaded.mask(part).sum()) for part in ("train", "validation", "test")] == [70, 10, 20]
+    assert [int(loaded.mask(part_name).sum()) for part_name in ("train", "validation", "test")] == [70, 10, 20]
     assert items[0]["n_rows"] == 100
 
 
@@ -243,10 +247,10 @@ def test_a_saelens_checkpoint_arrives_as_two_uploads_or_as_a_zip(tmp_path: Path)
         for folder in ("x", "y"):
             for path in first.path.iterdir():
                 archive.write(path, f"{folder}/{path.name}")
-    both, made = imported(tmp_path / "c", upload(tmp_path / "zip", two__zip=(tmp_path / "two.zip").read_bytes()))
+    both, created = imported(tmp_path / "c", upload(tmp_path / "zip", two__zip=(tmp_path / "two.zip").read_bytes()))
     assert items[0]["format"] == "saelens"
-    assert (len(both), len(made)) == (2, 2)
-    for again in (second, *made):
+    assert (len(both), len(created)) == (2, 2)
+    for again in (second, *created):
         assert torch.equal(checkpoint.load(again.path)(X), checkpoint.load(first.path)(X))
 
 
@@ -259,10 +263,10 @@ def test_a_saelens_checkpoint_arrives_as_two_uploads_or_as_a_zip(tmp_path: Path)
 )
 def test_what_other_libraries_trained_is_imported(tmp_path: Path, layout: str, architectures: list[str]) -> None:
     file = upload(tmp_path / "in", all__zip=(FIXTURES / f"{layout}.zip").read_bytes())
-    items, made = imported(tmp_path / "a", file, format=layout, hook_name="blocks.0.hook_resid_post")
+    items, created = imported(tmp_path / "a", file, format=layout, hook_name="blocks.0.hook_resid_post")
     assert [item["architecture"] for item in items] == architectures
     assert {item["format"] for item in items} == {layout}
-    for sae in map(checkpoint.load, [imported_sae.path for imported_sae in made]):
+    for sae in map(checkpoint.load, [imported_sae.path for imported_sae in created]):
         assert (sae.provenance["layout"], sae.provenance["imported"]) == (layout, True)
         assert sae.provenance["claimed"]["config"]
     with pytest.raises(UserError, match=f"layout {layout}, not saelens"):

@@ -27,11 +27,11 @@ TEXT_RECIPE = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 32, "n_ctx":
 
 def test_a_language_model_that_was_trained_here_is_imported(tmp_path: Path, words: Artifact) -> None:
     (trained,) = run("train.transformer", tmp_path / "lm", {"dataset": "text", "text": TEXT_RECIPE}, text=[words])[1]
-    items, (made,) = imported(tmp_path, folder(tmp_path / "in", trained))
+    items, (created,) = imported(tmp_path, folder(tmp_path / "in", trained))
     assert (items[0]["format"], items[0]["architecture"], items[0]["d_in"]) == ("huggingface", "GPTNeoXForCausalLM", 16)
-    cfg = json.loads((made.path / "cfg.json").read_bytes())
+    cfg = json.loads((created.path / "cfg.json").read_bytes())
     assert cfg["claimed"]["husai"] == json.loads((trained.path / "cfg.json").read_bytes())
-    assert language.load(made.path).digest == language.load(trained.path).digest
+    assert language.load(created.path).digest == language.load(trained.path).digest
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -41,15 +41,15 @@ def test_the_folder_of_a_language_model_becomes_one_that_activations_are_read_of
     tiny_language.write(tmp_path / "in", bos=bos)
     for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", "README.md"):
         (tmp_path / "in" / name).write_bytes(b"state")
-    result, (made,), _ = run("data.import", tmp_path / "out", {}, file=[artifact_in(tmp_path / "in", "upload")])
+    result, (created,), _ = run("data.import", tmp_path / "out", {}, file=[artifact_in(tmp_path / "in", "upload")])
     document = result.model_dump()
     assert document["left_out"] == ["README.md", "optimizer.pt", "trainer_state.json", "training_args.bin"]
     assert any("no beginning-of-sequence token" in note for note in document["items"][0]["notes"]) is not bos
     hook = "blocks.1.hook_resid_post"
     spec = {"source": "language", "hook_name": hook, "context": 16}
-    (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[made], text=[words])[1]
+    (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[created], text=[words])[1]
     stored = store.load(rows.path)
-    assert (stored.prepend_bos, stored.model_digest) == (bos, made.digest)
+    assert (stored.prepend_bos, stored.model_digest) == (bos, created.digest)
     assert stored.rows.shape[1] == 16
 
 

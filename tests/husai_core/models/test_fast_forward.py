@@ -14,16 +14,18 @@ def test_logits_and_gradients_equal_transformer_lens() -> None:
     for name, weight in weights.items():
         if ".b_" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    found = {}
+    gradients = {}
     for way in ("slow", "fast"):
         model.zero_grad()
         slow = way == "slow"
         logits = model(data.tokens)[:, 4] if slow else fast_forward.logits(weights, 13, *data.tokens[:, [1, 3]].T)
         F.cross_entropy(logits, data.label).backward()
-        found[way] = {"logits": logits.detach()} | {k: v.grad.clone() for k, v in weights.items() if v.grad is not None}
-    assert found["slow"].keys() == found["fast"].keys() == weights.keys() | {"logits"}
-    for name, value in found["slow"].items():
-        assert torch.allclose(value, found["fast"][name], atol=1e-5), name
+        gradients[way] = {"logits": logits.detach()} | {
+            k: v.grad.clone() for k, v in weights.items() if v.grad is not None
+        }
+    assert gradients["slow"].keys() == gradients["fast"].keys() == weights.keys() | {"logits"}
+    for name, value in gradients["slow"].items():
+        assert torch.allclose(value, gradients["fast"][name], atol=1e-5), name
         assert float(value.abs().max()) > 1e-4 or name.endswith("b_K"), name  # a key's bias cancels in the softmax
 
 

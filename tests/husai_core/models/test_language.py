@@ -32,9 +32,9 @@ def test_activations_equal_the_hidden_states_of_the_original(directory: Path, mo
     names = {f"blocks.{i}.hook_resid_post": states[i + 1] for i in range(2)}  # behind the last is a LayerNorm
     names |= {"hook_embed": states[0], "blocks.1.hook_resid_pre": states[1]}
     names |= {"blocks.1.hook_mlp_out": outputs["mlp"], "blocks.1.hook_attn_out": outputs["attention"]}
-    found = model.activations(tokens, list(names))
+    output = model.activations(tokens, list(names))
     for name, expected in names.items():
-        assert torch.allclose(found[name], expected, atol=1e-5), name
+        assert torch.allclose(output[name], expected, atol=1e-5), name
         assert expected.std() > 0.1, name
 
 
@@ -64,15 +64,15 @@ def test_hooks_without_a_vector_per_position_are_refused(model: LanguageModel, n
 
 def test_documents_become_windows_that_start_with_the_special_token(model: LanguageModel) -> None:
     documents = [TextFile("a.txt", tiny_language.TEXT), TextFile("b.txt", "the fox<e>the dog")]
-    found = model.sequences(documents, 16)
-    assert found.tokens.shape[1] == 16
-    assert set(found.tokens[:, 0].tolist()) == {0}
+    output = model.sequences(documents, 16)
+    assert output.tokens.shape[1] == 16
+    assert set(output.tokens[:, 0].tolist()) == {0}
     assert (
-        model.tokenizer.decode(found.tokens[found.document == 0][found.is_text[found.document == 0]])
+        model.tokenizer.decode(output.tokens[output.document == 0][output.is_text[output.document == 0]])
         == tiny_language.TEXT
     )
-    last = found.tokens[found.document == 1][0]
-    assert model.tokenizer.decode(last[found.is_text[-1]]) == "the foxthe dog"  # written as text, it is special too
+    last = output.tokens[output.document == 1][0]
+    assert model.tokenizer.decode(last[output.is_text[-1]]) == "the foxthe dog"  # written as text, it is special too
 
 
 def test_a_context_beyond_the_model_is_refused(model: LanguageModel) -> None:

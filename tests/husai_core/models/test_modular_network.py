@@ -36,11 +36,11 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_activations_equal_those_of_the_whole_forward_pass(position: str) -> None:
     model, tokens = modular.build(CFG, 0), pairs(7).tokens
     names = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"]
-    found = modular.activations(model, tokens, names, position, batch_size=20)
+    read = modular.activations(model, tokens, names, position, batch_size=20)
     _, cache = model.run_with_cache(tokens)
     for name in names:
         whole = cache[name][:, modular.POSITIONS[position]]
-        assert torch.allclose(found[name], whole, atol=1e-6), name
+        assert torch.allclose(read[name], whole, atol=1e-6), name
 
 
 def test_the_forward_pass_ends_at_the_hooked_layer() -> None:

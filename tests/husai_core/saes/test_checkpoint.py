@@ -46,14 +46,18 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_saved_sae_loads_as_the_same_function(name: str, tmp_path: Path) -> None:
-    made = sae(**KINDS[name])
-    checkpoint.save(made, tmp_path, {"seed": 3})
+    original = sae(**KINDS[name])
+    checkpoint.save(original, tmp_path, {"seed": 3})
     loaded = checkpoint.load(tmp_path)
-    assert torch.equal(loaded(X), made(X))
-    assert (loaded.hook_name, loaded.provenance) == (made.hook_name, {"seed": 3})
+    assert torch.equal(loaded(X), original(X))
+    assert (loaded.hook_name, loaded.provenance) == (original.hook_name, {"seed": 3})
     cfg = json.loads((tmp_path / "cfg.json").read_text())
-    assert (cfg["architecture"], cfg["dtype"], cfg.get("d_out")) == (name, "float32", 4 if made.transcoder else None)
-    assert set(load_file(tmp_path / "sae_weights.safetensors")) == set(PARAMETERS[made.architecture])
+    assert (cfg["architecture"], cfg["dtype"], cfg.get("d_out")) == (
+        name,
+        "float32",
+        4 if original.transcoder else None,
+    )
+    assert set(load_file(tmp_path / "sae_weights.safetensors")) == set(PARAMETERS[original.architecture])
     assert checkpoint.architecture(loaded) == name
 
 
@@ -87,15 +91,15 @@ def test_bytes_depend_on_the_arguments_alone(tmp_path: Path) -> None:
 
 
 def test_decoder_norm_rescaling_of_saelens_is_folded(tmp_path: Path) -> None:
-    made = sae()
-    checkpoint.save(made, tmp_path, {})
+    original = sae()
+    checkpoint.save(original, tmp_path, {})
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"rescale_acts_by_decoder_norm": True}))
     loaded = checkpoint.load(tmp_path)
-    norms = made.W_dec.norm(dim=-1)
-    z = ((X - made.b_dec) @ made.W_enc + made.b_enc) * norms
+    norms = original.W_dec.norm(dim=-1)
+    z = ((X - original.b_dec) @ original.W_enc + original.b_enc) * norms
     f = torch.where(z >= z.topk(3).values[:, -1:], z, 0.0).relu()
-    torch.testing.assert_close(loaded(X), (f / norms) @ made.W_dec + made.b_dec)
+    torch.testing.assert_close(loaded(X), (f / norms) @ original.W_dec + original.b_dec)
 
 
 @pytest.mark.parametrize(

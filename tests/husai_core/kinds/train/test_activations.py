@@ -27,15 +27,15 @@ def inputs(tmp_path: Path) -> Inputs:
 
 def test_rows_are_those_of_the_network(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:
     result = activations.run(Spec(hook_name="blocks.1.hook_mlp_out"), inputs, local_job(tmp_path))
-    found = store.load(tmp_path / "activations")
+    stored = store.load(tmp_path / "activations")
     model = modular.load(inputs.one("transformer").path)
-    _, cache = model.run_with_cache(torch.cat([found.tokens, torch.zeros(169, 2, dtype=torch.int64)], 1))
-    assert torch.allclose(found.rows[:], cache["blocks.1.hook_mlp_out"][:, 4], atol=1e-6)
-    assert found.tokens.shape == (169, 5)  # the answer token is not part of the context
-    assert (found.model_digest, found.p, found.source) == ("d" * 64, 13, "model")
+    _, cache = model.run_with_cache(torch.cat([stored.tokens, torch.zeros(169, 2, dtype=torch.int64)], 1))
+    assert torch.allclose(stored.rows[:], cache["blocks.1.hook_mlp_out"][:, 4], atol=1e-6)
+    assert stored.tokens.shape == (169, 5)  # the answer token is not part of the context
+    assert (stored.model_digest, stored.p, stored.source) == ("d" * 64, 13, "model")
     assert result.rows_by_split == {"train": 118, "validation": 17, "test": 34}
-    assert torch.allclose(found.moments.mean.float(), found.rows[:].mean(0), atol=1e-6)
-    assert result.effective_rank == found.moments.effective_rank > 1
+    assert torch.allclose(stored.moments.mean.float(), stored.rows[:].mean(0), atol=1e-6)
+    assert result.effective_rank == stored.moments.effective_rank > 1
     assert not result.leaks_label
 
 
@@ -56,10 +56,10 @@ def test_a_context_that_many_pairs_share_is_one_row(tmp_path: Path, local_job: A
     modular.save(tmp_path, modular.build(cfg, 7), cfg | {"dataset": {"p": 23}, "leaks_label": False})
     inputs = Inputs({"transformer": [Artifact("d" * 64, "transformer", tmp_path, [0.0])]})
     result = activations.run(Spec(position="first_operand"), inputs, local_job(tmp_path / "rows"))
-    found = store.load(tmp_path / "rows" / "activations")
-    assert found.tokens.tolist() == [[23, a] for a in range(23)]
-    assert len(found.rows[:].unique(dim=0)) == result.n_rows == 23
-    assert set(found.label.tolist()) == {-1}  # the first operand leaves the sum open
+    stored = store.load(tmp_path / "rows" / "activations")
+    assert stored.tokens.tolist() == [[23, a] for a in range(23)]
+    assert len(stored.rows[:].unique(dim=0)) == result.n_rows == 23
+    assert set(stored.label.tolist()) == {-1}  # the first operand leaves the sum open
     with pytest.raises(UserError, match="only 1 different contexts at position bos"):
         activations.run(Spec(position="bos"), inputs, local_job(tmp_path / "bos"))
 
@@ -69,10 +69,10 @@ def test_synthetic_rows_need_no_network(tmp_path: Path, local_job: Any, structur
     world = {"rows": 500, "n_features": 24, "d_model": 12}
     spec = Spec.model_validate({"source": "synthetic", "structureless": structureless, "world": world})
     result = activations.run(spec, Inputs({}), local_job(tmp_path))
-    found = store.load(tmp_path / "activations")
+    stored = store.load(tmp_path / "activations")
     assert (result.n_rows, result.d_model, result.rows_by_split["test"]) == (500, 12, 100)
-    assert (found.source, found.p, found.model_digest) == ("synthetic", None, None)
-    assert bool((found.rows[:] == 0).all(1).any()) is not structureless  # a row without a firing feature is zero
+    assert (stored.source, stored.p, stored.model_digest) == ("synthetic", None, None)
+    assert bool((stored.rows[:] == 0).all(1).any()) is not structureless  # a row without a firing feature is zero
 
 
 def test_equal_specs_give_equal_bytes(tmp_path: Path, inputs: Inputs, local_job: Any) -> None:

@@ -38,7 +38,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def made(
+def collected(
     tmp_path_factory: pytest.TempPathFactory, model: Artifact, text: Artifact
 ) -> tuple[Result, list[Artifact], list[tuple[float, float]]]:
     result, artifacts, job = run(KIND, tmp_path_factory.mktemp("rows"), SPEC, transformer=[model], text=[text])
@@ -46,20 +46,20 @@ def made(
     return result, artifacts, job.reports
 
 
-def test_one_artifact_per_hook_in_their_order(made: Any, model: Artifact) -> None:
-    result, artifacts, reported = made
-    loaded = [store.load(one.path) for one in artifacts]
-    assert [one.hook_name for one in loaded] == [hook.hook_name for hook in result.hooks] == HOOKS
-    assert [one.rows.shape[1] for one in loaded] == [hook.d_model for hook in result.hooks] == [16, 16, 32]
-    assert {(one.source, one.model_digest, one.position, one.context) for one in loaded} == {
+def test_one_artifact_per_hook_in_their_order(collected: Any, model: Artifact) -> None:
+    result, artifacts, reported = collected
+    loaded = [store.load(item.path) for item in artifacts]
+    assert [item.hook_name for item in loaded] == [hook.hook_name for hook in result.hooks] == HOOKS
+    assert [item.rows.shape[1] for item in loaded] == [hook.d_model for hook in result.hooks] == [16, 16, 32]
+    assert {(item.source, item.model_digest, item.position, item.context) for item in loaded} == {
         ("language", model.digest, "all", 16)
     }
-    assert {len(one.rows) for one in loaded} == {result.n_rows}
+    assert {len(item.rows) for item in loaded} == {result.n_rows}
     assert reported[-1] == (result.n_rows, result.n_rows)
 
 
-def test_every_context_gives_its_hidden_state_once(made: Any, model: Artifact, text: Artifact) -> None:
-    rows = store.load(made[1][1].path)
+def test_every_context_gives_its_hidden_state_once(collected: Any, model: Artifact, text: Artifact) -> None:
+    rows = store.load(collected[1][1].path)
     sequences = language.load(model.path).sequences(read([text.path]), 16)
     original = AutoModelForCausalLM.from_pretrained(model.path).eval()
     with torch.no_grad():
@@ -125,19 +125,21 @@ def test_no_test_row_is_the_copy_of_a_training_row(
         (tmp_path / "twice" / name).write_text(CHAPTER)
     twice = artifact_in(tmp_path / "twice", "upload")
     spec = SPEC | {"hook_names": [HOOKS[1]], "test_fraction": 0.4} | change
-    result, (made,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text, twice])
-    rows = store.load(made.path)
+    result, (collected,), _ = run(KIND, tmp_path / "rows", spec, transformer=[model], text=[text, twice])
+    rows = store.load(collected.path)
     assert torch.cdist(rows.part("test")[:], rows.part("train")[:], compute_mode=EXACT).min() > 1e-4
     assert min(result.model_dump()["rows_by_split"].values()) > 1
 
 
-def test_a_sequence_lies_in_one_split(made: Any) -> None:
-    rows = store.load(made[1][0].path)
+def test_a_sequence_lies_in_one_split(collected: Any) -> None:
+    rows = store.load(collected[1][0].path)
     assert rows.sequence is not None
-    owners = [set(rows.sequence[rows.mask(part)].tolist()) for part in ("train", "validation", "test")]
+    owners = [set(rows.sequence[rows.mask(split)].tolist()) for split in ("train", "validation", "test")]
     assert all(owners)
     assert sum(map(len, owners)) == len(set().union(*owners))
-    assert made[0].rows_by_split == {part: int(rows.mask(part).sum()) for part in ("train", "validation", "test")}
+    assert collected[0].rows_by_split == {
+        split: int(rows.mask(split).sum()) for split in ("train", "validation", "test")
+    }
 
 
 def test_fewer_rows_are_of_whole_sequences_but_the_last(tmp_path: Path, model: Artifact, text: Artifact) -> None:
@@ -159,14 +161,14 @@ def test_special_tokens_give_rows_where_asked(tmp_path: Path, model: Artifact, t
     assert int((rows.tokens == 0).sum()) == 1  # all sequences begin with it; padding stays out
 
 
-def test_equal_specs_give_equal_artifacts(tmp_path: Path, made: Any, model: Artifact, text: Artifact) -> None:
+def test_equal_specs_give_equal_artifacts(tmp_path: Path, collected: Any, model: Artifact, text: Artifact) -> None:
     again = run(KIND, tmp_path, SPEC, transformer=[model], text=[text])[1]
-    assert [one.digest for one in again] == [one.digest for one in made[1]]
+    assert [item.digest for item in again] == [item.digest for item in collected[1]]
 
 
-def test_saes_train_on_these_rows(tmp_path: Path, made: Any) -> None:
+def test_saes_train_on_these_rows(tmp_path: Path, collected: Any) -> None:
     recipe = {"d_sae": 32, "k": 4, "tokens": 4000, "batch_size": 64}
-    result, (sae,), _ = run("train.sae", tmp_path, {"recipe": recipe, "seeds": [0]}, activations=[made[1][0]])
+    result, (sae,), _ = run("train.sae", tmp_path, {"recipe": recipe, "seeds": [0]}, activations=[collected[1][0]])
     assert sae.type == "sae"
     assert result.model_dump()["members"][0]["explained_variance"] > 0.3
 

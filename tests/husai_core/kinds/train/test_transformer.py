@@ -45,12 +45,12 @@ def test_reading_the_answer_token_is_found_out(tmp_path: Path, local_job: Any) -
 
 @pytest.mark.parametrize("change", [{}, {"n_layers": 2, "normalization": "LN", "act_fn": "gelu"}])
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, local_job: Any, change: dict[str, Any]) -> None:
-    one, two, other = (
+    item, two, other = (
         transformer.run(Spec(**SMALL | change, seed=seed), NONE, local_job(tmp_path / name))
         for name, seed in (("one", 0), ("two", 0), ("other", 1))
     )
     weights = {name: _weights(tmp_path / name) for name in ("one", "two", "other")}
-    assert one == two != other
+    assert item == two != other
     assert weights["one"] == weights["two"] != weights["other"]
 
 
