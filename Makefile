@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-triton soak smoke lint format bench bench-peers openapi compose-check venv clean
+.PHONY: help demo test test-faults test-triton soak smoke lint format bench bench-peers openapi screenshots compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -51,6 +51,9 @@ bench-peers: $(VENV)-peers/.locked ## speed, memory and quality of the engine be
 openapi: venv ## write openapi.json from the code
 	$(BIN)/python -m api.openapi
 
+screenshots: venv $(VENV)-browser/.locked ## every page in headless Chromium, checked, as pictures in OUT=screenshots
+	OMP_NUM_THREADS=1 $(VENV)-browser/bin/python tools/screenshots.py --husai $(BIN)/husai "$(or $(OUT),screenshots)"
+
 compose-check: export COMPOSE_PROJECT_NAME = husai-check
 compose-check: export HUSAI_PORT = $(PORT)
 compose-check: export HUSAI_TAG = check
@@ -61,13 +64,20 @@ compose-check: ## build the stack of containers, start it beside any other on PO
 venv: $(VENV)/.installed ## make or refresh the virtual environment
 
 clean: ## remove everything that was built here
-	rm -rf $(VENV) $(VENV)-peers $(VENV)-triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-browser tools/browser/node_modules screenshots $(VENV)-triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)-peers/.locked: benchmarks/peers/requirements.txt
 	@$(PYTHON) -m venv --clear $(VENV)-peers
 	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	@$(VENV)-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
+$(VENV)-browser/.locked: tools/requirements-browser.txt tools/browser/package-lock.json
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "install Chromium and its driver: apt-get install chromium chromium-driver"; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV)-browser
+	@$(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-browser.txt
+	@npm ci --silent --no-audit --no-fund --prefix tools/browser
 	@touch $@
 
 $(VENV)/.locked: requirements.lock

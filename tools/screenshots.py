@@ -1,9 +1,11 @@
 """Shoot every page in light and dark, wide and narrow, and report what is wrong with it.
 
     python tools/screenshots.py --url http://127.0.0.1:8765 --key husai_… OUT
+    python tools/screenshots.py --husai .venv/bin/husai OUT
 
-It needs Chromium with its driver, the packages of requirements-browser.txt, and axe-core below tools/browser. It exits
-with 1 when a page is wider than its window, writes an error to the console, or has a serious fault of accessibility.
+The second form runs the smallest pipeline in a new home, with a job that was cancelled and one that runs. Either needs
+Chromium with its driver, the packages of requirements-browser.txt, and axe-core below tools/browser. It exits with 1
+when a page is wider than its window, writes an error to the console, or has a serious fault of accessibility.
 """
 
 from __future__ import annotations
@@ -12,8 +14,13 @@ import argparse
 import base64
 import json
 import shutil
+import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +49,20 @@ class Api:
     url: str
     key: str
 
-    def read(self, path: str) -> bytes:
-        """The bytes at a path."""
-        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
+    def read(self, path: str, body: bytes | None = None) -> bytes:
+        """The bytes that a path answers with."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, body, headers)
         with urllib.request.urlopen(request) as response:
             return bytes(response.read())
 
     def get(self, path: str) -> Any:
         """A document."""
         return json.loads(self.read(path))
+
+    def post(self, path: str, document: Any) -> Any:
+        """What comes back for a document."""
+        return json.loads(self.read(path, json.dumps(document).encode()))
 
 
 def pages(api: Api) -> dict[str, str]:
@@ -130,24 +142,56 @@ def main() -> int:
     """Shoot the pages; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--key", required=True)
+    parser.add_argument("--url", help="a service that runs")
+    parser.add_argument("--key", help="a key of an administrator of that service")
+    parser.add_argument("--husai", type=Path, help="the command that makes a service with something to see")
     parser.add_argument("--only", default="", help="only pages whose name has this in it")
     arguments = parser.parse_args()
     chromium, driver = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
     if not chromium or not driver:
         parser.error("install Chromium and its driver: apt-get install chromium chromium-driver")
-    api = Api(arguments.url.rstrip("/"), arguments.key)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    browser, count = start(chromium, driver), 0
-    try:
-        count += check(browser, api, arguments.out, {"sign-in": "/sign-in"}, arguments.only)
-        sign_in(browser, api)
-        count += check(browser, api, arguments.out, pages(api), arguments.only)
-    finally:
-        browser.quit()
+    if arguments.husai is None:
+        if not (arguments.url and arguments.key):
+            parser.error("name a service with --url and --key, or a command with --husai")
+        count = look_at(Api(arguments.url.rstrip("/"), arguments.key), chromium, driver, arguments.out, arguments.only)
+    else:
+        with tempfile.TemporaryDirectory() as home, service(arguments.husai, Path(home)) as api:
+            count = look_at(api, chromium, driver, arguments.out, arguments.only)
     print(f"{count} faults; pictures in {arguments.out}")
     return 1 if count else 0
+
+
+@contextmanager
+def service(husai: Path, home: Path) -> Iterator[Api]:
+    """A service in a new home that has run the smallest pipeline."""
+    subprocess.run([husai, "demo", "--preset", "smoke", "--home", home], check=True)
+    with subprocess.Popen([husai, "up", "--home", home, "--port", "0"]) as process:
+        try:
+            while not (home / "server.json").exists():
+                if process.poll() is not None:
+                    raise SystemExit("the service did not start")
+                time.sleep(0.1)
+            api = Api(json.loads((home / "server.json").read_text())["url"], (home / "key").read_text().strip())
+            for seed, path in ((1, ":cancel"), (2, "")):
+                spec = {"steps": 30_000, "stop_accuracy": 1.0, "seed": seed}
+                job = api.post("/v1/jobs", {"kind": "train.transformer", "spec": spec})["id"]
+                if path:
+                    api.post(f"/v1/jobs/{job}{path}", {})
+            yield api
+        finally:
+            process.terminate()
+
+
+def look_at(api: Api, chromium: str, driver: str, out: Path, only: str) -> int:
+    """Shoot every page; the number of faults."""
+    browser, count = start(chromium, driver), 0
+    try:
+        count += check(browser, api, out, {"sign-in": "/sign-in"}, only)
+        sign_in(browser, api)
+        return count + check(browser, api, out, pages(api), only)
+    finally:
+        browser.quit()
 
 
 def address(api: Api, path: str, out: Path) -> str:

@@ -1,6 +1,6 @@
 """Candidates, and the decisions about them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from services.queries import decisions as decision_queries
 router = pages_router()
 ROWS = 50
 MOST_DECISIONS = 20
+TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name")
+"""The facts that tell checkpoints apart in a list."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ def candidates(request: Request, context: Ctx, visitor: Seen, cursor: paging.Cur
     verdicts = {row.sha256: _decisions(context, visitor, row.sha256)[:1] for row in page.items}
     return render(
         request, "candidates.html", title="Candidates", twin="/v1/candidates", page=page, verdicts=verdicts,
-        facts={row.sha256: _facts(row.facts) for row in page.items},
+        facts={row.sha256: _facts(row.facts, TELLING) for row in page.items},
     )  # fmt: skip
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The facts of a checkpoint that are one value each, in words."""
+def _facts(facts: Mapping[str, Any], wanted: Collection[str] = ()) -> dict[str, str]:
+    """The facts of a checkpoint that are one value each, in words: all, or those that are wanted."""
     return {
-        name.replace("_", " "): numbers.cell(value)
+        name: numbers.cell(value)
         for name, value in facts.items()
-        if isinstance(value, str | int | float | bool)
+        if isinstance(value, str | int | float | bool) and (not wanted or name in wanted)
     }
 
 

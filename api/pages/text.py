@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from husai_core.panels import Tone
-from husai_core.render.numbers import duration, plain, size
+from husai_core.render.numbers import compact, duration, plain, size
 
 TONES: Mapping[str, Tone] = {
     "succeeded": "good",
@@ -92,5 +92,5 @@ def as_json(value: Any) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "short": short, "when": when, "ago": ago, "span": span, "tone": tone, "sign": sign, "words": words, "size": size,
-    "plain": plain, "duration": duration, "json": as_json, "day": day,
+    "plain": plain, "compact": compact, "duration": duration, "json": as_json, "day": day,
 }  # fmt: skip

@@ -24,6 +24,7 @@ async function refresh() {
 }
 
 function swap(page) {
+  const live = page.querySelector("[data-live]") !== null;
   for (const fresh of page.querySelectorAll("main > [id]")) {
     const old = document.getElementById(fresh.id);
     if (!old || old.outerHTML === fresh.outerHTML || old.contains(document.activeElement)) continue;
@@ -35,7 +36,7 @@ function swap(page) {
     if (shown) shown.scrollTop = atEnd || !log ? shown.scrollHeight : top;
   }
   document.title = page.title;
-  if (!page.querySelector("[data-live]")) stop();
+  if (!live) stop();
 }
 
 function keepOpen(old, fresh) {
