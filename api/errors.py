@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from api.schemas import SHAPES
+from api.schemas import SHAPES, JobRequest
+from husai_core import kinds, wording
 from husai_core.errors import UserError
 from services.db import away
 from services.problems import Problem, storage_problem
@@ -30,6 +31,7 @@ ROUTING = {
 SOURCE = "is neither a SHA-256, nor an object with job and output (and index), nor a list of these"
 PATHS = {"job_id": "job", "sha256": "artifact", "decision_id": "decision", "key_id": "key"}
 """What the names in paths stand for, where they are not that themselves."""
+BODY_FIELDS = tuple(JobRequest.model_fields)
 
 
 def install(app: FastAPI) -> None:
@@ -58,45 +60,53 @@ def respond(problem: Problem) -> Response:
     return Response(body, problem.status, headers, MEDIA_TYPE)
 
 
-def field_path(location: Sequence[int | str]) -> str:
-    """`spec.recipe.k` of a pydantic location: where it was, without the kind that a union adds."""
-    parts = [str(part) for part in location]
-    if parts and parts[0] in ("body", "query", "header"):
-        parts = parts[1:]
-    if len(parts) > 1 and "." in parts[0]:
-        parts = parts[1:]
-    return ".".join(parts)
+def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
+    """The problem that a failed validation is.
 
-
-def from_validation(errors: Sequence[Any]) -> Problem:
-    """The problem that a failed validation is."""
+    Args:
+        kind: the job kind that the request is for, if it names one.
+    """
     for error in errors:
         if error["loc"][0] == "path":
             what = PATHS.get(name := str(error["loc"][1]), name)
             return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} {error['input']!r:.80}.")
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
-            known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
-            detail = f"kind: there is none but {', '.join(known)}."
-            return Problem(422, "unknown-kind", "Unknown kind", detail, known=known)
-    found = {field_path(e["loc"]): _message(e) for e in errors}
-    sources = {".".join(field.split(".")[:2]) for field in found if field.startswith("inputs.")}
-    found = {field: text for field, text in found.items() if not field.startswith("inputs.")}
-    fields = [{"field": field, "message": text} for field, text in found.items()]
-    fields += [{"field": field, "message": SOURCE} for field in sorted(sources)]
-    detail = "; ".join(": ".join(filter(None, field.values())) for field in fields[:5])
+            return _unknown_kind(str(error["ctx"]["tag"]), error["ctx"]["expected_tags"].split("'")[1::2])
+    fields = list({field["field"]: field for field in (_field(error, kind) for error in errors)}.values())
+    detail = "; ".join(": ".join(filter(None, (field["field"], field["message"]))) for field in fields[:5])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
         return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
     return Problem(422, "invalid-request", "Invalid request", detail, errors=fields)
 
 
-def _message(error: Any) -> str:
+def _unknown_kind(name: str, known: list[str]) -> Problem:
+    near = wording.closest(name, known)
+    detail = f"There is no kind {name[:80]!r}{wording.hint(near) or '.'} The kinds are {', '.join(known)}."
+    return Problem(422, "unknown-kind", "Unknown kind", detail, known=known, suggestions=near)
+
+
+def _field(error: Any, kind: str) -> dict[str, Any]:
+    """Where an error is, what is wrong there, and what may have been meant."""
+    steps = [step for step in error["loc"] if step not in ("body", "query", "header")]
+    if steps and steps[0] == kind:
+        steps = steps[1:]
+    if steps and steps[0] == "inputs":
+        return {"field": ".".join(map(str, steps[:2])), "message": SOURCE, "suggestions": []}
+    if steps and steps[0] == "spec" and kind in kinds.names():
+        path, message, near = wording.explain({**error, "loc": steps[1:]}, kinds.get(kind).spec)
+        return {"field": ".".join(filter(None, ["spec", path])), "message": message, "suggestions": near}
+    near, message = [], _message(error)
     if error["type"] == "extra_forbidden":
-        return "unknown field"
-    if error["type"] == "union_tag_not_found":
-        return "kind: Field required"
+        near = wording.closest(str(steps[-1]), BODY_FIELDS)
+    elif error["type"] in ("literal_error", "enum"):
+        near = wording.closest(str(error["input"]), error["ctx"]["expected"].split("'")[1::2])
+    return {"field": ".".join(map(str, steps)), "message": message + wording.hint(near), "suggestions": near}
+
+
+def _message(error: Any) -> str:
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in SHAPES:
         return SHAPES[error["ctx"]["pattern"]]
-    return str(error["msg"]).splitlines()[0].removeprefix("Value error, ")
+    return wording.plain(error)
 
 
 async def _problem(request: Request, error: Problem) -> Response:
@@ -107,7 +117,8 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     if isinstance(error.body, bytes):
         detail = "Send JSON with the header `Content-Type: application/json`."
         return respond(Problem(415, "unsupported-media-type", "Unsupported media type", detail))
-    return respond(from_validation(error.errors()))
+    body = error.body if isinstance(error.body, dict) else {}
+    return respond(from_validation(error.errors(), str(body.get("kind", ""))))
 
 
 async def _unfit(request: Request, error: UserError) -> Response:

@@ -22,7 +22,7 @@ def request_model() -> Any:
 
 def _request(kind: Kind) -> type[BaseModel]:
     title = "".join(part.title() for part in kind.name.replace(".", "_").split("_"))
-    name: Any = Literal[kind.name]
+    name: Any = Literal[(kind.name, *(old for old, new in kinds.ALIASES.items() if new == kind.name))]
     spec = create_model(f"{title}Spec", __base__=kind.spec, __doc__=kind.spec.__doc__)
     return create_model(
         f"{title}Request",

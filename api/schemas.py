@@ -191,21 +191,32 @@ class JobPanels(BaseModel):
     children: list[ChildPanels]
 
 
+class Estimate(BaseModel):
+    """What work will take. `seconds` on one worker, job after job; null where a kind's speed is not known here yet."""
+
+    units: float = Field(description="multiply-adds")
+    seconds: float | None
+    memory_bytes: float = Field(description="at once")
+    written_bytes: float
+    basis: str = Field(description="what the time rests on")
+
+
 class Cell(BaseModel):
-    """One job that a submission would run."""
+    """One job that a submission would run. `a/b` is job `b` of the study `a`, whose estimate contains it."""
 
     name: str
     kind: str
     spec: dict[str, Any]
     inputs: dict[str, Any]
+    estimate: Estimate | None = None
 
 
 class Plan(BaseModel):
     """What a submission would do."""
 
     cells: list[Cell]
-    estimate: dict[str, Any] | None
-    missing: list[str]
+    estimate: Estimate | None
+    missing: list[str | Asset] = Field(description="inputs that are not given, and assets that this host lacks")
 
 
 class Event(BaseModel):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from husai_core import kinds
+from husai_core import kinds, wording
 from husai_core.errors import UserError
 from husai_core.identity import digest
 from husai_core.kinds.kind import BaseSpec, Kind
@@ -94,7 +94,9 @@ def find_kind(name: str) -> Kind:
         return kinds.get(name)
     except KeyError:
         known = list(kinds.names())
-        raise invalid("unknown-kind", "Unknown kind", f"There is no kind {name!r}.", known=known) from None
+        near = wording.closest(name, known)
+        detail = f"There is no kind {name!r}{wording.hint(near) or '.'}"
+        raise invalid("unknown-kind", "Unknown kind", detail, known=known, suggestions=near) from None
 
 
 def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpec:
@@ -107,11 +109,9 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpe
     try:
         parsed = kind.spec.model_validate(instants.stamped(kind, spec, present))
     except ValidationError as wrong:
-        errors = [
-            {"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")}
-            for e in wrong.errors()
-        ]
-        detail = f"{kind.name}: {errors[0]['field'] or 'spec'}: {errors[0]['message']}"
+        explained = [wording.explain(error, kind.spec) for error in wrong.errors()]
+        errors = [{"field": path, "message": message, "suggestions": near} for path, message, near in explained]
+        detail = f"{kind.name}: {explained[0][0] or 'spec'}: {explained[0][1]}"
         raise invalid("invalid-spec", "Invalid spec", detail, errors=errors) from None
     instants.check(kind, parsed, present)
     return parsed
@@ -126,8 +126,9 @@ def check_inputs(session: Session, kind: Kind, spec: BaseSpec, inputs: dict[str,
     """
     for name in inputs:
         if name not in kind.inputs:
-            known = ", ".join(kind.inputs) or "none"
-            raise invalid("unknown-input", "Unknown input", f"{kind.name} has no input {name!r}; it has: {known}.")
+            known, near = ", ".join(kind.inputs) or "none", wording.closest(name, kind.inputs)
+            detail = f"{kind.name} has no input {name!r}{wording.hint(near) or '.'} It has: {known}."
+            raise invalid("unknown-input", "Unknown input", detail, known=list(kind.inputs), suggestions=near)
     for name, port in kind.inputs.items():
         references = inputs.get(name, [])
         if port.required and not references:
@@ -167,9 +168,27 @@ def _output(session: Session, name: str, reference: dict[str, Any]) -> tuple[str
         raise not_found("job", str(reference.get("job")))
     ports = find_kind(source.kind).all_outputs
     if output not in ports:
-        detail = f"Input {name!r}: {source.kind} has no output {output!r}; it has: {', '.join(ports)}."
-        raise invalid("unknown-output", "Unknown output", detail)
+        near = wording.closest(output, ports)
+        hint = wording.hint(near) or "."
+        detail = f"Input {name!r}: {source.kind} has no output {output!r}{hint} It has: {', '.join(ports)}."
+        raise invalid("unknown-output", "Unknown output", detail, known=list(ports), suggestions=near)
+    _check_index(session, source, name, output, reference.get("index"))
     return f"{output} of {source.kind}", ports[output].type
+
+
+def _check_index(session: Session, source: Job, name: str, output: str, index: int | None) -> None:
+    """Refuse an index beyond what a job that has succeeded wrote, or beyond the one artifact of a single output.
+
+    Raises:
+        Problem: `unknown-output`.
+    """
+    port = find_kind(source.kind).all_outputs[output]
+    ended = source.state == State.SUCCEEDED
+    count = len(lifecycle.outputs(session, source).get(output, [])) if ended else None if port.many else 1
+    if index is not None and count is not None and index >= count:
+        has = "one artifact, number 0" if count == 1 else f"{count} artifacts, numbers 0 to {count - 1}"
+        detail = f"Input {name!r}: {output} of {source.kind} has {has if count else 'none'}; {index} is beyond."
+        raise invalid("unknown-output", "Unknown output", detail)
 
 
 def _check_quota(session: Session, settings: Settings, owner_id: str) -> None:

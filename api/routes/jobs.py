@@ -62,7 +62,7 @@ def submit(
     if dry_run:
         with context.database.read() as session:
             submissions.check_visible(context, session, principal, submission)
-            return reply(plan.plan(session, submission))
+            return reply(plan.plan(context, session, submission))
     return submit_for(context, principal, submission, idempotency_key)
 
 

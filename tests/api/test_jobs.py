@@ -48,9 +48,9 @@ def test_bad_submissions_name_the_field(ada):
     assert "train.transformer" in unknown.json()["known"]
     assert slug(post({"spec": {}})) == (422, "invalid-request")
     for spec, detail in (
-        ({"stpes": 3}, "spec.stpes: unknown field"),
-        ({"steps": 0}, "spec.steps: Input should be greater than or equal to 1"),
-        ({"lr": "fast"}, "spec.lr: Input should be a valid number, unable to parse string as a number"),
+        ({"stpes": 3}, "spec.stpes: unknown field; did you mean steps?"),
+        ({"steps": 0}, "spec.steps: must be at least 1"),
+        ({"lr": "fast"}, "spec.lr: must be a number"),
     ):
         response = post({"kind": "train.transformer", "spec": spec})
         assert slug(response) == (422, "invalid-spec")
@@ -61,6 +61,42 @@ def test_bad_submissions_name_the_field(ada):
     assert slug(extra) == (422, "invalid-request")
     assert extra.json()["detail"] == "colour: unknown field"
     assert slug(post({"kind": "train.transformer", "priority": "now"})) == (422, "invalid-request")
+
+
+def test_misspelt_names_are_told_what_was_meant(ada, submit):
+    def post(**body):
+        return ada.post("/v1/jobs", json=body)
+
+    kind = post(kind="train.transfomer")
+    assert kind.json()["detail"].startswith("There is no kind 'train.transfomer'; did you mean train.transformer?")
+    assert kind.json()["suggestions"][0] == "train.transformer"
+    field = post(kind="train.activations", spec={"hok_name": "blocks.0.hook_resid_post"})
+    assert field.json()["errors"][0]["suggestions"][0] == "hook_name"
+    value = post(kind="train.sae", spec={"recipe": {"architecture": "topkk"}})
+    assert value.json()["errors"][0]["field"] == "spec.recipe.architecture"
+    assert "did you mean topk?" in value.json()["detail"]
+    port = post(kind="train.sae", inputs={"activatons": DIGEST})
+    assert (slug(port), port.json()["suggestions"]) == ((422, "unknown-input"), ["activations"])
+    source = {"job": submit()["id"], "output": "transfomer"}
+    output = post(kind="train.activations", inputs={"transformer": source})
+    assert (slug(output), output.json()["suggestions"]) == ((422, "unknown-output"), ["transformer"])
+    body = post(kind="train.transformer", prority="batch")
+    assert body.json()["detail"] == "prority: unknown field; did you mean priority?"
+    listed = ada.get("/v1/jobs?kind=train.sea")
+    assert listed.json()["suggestions"] == ["train.sae"]
+
+
+def test_an_index_beyond_what_there_is_is_refused(ada, submit, server: Server, tmp_path):
+    source = submit()
+    beyond = {"job": source["id"], "output": "transformer", "index": 1}
+    refused = ada.post("/v1/jobs", json={"kind": "train.activations", "inputs": {"transformer": beyond}})
+    assert slug(refused) == (422, "unknown-output")
+    assert "number 0" in refused.json()["detail"]
+    model = server.stored("transformer", {"cfg.json": b"index"}, tmp_path)
+    server.finish(server.claim(source["id"]), {}, {"transformer": [model]})
+    again = ada.post("/v1/jobs", json={"kind": "train.activations", "inputs": {"transformer": beyond}})
+    assert slug(again) == (422, "unknown-output")
+    submit(kind="train.activations", spec={}, inputs={"transformer": beyond | {"index": 0}})
 
 
 def test_control_characters_are_refused(ada):
@@ -129,6 +165,22 @@ def test_dry_run_stores_nothing(ada, server: Server):
     assert slug(ada.post("/v1/jobs?dry_run=1", json={"kind": "x"})) == (422, "unknown-kind")
     with server.database.read() as session:
         assert session.scalar(select(func.count(Job.id))) == before
+
+
+def test_a_plan_tells_what_it_takes_and_what_is_missing(ada, server: Server):
+    plan = ada.post("/v1/jobs?dry_run=true", json={"kind": "study.pipeline"}).json()
+    top = {cell["name"]: cell for cell in plan["cells"] if "/" not in cell["name"]}
+    assert {"transformer", "activations", "sae", "gate"} <= set(top)
+    for name in ("transformer", "sae"):
+        assert top[name]["estimate"]["units"] > 0
+    assert plan["estimate"]["units"] == pytest.approx(sum(cell["estimate"]["units"] for cell in top.values()))
+    assert plan["estimate"]["memory_bytes"] > 0
+    assert any(cell["name"].startswith("gate/") for cell in plan["cells"])
+    absent = {"source": "language", "model": "nobody/no-such-model"}
+    body = {"kind": "train.activations", "spec": absent}
+    missing = ada.post("/v1/jobs?dry_run=true", json=body).json()["missing"]
+    assert {"nobody/no-such-model"} == {asset["name"] for asset in missing if not isinstance(asset, str)}
+    assert "hf download nobody/no-such-model" in missing[-1]["how"]
 
 
 def test_one_idempotency_key_makes_one_job(ada, server: Server):
@@ -351,8 +403,9 @@ def test_a_study_shows_its_children(ada):
     job = ada.post("/v1/jobs", json={"kind": "study.pipeline"}).json()
     assert (job["state"], job["queue"]) == ("waiting", "control")
     children = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
-    assert {(one["name"], one["kind"]) for one in children} == {(one["name"], one["kind"]) for one in planned}
-    assert {one["parent"] for one in children} == {job["id"]}
+    cells = {(cell["name"], cell["kind"]) for cell in planned if "/" not in cell["name"]}
+    assert {(child["name"], child["kind"]) for child in children} == cells
+    assert {child["parent"] for child in children} == {job["id"]}
     graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
     assert {tuple(edge) for edge in graph["edges"]} == {(job["id"], one["id"], "child") for one in children}
     report = ada.get(f"/v1/jobs/{job['id']}/report")

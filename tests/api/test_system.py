@@ -12,6 +12,7 @@ import httpx
 from sqlalchemy import delete
 
 from api import openapi
+from husai_core.kinds import ALIASES
 from services.db import clock
 from services.tables import Worker
 from tests.api.serving import ROOT, Server, slug, start, stop
@@ -38,7 +39,7 @@ def test_every_kind_documents_its_spec(server: Server):
     document = httpx.get(f"{server.url}/openapi.json").json()
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     kinds = server.admin.get("/v1/kinds").json()["items"]
-    assert set(body["discriminator"]["mapping"]) == {kind["name"] for kind in kinds}
+    assert set(body["discriminator"]["mapping"]) == {kind["name"] for kind in kinds} | set(ALIASES)
     sae = server.admin.get("/v1/kinds/train.sae").json()
     assert sae in kinds
     assert sae["inputs"]["activations"]["type"] == "activations"
