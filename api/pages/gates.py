@@ -12,6 +12,7 @@ from api.deps import Context, Ctx
 from api.pages.paths import CandidatePath, DecisionPath
 from api.pages.shell import Seen, Sent, Visitor, back_to, pages_router, render
 from api.pages.text import tone
+from api.routes import badges
 from api.routes import gates as v1
 from husai_core.estimate import Estimate
 from husai_core.panels import IntervalRow
@@ -85,6 +86,15 @@ def decide(candidate: CandidatePath, context: Ctx, form: Sent) -> Response:
     body = schemas.DecisionRequest(candidate=candidate)
     answer = v1.decide(form.get("policy", "strict")[:64], body, context, form.visitor.principal)
     return back_to(answer.headers["Location"].removeprefix("/v1"))
+
+
+@router.post("/candidates/{candidate}/badge")
+def publish(candidate: CandidatePath, context: Ctx, form: Sent) -> Response:
+    """Let everybody see the verdicts about a candidate as badges, or nobody."""
+    accounts.require(form.visitor.principal, "submit")
+    body = schemas.BadgeRequest(public=form.get("public") == "yes")
+    badges.set_badge(candidate, body, context, form.visitor.principal)
+    return back_to(f"/candidates/{candidate}")
 
 
 @router.get("/decisions")

@@ -52,6 +52,19 @@ def test_a_policy_is_asked_with_a_form(browser, candidate):
     assert browser.post(f"{where}/decide", {"policy": "nothing"}, at=where).status_code == 404
 
 
+def test_a_badge_is_published_by_its_owner_alone(server, browser, candidate):
+    where = f"/candidates/{candidate}"
+    assert "Private" in browser.get(where).text
+    assert browser.client.post(f"{where}/badge", data={"public": "yes"}).status_code == 403
+    assert browser.post(f"{where}/badge", {"public": "yes"}, at=where).status_code == 303
+    assert browser.client.get(f"/v1{where}").json()["public_badge"] is True
+    (picture,) = browser.get(where).all("img", height="20")
+    assert Browser(server.url).client.get(str(picture.attributes["src"])).status_code == 200
+    other = Browser(server.url)
+    other.sign_in(server.make_key("eve", ["read", "submit"]))
+    assert other.post(f"{where}/badge", {"public": "no"}, at=where).status_code == 403
+
+
 def test_a_decision_shows_its_rules_against_their_bars_and_how_to_verify(server, browser, ada, submit, tmp_path):
     candidate = make_candidate(server, submit, tmp_path)
     job = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}).json()
