@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from types import FrameType
 
 import uvicorn
@@ -38,6 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.umask(0o077)
     settings = load()
     app = create_app(settings, arguments.host)
     if not app.state.context.database.sqlite:

@@ -52,10 +52,10 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Start the process."""
-        self.log.parent.mkdir(exist_ok=True)
+        self.log.parent.mkdir(exist_ok=True, mode=0o700)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=_private) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self.name, *self._arguments],
                 env=environment(self._home),
@@ -112,7 +112,12 @@ class Server:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        from husai_core.folders import make_private
+
+        try:
+            make_private(self.home)
+        except PermissionError as error:
+            raise Usage(f"cannot keep a service here: {error}") from None
         self._lock = _only_one(self.home)
         (self.home / "server.json").unlink(missing_ok=True)
         try:
@@ -257,8 +262,14 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return ask
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read."""
+    return os.open(path, flags, 0o600)
+
+
 def _write(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text + "\n")
+    with open(unfinished, "w", opener=_private) as file:
+        file.write(text + "\n")
     unfinished.replace(path)

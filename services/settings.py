@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from husai_core.folders import make_private
+
 PREFIX = "HUSAI_"
 
 
@@ -118,9 +120,16 @@ class Settings(BaseSettings):
 
     @cached_property
     def root(self) -> Path:
-        """The home folder, made on first use and readable by its owner only."""
+        """The home folder, made on first use and readable by its owner only.
+
+        Raises:
+            SystemExit: others could read it, and it is not ours to close; or it cannot be made.
+        """
         path = self.home.expanduser().absolute()
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            make_private(path)
+        except OSError as wrong:
+            sys.exit(_refuse(f"{wrong.filename}: {wrong.strerror}" if wrong.filename else str(wrong)))
         return path
 
     @property

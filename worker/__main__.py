@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import logging
+import os
 import signal
 import sys
 
@@ -18,6 +19,7 @@ def main() -> int:
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.umask(0o077)
     settings = load()
     if arguments.queues and not settings.lab:
         print("husai: --queues needs lab mode: set HUSAI_BROKER_URL", file=sys.stderr)

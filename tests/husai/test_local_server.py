@@ -124,6 +124,23 @@ def test_an_announcement_whose_process_id_lives_on_is_not_a_server(tmp_path: Pat
         assert running(tmp_path) == "http://127.0.0.1:1"
 
 
+def test_a_service_lets_nobody_else_read_what_it_keeps(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    with Server(home, port=0):
+        assert eventually(lambda: (home / "server.json").exists() and (home / "worker.lock").exists())
+        assert home.stat().st_mode & 0o777 == 0o700
+        readable = [path.name for path in home.rglob("*") if path.stat().st_mode & 0o077]
+    assert readable == []
+
+
+def test_a_service_refuses_a_folder_for_everybody(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(Usage, match="for everybody"), Server(tmp_path, port=0):
+        pass
+
+
 def test_a_second_up_on_one_home_is_told_where_the_first_is(husai: Husai, server: Server) -> None:
     done = husai("up", "--home", server.home, "--port", "0")
     assert done.code == 2
