@@ -3,6 +3,8 @@ fields; a study is compared child by child."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ AROUND = ("capability", "code", "determinism", "digest")
 """Fields of a manifest that tell of its surroundings: they excuse a difference, but are none."""
 TIMES = ("produced_at",)
 """Fields, wherever they occur, that hold the instant at which an artifact was made."""
-ORDER = {"result": 1, "manifest": 2}
+PRODUCED = "produced"
+"""How the header of a column of such instants begins."""
+ORDER = {"result": 1, "figures": 2, "tables": 2, "manifest": 3}
 Verdict = Literal["equal", "different", "missing"]
 
 
@@ -101,7 +105,11 @@ class Comparer:
     def _judge(self, first: str, second: str) -> tuple[Verdict, str]:
         if first == second:
             return "equal", ""
-        lefts, rights = (_documents(side, digest) for side, digest in zip(self._sides, (first, second), strict=True))
+        sides = list(zip(self._sides, (first, second), strict=True))
+        texts, others = (_texts(side, digest) for side, digest in sides)
+        if texts is not None and others is not None and lasting(texts, self._pairs) == lasting(others, {}):
+            return "equal", "but for run-dependent fields"
+        lefts, rights = (_documents(side, digest) for side, digest in sides)
         if lefts is None or rights is None:
             return "different", self._files(first, second)
         if "manifest.json" in lefts and "manifest.json" in rights:
@@ -124,6 +132,35 @@ def _documents(husai: Husai, digest: str) -> dict[str, Any] | None:
     if not files or not all(name.endswith(".json") for name in files):
         return None
     return {name: json.loads(husai.read(entry["sha256"])) for name, entry in files.items()}
+
+
+def _texts(husai: Husai, digest: str) -> dict[str, str] | None:
+    """The files of an artifact of tables and figures, else None."""
+    files = husai.artifact(digest).files
+    if not files or not all(name.endswith((".csv", ".svg")) for name in files):
+        return None
+    return {name: husai.read(entry["sha256"]).decode() for name, entry in files.items()}
+
+
+def lasting(texts: dict[str, str], pairs: dict[str, str]) -> dict[str, str]:
+    """Tables and figures without instants, with the digests of the repetition in the place of those of the original."""
+    return {name: _renamed(_timeless(text) if name.endswith(".csv") else text, pairs) for name, text in texts.items()}
+
+
+def _timeless(table: str) -> str:
+    """A table in CSV without its columns of instants."""
+    rows = list(csv.reader(io.StringIO(table)))
+    kept = [i for i, label in enumerate(rows[0] if rows else []) if not label.startswith(PRODUCED)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row[i] for i in kept] for row in rows)
+    return text.getvalue()
+
+
+def _renamed(text: str, pairs: dict[str, str]) -> str:
+    """A text with each digest, in full or its first 12 digits, replaced by that of its equal."""
+    for first, second in pairs.items():
+        text = text.replace(first, second).replace(first[:12], second[:12])
+    return text
 
 
 def essence(documents: dict[str, Any]) -> dict[str, Any]:

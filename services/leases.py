@@ -47,20 +47,20 @@ def claim(
     execution = queue.lock_next(session, queues, devices)
     if execution is None:
         return None
-    lead = lifecycle.attached(session, execution)[0]
-    _rename(session, execution, lead)
+    queue.serve(session, execution.owner_id)
+    jobs = lifecycle.attached(session, execution)
+    _rename(session, execution, jobs[0])
     execution.attempt += 1
     execution.worker_id, execution.boot_id = worker_id, boot_id
-    lifecycle.transition(session, execution, State.RUNNING)
-    instant = clock(session)
-    execution.lease_until = instant + lease
-    execution.started_at = execution.started_at or instant
-    queue.serve(session, execution.owner_id, instant)
+    execution.lease_until = now() + lease
+    if execution.started_at is None:
+        execution.started_at = now()
+    lifecycle.transition(session, execution, State.RUNNING, jobs=jobs)
     session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=now()))
     events.append(session, "attempt", {"number": execution.attempt, "worker": worker_id}, execution_id=execution.id)
     return Claim(
         execution.id, execution.attempt, execution.kind, execution.spec, execution.inputs, execution.device,
-        execution.environment, execution.owner_id, lead.id, execution.resume,
+        execution.environment, execution.owner_id, jobs[0].id, execution.resume,
     )  # fmt: skip
 
 

@@ -179,9 +179,18 @@ def transition_job(
 
 
 def transition(
-    session: Session, execution: Execution, state: State, reason: str | None = None, detail: str | None = None
+    session: Session,
+    execution: Execution,
+    state: State,
+    reason: str | None = None,
+    detail: str | None = None,
+    *,
+    jobs: Sequence[Job] | None = None,
 ) -> None:
-    """Change an execution's state and that of every job attached to it; an end moves on who waits for them."""
+    """Change an execution's state and that of every job attached to it; an end moves on who waits for them.
+
+    `jobs` are the attached ones, where they are known already.
+    """
     check(execution.state, state)
     concerns_parents = State.BLOCKED in (execution.state, state)
     detail = storable(detail) if detail else detail
@@ -191,7 +200,7 @@ def transition(
         execution.lease_until = None
     if state.final:
         execution.finished_at = clock(session)
-    jobs = attached(session, execution)
+    jobs = attached(session, execution) if jobs is None else jobs
     for job in jobs:
         transition_job(session, job, state, reason, detail)
     if concerns_parents:

@@ -8,11 +8,13 @@ with the fewest executions running, among equals the one who was served longest 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import CTE, ColumnElement, ScalarSelect, func, literal, select, union_all
+from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, func, literal, select, union_all, update
 from sqlalchemy.orm import Session, aliased
 
 from husai_core import kinds
+from services.db import now
 from services.states import State
 from services.tables import Execution, Owner
 
@@ -47,11 +49,11 @@ def lock_next(session: Session, queues: Sequence[str], devices: Sequence[str]) -
     return None
 
 
-def serve(session: Session, owner_id: str, instant: float) -> None:
+def serve(session: Session, owner_id: str) -> None:
     """Remember that work of an owner was taken; where another claim is writing the same down, nobody waits for it."""
-    query = select(Owner).where(Owner.id == owner_id).with_for_update(skip_locked=True, key_share=True)
-    if (owner := session.scalar(query)) is not None:
-        owner.served_at = instant
+    free = select(Owner.id).where(Owner.id == owner_id).with_for_update(skip_locked=True, key_share=True)
+    query = update(Owner).where(Owner.id.in_(free)).values(served_at=now())
+    session.execute(query, execution_options={"synchronize_session": False})
 
 
 def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
@@ -61,9 +63,13 @@ def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> s
 
 def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> list[Head]:
     """The oldest execution of each owner in each class, in the order in which they are to be served."""
-    lanes = list(_lanes(queues, devices))
-    if not lanes:
-        return []
+    lanes = tuple(_lanes(queues, devices))
+    return [Head(*row) for row in session.execute(_heads(lanes))] if lanes else []
+
+
+@cache
+def _heads(lanes: tuple[tuple[str, str], ...]) -> Select[str, str, str, int, str]:
+    """The query for the heads of some lanes; to build it takes as long as to run it, so it is built once."""
     walk = _walk(lanes)
     running = (
         select(Execution.owner_id, func.count().label("count"))
@@ -72,14 +78,13 @@ def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> li
         .subquery()
     )
     busy, served = func.coalesce(running.c.count, 0), func.coalesce(Owner.served_at, 0.0)
-    query = (
+    return (
         select(Execution.id, Execution.queue, Execution.device, Execution.priority, Execution.owner_id)
         .join(walk, walk.c.id == Execution.id)
         .join(Owner, Owner.id == Execution.owner_id)
         .outerjoin(running, running.c.owner_id == Execution.owner_id)
         .order_by(Execution.priority, busy, served, Execution.id)
     )
-    return [Head(*row) for row in session.execute(query)]
 
 
 def _lanes(queues: Sequence[str], devices: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from husai.compare import Comparison, Row, differences, essence
+from husai.compare import Comparison, Row, differences, essence, lasting
 from husai.errors import Exit
 
 EQUAL = Row("sae", "saes[0]", "a", "a", "equal")
@@ -53,3 +53,12 @@ def test_a_manifest_is_compared_without_its_run_and_surroundings() -> None:
     assert essence({"manifest.json": manifest}) == essence({"manifest.json": other})
     assert essence({"manifest.json": manifest}) != essence({"manifest.json": {**manifest, "spec": {"k": 2}}})
     assert essence({"result.json": manifest}) == {"result.json": manifest}
+
+
+def test_tables_and_figures_are_compared_without_instants_and_with_the_digests_of_equals() -> None:
+    old, new = "a" * 64, "b" * 64
+    first = {"1.csv": f"evidence,produced (UTC),sha256\nood,18:50,{old}\n", "2.svg": f"<text>{old[:12]}</text>"}
+    second = {"1.csv": f"evidence,produced (UTC),sha256\nood,19:07,{new}\n", "2.svg": f"<text>{new[:12]}</text>"}
+    assert lasting(first, {old: new}) == lasting(second, {})
+    assert lasting(first, {}) != lasting(second, {})
+    assert lasting(first, {old: new}) != lasting(second | {"1.csv": "evidence\nood\n"}, {})

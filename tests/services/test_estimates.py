@@ -1,53 +1,69 @@
-"""How long a request will take: work by its kinds' estimates, at the speeds that were measured here."""
-
-from __future__ import annotations
+"""How fast this service is, as its recent executions show."""
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy.orm import Session
 
-from services import accounts, estimates, jobs, leases
+from husai_core.artifact_index import index_tree
+from husai_core.kinds.kind import Work
+from services import accounts, estimates
+from services.artifacts import Store, store_tree
 from services.db import Database
-from services.jobs import Submission
+from services.ids import new_id
 from services.settings import Settings
 from services.states import State
 from services.tables import Attempt, Execution
+from tests.worker.serving import execution, submit
+from worker.worker import WorkerProcess
 
-SPEC = {"source": "synthetic"}
-STUDY = {"preset": "smoke", "as_of": "2026-01-31T12:00:00Z"}
+KIND = "train.sae"
 
 
-def measured(database: Database, settings: Settings, seconds: float, units: float) -> None:
-    """A collection of rows that took so long for so much work."""
+def ran(
+    session: Session, units: float | None, seconds: float, device: str = "cpu", state: State = State.SUCCEEDED
+) -> None:
+    """An execution that took so long for so much work."""
+    row = Execution(
+        id=new_id("execution"), digest="d" * 64, kind=KIND, queue="train", spec={}, inputs={}, device=device,
+        environment={}, owner_id=accounts.create_owner(session, "ada", "researcher").id, priority=1, shared=False,
+        state=state, attempt=2, work=None if units is None else {"units": units}, created_at=0.0, finished_at=100.0,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    session.add(Attempt(execution_id=row.id, number=1, worker_id="w", started_at=0.0, ended_at=90.0))
+    session.add(Attempt(execution_id=row.id, number=2, worker_id="w", started_at=100.0, ended_at=100.0 + seconds))
+
+
+def test_the_speed_is_the_median_of_what_executions_of_a_kind_reached(database: Database) -> None:
     with database.write() as session:
-        owner = accounts.create_owner(session, "ada", "researcher").id
-        jobs.submit(session, settings, owner, Submission("train.activations", SPEC))
-        held = leases.claim(session, "w", "boot", ["train"], ["cpu"], 60)
-        assert held
-        ended = {"state": State.SUCCEEDED, "work": {"units": units}, "finished_at": 1000.0}
-        session.execute(update(Execution).where(Execution.id == held.execution_id).values(**ended))
-        times = {"started_at": 1000.0 - seconds, "ended_at": 1000.0}
-        session.execute(update(Attempt).where(Attempt.execution_id == held.execution_id).values(**times))
+        assert estimates.speed(session, KIND, "cpu") is None
+        for units, seconds in ((100.0, 10.0), (400.0, 20.0), (9000.0, 30.0)):
+            ran(session, units, seconds)
+        ran(session, None, 1.0)
+        ran(session, 1e9, 1.0, device="cuda")
+        ran(session, 1e9, 1.0, state=State.FAILED)
+        assert estimates.speed(session, KIND, "cpu") == pytest.approx(20.0)
+        assert estimates.seconds(session, KIND, "cpu", Work(units=100.0)) == pytest.approx(5.0)
+        assert estimates.seconds(session, KIND, "cpu", None) is None
+        assert estimates.speed(session, "stress.ood", "cpu") is None
 
 
-def test_work_takes_as_long_as_the_speed_measured_here_says(database: Database, settings: Settings) -> None:
-    measured(database, settings, seconds=2.0, units=1e6)
+def test_facts_are_what_artifacts_say_of_themselves(settings: Settings) -> None:
+    store = Store(settings.artifacts)
+    for name, text in (("with", '{"d_model": 8}'), ("without", None)):
+        folder = settings.root / name
+        folder.mkdir()
+        (folder / ("cfg.json" if text else "other.json")).write_text(text or "{}")
+    digests = [store_tree(store, index_tree("sae", settings.root / name), settings.root / name).sha256
+               for name in ("with", "without")]  # fmt: skip
+    assert estimates.facts(store, {"saes": [*digests, "0" * 64]}) == {"saes": [{"d_model": 8}, {}, {}]}
+
+
+def test_a_finished_execution_keeps_the_work_that_was_estimated(settings: Settings, database: Database) -> None:
+    id = submit(settings, database)
+    WorkerProcess(settings, database, ["train"], 1).work(["train"])
+    done = execution(database, id)
+    expected = estimates.work_of(done.kind, done.spec, {})
+    assert expected is not None
+    assert done.work == expected.model_dump(mode="json", exclude={"outputs"})
     with database.read() as session:
-        whole, cells = estimates.forecast(session, "train.activations", SPEC, {}, "cpu")
-        elsewhere, _ = estimates.forecast(session, "train.activations", SPEC, {}, "cuda")
-    assert whole.seconds == pytest.approx(whole.units / 5e5)
-    assert cells == {"job": whole}
-    assert (elsewhere.seconds, elsewhere.basis) == (None, "no train.activations has finished here yet")
-
-
-def test_a_study_is_forecast_by_its_cells_each_at_its_own_speed(database: Database, settings: Settings) -> None:
-    measured(database, settings, seconds=2.0, units=1e6)
-    with database.read() as session:
-        whole, cells = estimates.forecast(session, "study.pipeline", STUDY, {}, "cpu")
-    assert list(cells)[:2] == ["transformer", "activations"]
-    assert "gate" in cells
-    assert cells["activations"].seconds == pytest.approx(cells["activations"].units / 5e5)
-    assert cells["sae"].seconds is None
-    assert whole.seconds is None
-    assert "train.sae" in whole.basis
-    assert whole.units == pytest.approx(sum(cell.units for cell in cells.values()))
-    assert whole.memory_bytes == max(cell.memory_bytes for cell in cells.values())
+        assert (estimates.speed(session, done.kind, "cpu") is not None) == (expected.units > 0)
