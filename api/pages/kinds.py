@@ -1,9 +1,10 @@
 """The job kinds, and for each a form made from its spec."""
 
+import dataclasses
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -37,9 +38,9 @@ OPTIONS = ("labels", "priority", "device", "reuse")
 class Filled:
     """What stands in a form, and what is wrong with it. `errors` is by path; `problem` belongs to no field."""
 
-    values: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, list[str]] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    errors: dict[str, str] = dataclasses.field(default_factory=dict)
     problem: str = ""
     plan: Mapping[str, Any] | None = None
 
@@ -67,13 +68,15 @@ def show(
     fields = schema_fields.of_spec(document.spec_schema)
     filled = Filled()
     if preset in document.presets:
-        named = any(one.path == "spec.preset" for one in fields)
+        named = any(field.path == "spec.preset" for field in fields)
         filled.values = {"spec.preset": preset} if named else forms.to_values(fields, document.presets[preset])
     elif origin:
         with context.database.read() as session:
             job = jobs.get(session, visitor.principal, ids.job(session, visitor.principal, origin))
         filled.values = forms.to_values(fields, job.spec) | {"labels": ", ".join(job.labels), "device": job.device}
-        filled.inputs = {port: [forms.from_reference(one) for one in some] for port, some in job.inputs.items()}
+        filled.inputs = {
+            port: [forms.from_reference(reference) for reference in some] for port, some in job.inputs.items()
+        }
     return _form(request, context, visitor, document, filled, preset=preset)
 
 
@@ -125,7 +128,8 @@ def _body(document: schemas.Kind, spec: Mapping[str, Any], filled: Filled) -> An
     try:
         return TypeAdapter(documents.request_model()).validate_python(request)
     except ValidationError as wrong:
-        raise from_validation(wrong.errors()) from None
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors()]
+        raise from_validation(errors, document.name) from None
 
 
 def _explain(filled: Filled, problem: Problem) -> None:
@@ -162,8 +166,8 @@ def _form(
 def _paths(fields: Sequence[schema_fields.Field]) -> list[str]:
     """The paths of all fields that stand in a form, as messages name them."""
     paths = []
-    for one in fields:
-        paths += [one.path.replace("|", "."), *_paths(one.fields)]
+    for field in fields:
+        paths += [field.path.replace("|", "."), *_paths(field.fields)]
     return paths
 
 

@@ -32,7 +32,7 @@ def workers(request: Request, context: Ctx, visitor: Seen) -> Response:
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """What came of the form for a new key: the key with its token, or what was wrong."""
 
     key: schemas.NewKey | None = None
@@ -42,7 +42,7 @@ class Made:
 @router.get("/keys")
 def keys(request: Request, context: Ctx, visitor: Seen, cursor: paging.Cursor = None) -> Response:
     """The visitor's keys; an admin sees everyone's and makes new ones."""
-    return _keys(request, context, visitor, Made(), cursor)
+    return _keys(request, context, visitor, Outcome(), cursor)
 
 
 @router.post("/keys")
@@ -50,13 +50,13 @@ def make(request: Request, context: Ctx, form: Sent) -> Response:
     """Make a key. Its token is on the page that answers, and nowhere else."""
     accounts.require(form.visitor.principal, "admin")
     try:
-        made = Made(keys_v1.make(_request(form), context, form.visitor.principal))
+        outcome = Outcome(keys_v1.make(_request(form), context, form.visitor.principal))
     except ValidationError as wrong:
         first = wrong.errors()[0]
-        made = Made(problem=f"{first['loc'][0]}: {first['msg']}")
+        outcome = Outcome(problem=f"{first['loc'][0]}: {first['msg']}")
     except Problem as problem:
-        made = Made(problem=problem.detail)
-    response = _keys(request, context, form.visitor, made, None)
+        outcome = Outcome(problem=problem.detail)
+    response = _keys(request, context, form.visitor, outcome, None)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -73,12 +73,12 @@ def _request(form: Form) -> schemas.KeyRequest:
     )
 
 
-def _keys(request: Request, context: Context, visitor: Visitor, made: Made, cursor: str | None) -> Response:
+def _keys(request: Request, context: Context, visitor: Visitor, outcome: Outcome, cursor: str | None) -> Response:
     accounts.require(visitor.principal, "read")
     page = keys_v1.listing(request, Response(), context, visitor.principal, cursor, 100)
     return render(
-        request, "keys.html", 422 if made.problem else 200,
-        title="Keys", twin="/v1/keys", page=page, made=made, scopes=SCOPES, roles=ROLES,
+        request, "keys.html", 422 if outcome.problem else 200,
+        title="Keys", twin="/v1/keys", page=page, outcome=outcome, scopes=SCOPES, roles=ROLES,
     )  # fmt: skip
 
 

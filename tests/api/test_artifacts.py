@@ -102,10 +102,10 @@ def test_an_upload_that_breaks_off_is_no_fault_of_the_server(ada, server: Server
         assert set(server.home.iterdir()) == before
     deadline = time.monotonic() + 60
     answers = 'husai_http_requests_total{method="POST",route="/artifacts",status="%d"}'
-    while answers % 400 not in (told := ada.get("/metrics").text):
+    while answers % 400 not in (metrics := ada.get("/metrics").text):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert answers % 500 not in told
+    assert answers % 500 not in metrics
 
 
 def test_unknown_artifacts(ada):

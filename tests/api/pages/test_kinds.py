@@ -60,7 +60,7 @@ def test_errors_stand_beside_their_fields_and_keep_what_was_typed(browser):
     response = browser.post(WHERE, fill(**{"spec.p": "-4", "spec.steps": "17"}))
     page = browser_page(response)
     (wrong,) = page.all("p", id="spec.p-error")
-    assert "greater than or equal" in wrong.text
+    assert "at least 3" in wrong.text
     (field,) = page.all("input", id="spec.p")
     assert field.attributes["value"] == "-4"
     assert field.attributes["aria-invalid"] == "true"

@@ -115,4 +115,4 @@ def test_inputs_are_digests_or_what_another_job_makes():
         "saes": [digest, {"job": job, "output": "saes", "index": 2}],
         "rows": [{"job": job[:8], "output": "activations", "index": None}],
     }
-    assert [forms.from_reference(one) for one in inputs["saes"]] == [digest, f"{job}:saes[2]"]
+    assert [forms.from_reference(reference) for reference in inputs["saes"]] == [digest, f"{job}:saes[2]"]
