@@ -112,10 +112,10 @@ def modes(home: Path) -> Iterator[dict[str, Measure]]:
             stack.enter_context(service)
             service.stopping.set()  # a process that dies is not started again, and the benchmark fails
         peer = stack.enter_context(bare_celery(lab.environment, home / "peer.log"))
-        found: dict[str, Measure] = {"embedded": lambda: through(embedded), LAB: lambda: through(lab), PEER: peer}
-        for measure in found.values():
+        measures: dict[str, Measure] = {"embedded": lambda: through(embedded), LAB: lambda: through(lab), PEER: peer}
+        for measure in measures.values():
             warm_up(measure)
-        yield found
+        yield measures
 
 
 def warm_up(measure: Measure) -> None:
@@ -137,9 +137,9 @@ def take(measure: Measure, count: int) -> list[Sample]:
     return samples
 
 
-def median(samples: Sequence[Sample], part: str = "running") -> float:
-    """The median of one part, in milliseconds."""
-    return 1e3 * float(statistics.median(getattr(sample, part) for sample in samples))
+def median(samples: Sequence[Sample], moment: str = "running") -> float:
+    """The median of one of the moments, in milliseconds."""
+    return 1e3 * float(statistics.median(getattr(sample, moment) for sample in samples))
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
@@ -154,8 +154,8 @@ def show(name: str, rounds: Sequence[Sequence[Sample]]) -> None:
     medians = spread([median(samples) for samples in rounds])
     print(f"{name:12}{p50:7.0f}{p90:7.0f}{p99:7.0f}{runs[-1]:7.0f}   {medians}")
     every = [sample for samples in rounds for sample in samples]
-    parts = ("answered", "running") if name == PEER else ("answered", "claimed", "running")
-    print(f"{'':12}p50 of its parts: " + ", ".join(f"{part} at {median(every, part):.0f}" for part in parts))
+    moments = ("answered", "running") if name == PEER else ("answered", "claimed", "running")
+    print(f"{'':12}p50 of its parts: " + ", ".join(f"{moment} at {median(every, moment):.0f}" for moment in moments))
 
 
 def main() -> None:
@@ -165,10 +165,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each mode [5]")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder, modes(Path(folder)) as found:
-        rounds: dict[str, list[list[Sample]]] = {name: [] for name in found}
+    with tempfile.TemporaryDirectory() as folder, modes(Path(folder)) as measures:
+        rounds: dict[str, list[list[Sample]]] = {name: [] for name in measures}
         for _ in range(arguments.rounds):
-            for name, measure in found.items():
+            for name, measure in measures.items():
                 rounds[name].append(take(measure, max(1, arguments.count // arguments.rounds)))
         print(f"{os.cpu_count()} cores, load average {load:.2f} before and {os.getloadavg()[0]:.2f} after")
     print(f"ms since submission  p50    p90    p99    max   p50 of each of {arguments.rounds} rounds")

@@ -110,10 +110,11 @@ def main() -> None:
         print(f"lease {LEASE:.0f} s; {os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f}")
         print(f"seconds since the signal   ended  claimed  working  (medians of {rounds})   working / limit")
         for name, (limit, case) in cases.items():
-            found = [case(f"{name}-{turn}".replace(" ", "-")) for turn in range(rounds)]
-            parts = [statistics.median(getattr(one, part) for one in found) for part in ("ended", "claimed", "working")]
-            ratios = sorted(one.working / limit for one in found)
-            figures = "".join(f"{part:9.2f}" for part in parts)
+            recoveries = [case(f"{name}-{turn}".replace(" ", "-")) for turn in range(rounds)]
+            names = ("ended", "claimed", "working")
+            moments = [statistics.median(getattr(recovery, moment) for recovery in recoveries) for moment in names]
+            ratios = sorted(recovery.working / limit for recovery in recoveries)
+            figures = "".join(f"{seconds:9.2f}" for seconds in moments)
             ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             print(f"{name:26}{figures}   {ratio} of {limit:.0f} s")
 

@@ -34,8 +34,8 @@ def _document(panel: panels.Intervals | panels.Lines | panels.Scatter | panels.H
     from husai_core.render.figures import draw
     from husai_core.render.style import STYLE
 
-    root, rest = str(draw(panel)).split(">", 1)
-    return f'{root} xmlns="http://www.w3.org/2000/svg" class="husai"><style>{STYLE}</style>{rest}\n'
+    root, content = str(draw(panel)).split(">", 1)
+    return f'{root} xmlns="http://www.w3.org/2000/svg" class="husai"><style>{STYLE}</style>{content}\n'
 
 
 def _name(position: int, panel: AnyPanel, ending: str) -> str:

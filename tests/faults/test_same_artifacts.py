@@ -22,10 +22,10 @@ TIMED = ("manifest", "decision", "result")
 def test_embedded_and_lab_make_the_same(tmp_path: Path, postgres: Postgres | Given, redis_url: str) -> None:
     urls = {"HUSAI_DATABASE_URL": postgres.create("lab"), "HUSAI_BROKER_URL": redis_url}
     with Keeper(tmp_path / "embedded", HUSAI_WARM="full") as embedded:
-        one, first = run(embedded)
+        husai, first = run(embedded)
         with Lab(tmp_path / "lab", None, HUSAI_WARM="full", **urls) as lab:
             other, second = run(lab)
-            compared = compare(one, first, second, other)
+            compared = compare(husai, first, second, other)
     assert {row.verdict for row in compared.rows} == {"equal"}, compared.rows
     exact = [row for row in compared.rows if row.output.split("[")[0] not in TIMED]
     assert len(exact) > 10

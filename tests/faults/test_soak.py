@@ -52,7 +52,7 @@ def test_nothing_is_lost_while_everything_dies(
         streams = [pool.submit(stream, number) for number in range(STREAMS)]
         killed = kill_at_random(service, random.Random(SEED), streams)
         over.append(True)
-        done = sum(one.result() for one in streams)
+        done = sum(stream.result() for stream in streams)
     service.settled()
     with capsys.disabled():
         print(f"\n{KILLS} kills (seed {SEED}) in {time.monotonic() - start:.0f} s: {dict(sorted(killed.items()))}")

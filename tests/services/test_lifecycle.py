@@ -131,7 +131,11 @@ def test_a_worker_that_starts_again_takes_back_what_it_ran_before_and_nothing_el
             submit(session, settings, ada, "train.activations", {**ROWS, "seed": seed})
         before, elsewhere, now = claim(session, "w", "1"), claim(session, "v", "1"), claim(session, "w", "2")
         assert leases.reap(session, 3, "w", "2") == 1
-        assert [state(session, one) for one in (before, elsewhere, now)] == [State.QUEUED, State.RUNNING, State.RUNNING]
+        assert [state(session, held) for held in (before, elsewhere, now)] == [
+            State.QUEUED,
+            State.RUNNING,
+            State.RUNNING,
+        ]
 
 
 def test_a_cancelled_execution_whose_worker_is_lost_is_not_run_again(
@@ -172,7 +176,7 @@ def test_a_stored_result_comes_from_a_job_that_has_it(
     database: Database, settings: Settings, ada: Principal, bob: Principal
 ) -> None:
     with database.write() as session:
-        first, second = (submit(session, settings, one, "train.activations", ROWS) for one in (ada, bob))
+        first, second = (submit(session, settings, owner, "train.activations", ROWS) for owner in (ada, bob))
         jobs.cancel(session, ada, first.id)
         held = claim(session)
         assert leases.finish(session, held.execution_id, held.attempt, None, Success({}, {}))
@@ -182,13 +186,13 @@ def test_a_stored_result_comes_from_a_job_that_has_it(
 def test_an_artifact_was_made_whenever_a_job_made_it(
     database: Database, settings: Settings, ada: Principal, bob: Principal
 ) -> None:
-    made = Stored("a" * 64, "activations", 1)
+    rows = Stored("a" * 64, "activations", 1)
     with database.write() as session:
         for _ in range(2):
             submit(session, settings, ada, "train.activations", ROWS, reuse=False)
             held = claim(session)
-            assert leases.finish(session, held.execution_id, held.attempt, None, Success({}, {"activations": [made]}))
-        row = session.get_one(ArtifactRow, made.sha256)
+            assert leases.finish(session, held.execution_id, held.attempt, None, Success({}, {"activations": [rows]}))
+        row = session.get_one(ArtifactRow, rows.sha256)
         ends = session.scalars(select(Execution.finished_at).order_by(Execution.finished_at)).all()
         assert productions(session, row, None) == productions(session, row, ada.owner_id) == ends
         assert productions(session, row, bob.owner_id) == [row.created_at]

@@ -16,5 +16,5 @@ def test_every_state_can_reach_an_end() -> None:
         reached, frontier = set[State](), {state}
         while frontier:
             reached |= frontier
-            frontier = set().union(*(ALLOWED[one] for one in frontier)) - reached
+            frontier = set().union(*(ALLOWED[state] for state in frontier)) - reached
         assert reached & FINAL
