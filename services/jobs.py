@@ -99,6 +99,16 @@ def find_kind(name: str) -> Kind:
         raise invalid("unknown-kind", "Unknown kind", detail, known=known, suggestions=near) from None
 
 
+def prepare(name: str) -> None:
+    """Work out the code digests that submitting a kind needs, once in a process.
+
+    That reads and parses every source of a kind and of its children, which takes a second and more on a busy machine,
+    so it is to be called before the transaction: a server ends one whose client is silent for long.
+    """
+    for descendant in kinds.descendants(find_kind(name).name):
+        kinds.code_digest(descendant)
+
+
 def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpec:
     """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
 

@@ -74,6 +74,7 @@ def submit_for(context: Context, principal: Principal, submission: jobs.Submissi
         job, created = jobs.submit(session, context.settings, principal.owner_id, submission, key=key)
         return serializers.job(session, job), created
 
+    jobs.prepare(submission.kind)
     return accepted(*context.transact(work))
 
 
@@ -142,9 +143,11 @@ def cancel(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
 @router.post("/jobs/{job_id}:retry", status_code=202, response_model=schemas.Job, responses=ACCEPTED)
 def retry(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
     """A new job like one that failed, was cancelled or timed out."""
-    with context.write() as session:
+    with context.database.read() as session:
         earlier = jobs.get(session, principal, job_id)
-        submissions.check_scope(principal, earlier.kind, earlier.priority)
+    submissions.check_scope(principal, earlier.kind, earlier.priority)
+    jobs.prepare(earlier.kind)
+    with context.write() as session:
         job = jobs.retry(session, context.settings, principal, job_id)
         return accepted(serializers.job(session, job))
 
@@ -157,6 +160,7 @@ def rerun(job_id: JobPath, context: Ctx, principal: Submitter) -> Response:
         submissions.check_scope(principal, earlier.kind, earlier.priority)
         manifest = jobs.manifest(session, principal, job_id)
     capability = read_json(context.store, manifest, "manifest.json")["capability"]
+    jobs.prepare(earlier.kind)
     with context.write() as session:
         job = jobs.rerun(session, context.settings, principal, job_id, capability)
         return accepted(serializers.job(session, job))

@@ -4,7 +4,7 @@ import pytest
 
 from tests.api.serving import Server, slug
 
-JOB = {"kind": "train.activations", "spec": {"source": "synthetic"}}
+JOB = {"kind": "train.activations", "spec": {"source": "synthetic"}, "reuse": "never"}
 
 
 @pytest.mark.parametrize(("scopes", "allowed"), [(["read", "submit"], False), (["read", "submit", "gate"], True)])
@@ -20,7 +20,7 @@ def test_the_priority_of_gates_needs_their_scope(server: Server, scopes: list[st
 
 def test_an_urgent_job_is_not_retried_without_the_scope(server: Server) -> None:
     urgent = server.client(server.make_key("eve", ["read", "submit", "gate"]))
-    job = urgent.post("/v1/jobs", json=JOB | {"priority": "gate", "spec": {"source": "synthetic", "seed": 9}}).json()
+    job = urgent.post("/v1/jobs", json=JOB | {"priority": "gate"}).json()
     assert urgent.post(f"/v1/jobs/{job['id']}:cancel").status_code == 202
     client = server.client(server.make_key("eve", ["read", "submit"]))
     assert slug(client.post(f"/v1/jobs/{job['id']}:retry")) == (403, "wrong-scope")
