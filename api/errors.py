@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from api.schemas import SHAPES, JobRequest
+from api.fields import SHAPES
+from api.schemas import JobRequest
 from husai_core import kinds, wording
 from husai_core.errors import UserError
 from services.db import away

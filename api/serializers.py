@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from sqlalchemy.orm import Session
 
-from api import schemas
+from api import operations, schemas
 from husai_core.kinds.kind import QUEUES
 from services import jobs as job_service
 from services import tables
@@ -100,9 +100,9 @@ def event(row: tables.Event) -> schemas.Event:
     return schemas.Event(id=row.id, at=rfc3339(row.at), type=row.type, data=row.data)
 
 
-def key(row: tables.ApiKey, owner: str) -> schemas.Key:
+def key(row: tables.ApiKey, owner: str) -> operations.Key:
     """A key's document, which holds no secret."""
-    return schemas.Key(
+    return operations.Key(
         id=row.id, name=row.name, owner=owner, prefix=row.prefix, scopes=row.scopes,
         created_at=rfc3339(row.created_at), expires_at=rfc3339(row.expires_at), revoked_at=rfc3339(row.revoked_at),
     )  # fmt: skip

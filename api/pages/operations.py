@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 from pydantic import ValidationError
 
-from api import paging, schemas
+from api import operations, paging
 from api.deps import Context, Ctx
 from api.pages.paths import KeyPath
 from api.pages.shell import Form, Seen, Sent, Visitor, back_to, pages_router, render
@@ -35,7 +35,7 @@ def workers(request: Request, context: Ctx, visitor: Seen) -> Response:
 class Outcome:
     """What came of the form for a new key: the key with its token, or what was wrong."""
 
-    key: schemas.NewKey | None = None
+    key: operations.NewKey | None = None
     problem: str = ""
 
 
@@ -61,8 +61,8 @@ def make(request: Request, context: Ctx, form: Sent) -> Response:
     return response
 
 
-def _request(form: Form) -> schemas.KeyRequest:
-    return schemas.KeyRequest.model_validate(
+def _request(form: Form) -> operations.KeyRequest:
+    return operations.KeyRequest.model_validate(
         {
             "name": form.get("name"),
             "scopes": form.all("scopes"),

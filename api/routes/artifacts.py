@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api import paging, schemas, serializers
+from api import fields, paging, schemas, serializers
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import (
     CHUNK,
@@ -46,7 +46,7 @@ async def upload(
     response: Response,
     context: Ctx,
     principal: Submitter,
-    name: Annotated[schemas.FileName, Query()],
+    name: Annotated[fields.FileName, Query()],
     content_digest: ContentDigest,
     type: Literal["upload"] = "upload",
 ) -> schemas.Artifact:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api import schemas
+from api import operations
 from api.deps import Ctx, Reader
 from services import chain, decisions
 
@@ -10,16 +10,16 @@ router = APIRouter(tags=["audit"])
 
 
 @router.get("/chain")
-def read_chain(context: Ctx, principal: Reader) -> schemas.Chain:
+def read_chain(context: Ctx, principal: Reader) -> operations.Chain:
     """Whether every decision is still there, unchanged and in its place, with every signature checked."""
     with context.database.read() as session:
         report = chain.check(session)
-    return schemas.Chain(ok=report.ok, length=report.length, head=report.head, problems=report.problems)
+    return operations.Chain(ok=report.ok, length=report.length, head=report.head, problems=report.problems)
 
 
 @router.get("/signing-keys")
-def signing_keys(context: Ctx) -> schemas.SigningKeys:
+def signing_keys(context: Ctx) -> operations.SigningKeys:
     """The public keys that decisions are signed with, the current one first. Needs no API key."""
     with context.database.read() as session:
         keys = decisions.signing_keys(session)
-    return schemas.SigningKeys(items=[schemas.SigningKey(**vars(key)) for key in keys])
+    return operations.SigningKeys(items=[operations.SigningKey(**vars(key)) for key in keys])

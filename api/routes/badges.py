@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
-from api import schemas, serializers
+from api import fields, schemas, serializers
 from api.badge import badge
 from api.deps import Ctx, Submitter
 from api.http import IfNoneMatch, NamePath, unless_matched
@@ -37,7 +37,7 @@ def set_badge(
 
 @root.get("/badges/{sha256}/{policy}.svg", response_class=Response, responses=PICTURE)
 def public_badge(
-    sha256: Annotated[str, Path(pattern=schemas.SHA256)],
+    sha256: Annotated[str, Path(pattern=fields.SHA256)],
     policy: NamePath,
     context: Ctx,
     if_none_match: IfNoneMatch = None,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from api import evidence, paging, schemas, serializers
+from api import evidence, fields, paging, schemas, serializers
 from api import submission as submissions
 from api.badge import badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
@@ -35,7 +35,7 @@ from services.queries import ids
 from services.queries import jobs as job_queries
 
 router = APIRouter(tags=["gates"])
-Subject = Annotated[schemas.DigestPrefix, Query(description="the candidate's digest")]
+Subject = Annotated[fields.DigestPrefix, Query(description="the candidate's digest")]
 CACHED = 256
 
 
@@ -198,7 +198,7 @@ def list_decisions(
     response: Response,
     context: Ctx,
     principal: Reader,
-    job: Annotated[schemas.JobId | None, Query(description="only what this job decided")] = None,
+    job: Annotated[fields.JobId | None, Query(description="only what this job decided")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Decisions:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api import evidence, kinds, paging, plan, schemas, serializers
+from api import evidence, fields, kinds, paging, plan, schemas, serializers
 from api import submission as submissions
 from api.deps import Context, Ctx, Reader, Submitter
 from api.http import IdempotencyKey, IfNoneMatch, matches, reply, unless_matched
@@ -27,7 +27,7 @@ router = APIRouter(tags=["jobs"])
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": schemas.Job | schemas.Plan, "description": "Answered at once, or the plan of a dry run"},
 }
-Label = Annotated[schemas.Label | None, Query()]
+Label = Annotated[fields.Label | None, Query()]
 Heavy = Literal["spec", "inputs", "outputs"]
 
 
@@ -85,10 +85,10 @@ def listing(
     context: Ctx,
     principal: Reader,
     state: State | None = None,
-    kind: Annotated[schemas.Name | None, Query()] = None,
+    kind: Annotated[fields.Name | None, Query()] = None,
     label: Label = None,
-    parent: Annotated[schemas.JobId | None, Query(description="only the children of this study")] = None,
-    owner: Annotated[schemas.Name | None, Query(description="only jobs of this owner")] = None,
+    parent: Annotated[fields.JobId | None, Query(description="only the children of this study")] = None,
+    owner: Annotated[fields.Name | None, Query(description="only jobs of this owner")] = None,
     top: Annotated[bool, Query(description="only jobs that no study asked for")] = False,
     include: Annotated[list[Heavy] | None, Query(max_length=3, description="what rows carry besides")] = None,
     cursor: paging.Cursor = None,

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from api import paging, schemas, serializers
+from api import operations, paging, serializers
 from api.deps import Admin, Ctx, Reader
 from api.ids import KeyPath
 from services import accounts
@@ -27,18 +27,18 @@ def listing(
     principal: Reader,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
-) -> schemas.Keys:
+) -> operations.Keys:
     """Your keys, newest first; an admin sees everyone's."""
     after = paging.after(cursor, key_queries.KEY)
     with context.database.read() as session:
         rows, last = key_queries.page(session, principal, after=after, limit=limit)
         owners = job_queries.owner_names(session, {row.owner_id for row in rows})
     items = [serializers.key(row, owners[row.owner_id]) for row in rows]
-    return schemas.Keys(items=items, next=paging.link_next(request, response, last))
+    return operations.Keys(items=items, next=paging.link_next(request, response, last))
 
 
 @router.post("", status_code=201)
-def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.NewKey:
+def make(body: operations.KeyRequest, context: Ctx, principal: Admin) -> operations.NewKey:
     """Make a key. Its token is in this answer and nowhere else."""
     with context.write() as session:
         owner = accounts.create_owner(session, body.owner or principal.owner, body.role or "researcher")
@@ -52,11 +52,11 @@ def make(body: schemas.KeyRequest, context: Ctx, principal: Admin) -> schemas.Ne
         days = body.expires_in_days
         expires = None if days is None else clock(session) + days * 86_400
         row, token = accounts.create_key(session, context.mac_key, owner.id, body.name, list(body.scopes), expires)
-        return schemas.NewKey(**serializers.key(row, owner.name).model_dump(), token=token)
+        return operations.NewKey(**serializers.key(row, owner.name).model_dump(), token=token)
 
 
-@router.delete("/{key_id}", response_model=schemas.Key)
-def revoke(key_id: KeyPath, context: Ctx, principal: Reader) -> schemas.Key:
+@router.delete("/{key_id}", response_model=operations.Key)
+def revoke(key_id: KeyPath, context: Ctx, principal: Reader) -> operations.Key:
     """Make a key useless from now on."""
     with context.write() as session:
         row = accounts.revoke(session, principal, key_id)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api import schemas
+from api import operations
 from api.deps import Ctx, Holder
 from services import sessions
 
@@ -10,8 +10,8 @@ router = APIRouter(tags=["keys"])
 
 
 @router.post("/login-codes", status_code=201)
-def make(context: Ctx, principal: Holder) -> schemas.LoginCode:
+def make(context: Ctx, principal: Holder) -> operations.LoginCode:
     """A code that signs a browser in as the holder of this key: open `/sign-in?code=…` once, within a minute."""
     with context.write() as session:
         code = sessions.make_code(session, context.mac_key, principal.key_id)
-    return schemas.LoginCode(code=code, expires_in=sessions.CODE_SECONDS)
+    return operations.LoginCode(code=code, expires_in=sessions.CODE_SECONDS)

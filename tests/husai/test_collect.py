@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from api.schemas import FilePath
+from api.fields import FilePath
 from husai.collect import collect
 from husai.errors import Usage
 
