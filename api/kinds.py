@@ -21,7 +21,7 @@ def request_model() -> Any:
 
 
 def _request(kind: Kind) -> type[BaseModel]:
-    title = "".join(part.title() for part in kind.name.replace(".", "_").split("_"))
+    title = "".join(word.title() for word in kind.name.replace(".", "_").split("_"))
     name: Any = Literal[(kind.name, *(old for old, new in kinds.ALIASES.items() if new == kind.name))]
     spec = create_model(f"{title}Spec", __base__=kind.spec, __doc__=kind.spec.__doc__)
     return create_model(
@@ -50,8 +50,8 @@ def document(name: str) -> schemas.Kind:
     return schemas.Kind(
         name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,
         spec_schema=kind.spec.model_json_schema(), result_schema=kind.result.model_json_schema(),
-        inputs={port: _port(one) for port, one in kind.inputs.items()},
-        outputs={port: _port(one) for port, one in kind.outputs.items()},
+        inputs={name: _port(port) for name, port in kind.inputs.items()},
+        outputs={name: _port(port) for name, port in kind.outputs.items()},
         presets=to_jsonable_python(dict(kind.presets)),
     )  # fmt: skip
 

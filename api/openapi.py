@@ -25,14 +25,14 @@ ALWAYS = {
 def document(app: FastAPI) -> dict[str, Any]:
     """The document of an application, with every refusal described as a problem."""
     if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        made["components"]["schemas"]["Problem"] = schemas.Problem.model_json_schema()
+        contents = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        contents["components"]["schemas"]["Problem"] = schemas.Problem.model_json_schema()
         for name in ("HTTPValidationError", "ValidationError"):
-            made["components"]["schemas"].pop(name, None)
-        for path, operations in made["paths"].items():
+            contents["components"]["schemas"].pop(name, None)
+        for path, operations in contents["paths"].items():
             for operation in operations.values():
                 _describe(path, operation)
-        app.openapi_schema = made
+        app.openapi_schema = contents
     return app.openapi_schema
 
 
@@ -53,8 +53,8 @@ def text() -> str:
     from api.app import create_app
 
     with tempfile.TemporaryDirectory() as home:
-        made = create_app(Settings(home=Path(home))).openapi()
-    return json.dumps(made, indent=1, sort_keys=True) + "\n"
+        contents = create_app(Settings(home=Path(home))).openapi()
+    return json.dumps(contents, indent=1, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

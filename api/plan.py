@@ -35,7 +35,9 @@ def plan(context: Context, session: Session, submission: Submission) -> schemas.
         if problem.slug != "missing-input":
             raise
         missing.append(problem.detail)
-    inputs = {port: [source for source in many if isinstance(source, str)] for port, many in submission.inputs.items()}
+    inputs = {
+        port: [source for source in sources if isinstance(source, str)] for port, sources in submission.inputs.items()
+    }
     known = not missing and inputs == submission.inputs
     device = context.settings.device_class if submission.device == "auto" else submission.device
     whole, parts = _forecast(context, session, kind, spec, inputs, device) if known else (None, {})

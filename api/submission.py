@@ -30,14 +30,14 @@ def from_body(body: schemas.JobRequest) -> Submission:
     """
     spec = body.spec.model_dump(mode="json", exclude_unset=True)
     if wrong := [{"field": field, "message": "control characters"} for field in _unprintable("spec", spec)]:
-        detail = "; ".join(f"{one['field']}: control characters" for one in wrong[:5])
+        detail = "; ".join(f"{error['field']}: control characters" for error in wrong[:5])
         raise invalid("invalid-spec", "Invalid spec", detail, errors=wrong)
     try:
         canonical(spec)
     except ValueError as wrong:
         raise invalid("invalid-spec", "Invalid spec", f"spec: {wrong}") from None
     return Submission(
-        body.kind, spec, {port: _references(given) for port, given in body.inputs.items()}, body.labels,
+        body.kind, spec, {port: _references(sources) for port, sources in body.inputs.items()}, body.labels,
         body.priority, body.device, body.reuse == "allow",
     )  # fmt: skip
 
@@ -47,16 +47,16 @@ def _unprintable(field: str, value: Any) -> Iterator[str]:
     if isinstance(value, str) and CONTROL.search(value):
         yield field
     elif isinstance(value, dict):
-        for name, one in value.items():
-            yield from [field] if CONTROL.search(name) else _unprintable(f"{field}.{name}", one)
+        for name, entry in value.items():
+            yield from [field] if CONTROL.search(name) else _unprintable(f"{field}.{name}", entry)
     elif isinstance(value, list):
-        for position, one in enumerate(value):
-            yield from _unprintable(f"{field}.{position}", one)
+        for position, entry in enumerate(value):
+            yield from _unprintable(f"{field}.{position}", entry)
 
 
-def _references(given: list[str | schemas.OutputOf] | str | schemas.OutputOf) -> list[Reference]:
-    many = given if isinstance(given, list) else [given]
-    return [one.model_dump() if isinstance(one, schemas.OutputOf) else one for one in many]
+def _references(sources: list[str | schemas.OutputOf] | str | schemas.OutputOf) -> list[Reference]:
+    listed = sources if isinstance(sources, list) else [sources]
+    return [source.model_dump() if isinstance(source, schemas.OutputOf) else source for source in listed]
 
 
 def complete(context: Context, session: Session, principal: Principal, submission: Submission) -> Submission:

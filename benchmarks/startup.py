@@ -49,10 +49,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = []
     for _ in range(parser.parse_args().rounds):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as peer_home:
             port, second = choose_port("127.0.0.1", 0), choose_port("127.0.0.1", 0)
-            ours = ready([sys.executable, "-m", "husai.cli", "up", "--port", str(port)], port, Path(one))
-            peer = ready([sys.executable, "-c", PEER.format(second)], second, Path(other))
+            ours = ready([sys.executable, "-m", "husai.cli", "up", "--port", str(port)], port, Path(home))
+            peer = ready([sys.executable, "-c", PEER.format(second)], second, Path(peer_home))
         rounds.append((ours, peer, ours / peer))
     for name, figures in zip(("husai up", "bare FastAPI", "ratio"), zip(*rounds, strict=True), strict=True):
         print(f"{name:12} {statistics.median(figures):5.2f}  {min(figures):5.2f} to {max(figures):5.2f}")

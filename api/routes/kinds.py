@@ -14,9 +14,9 @@ router = APIRouter(prefix="/kinds", tags=["kinds"])
 @router.get("", response_model=schemas.Kinds, responses={304: {"description": "Not modified"}})
 def listing(principal: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Every job kind."""
-    found = schemas.Kinds(items=[kinds.document(name) for name in names()])
-    etag = f'"{sha256(found.model_dump_json().encode())[:32]}"'
-    return unless_matched(if_none_match, etag, lambda: reply(found))
+    listed = schemas.Kinds(items=[kinds.document(name) for name in names()])
+    etag = f'"{sha256(listed.model_dump_json().encode())[:32]}"'
+    return unless_matched(if_none_match, etag, lambda: reply(listed))
 
 
 @router.get("/{kind}")
