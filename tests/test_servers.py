@@ -32,7 +32,7 @@ def pair(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def own(pair: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def database_server(pair: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     with Postgres(tmp_path_factory.mktemp(pair), pair) as server:
         yield server
 
@@ -58,51 +58,51 @@ def tables(url: str) -> set[str]:
         return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
 
 
-def test_a_committed_row_survives_sigkill_and_an_open_transaction_does_not(own: Postgres) -> None:
-    url = own.create("crash")
+def test_a_committed_row_survives_sigkill_and_an_open_transaction_does_not(database_server: Postgres) -> None:
+    url = database_server.create("crash")
     with connect(url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS row")
     with connect(url) as working:
         working.execute("CREATE TABLE lost ()")
-        processes = family(own)
+        processes = family(database_server)
         assert len(processes) > 5
-        own.kill()
-        assert not own.alive
+        database_server.kill()
+        assert not database_server.alive
         assert processes.isdisjoint(running())
         with pytest.raises(psycopg.OperationalError):
             working.execute("SELECT 1")
-    own.start()
+    database_server.start()
     assert tables(url) == {"kept"}
     with connect(url) as connection:
         assert connection.execute("SELECT row, current_setting('fsync') FROM kept").fetchall() == [(7, "on")]
 
 
-def test_databases_are_separate(own: Postgres) -> None:
-    first, second = own.create("same"), own.create("same")
+def test_databases_are_separate(database_server: Postgres) -> None:
+    first, second = database_server.create("same"), database_server.create("same")
     with connect(first) as connection:
         connection.execute("CREATE TABLE here ()")
-    assert [tables(url) for url in (first, second, own.url)] == [{"here"}, set(), set()]
+    assert [tables(url) for url in (first, second, database_server.url)] == [{"here"}, set(), set()]
 
 
-def test_a_given_server_is_left_as_it_was(own: Postgres) -> None:
+def test_a_given_server_is_left_as_it_was(database_server: Postgres) -> None:
     def names() -> set[str]:
-        with connect(own.url) as connection:
+        with connect(database_server.url) as connection:
             return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
 
     before = names()
-    with Given(own.url) as given, connect(given.create("test")):
+    with Given(database_server.url) as lent, connect(lent.create("test")):
         assert len(names() - before) == 2
-        assert own.url != given.url
+        assert database_server.url != lent.url
     assert names() == before
 
 
-def test_stop_leaves_no_process_and_keeps_the_data(own: Postgres) -> None:
-    url, port, processes = own.create("stop"), own.port, family(own)
-    own.stop()
-    assert not own.alive
+def test_stop_leaves_no_process_and_keeps_the_data(database_server: Postgres) -> None:
+    url, port, processes = database_server.create("stop"), database_server.port, family(database_server)
+    database_server.stop()
+    assert not database_server.alive
     assert processes.isdisjoint(running())
-    own.start()
-    assert own.port == port
+    database_server.start()
+    assert database_server.port == port
     assert tables(url) == set()
 
 

@@ -45,7 +45,7 @@ def submit(ada: httpx.Client) -> Callable[..., dict[str, Any]]:
         body = {"kind": "train.transformer", "spec": {"seed": next(SEEDS)}} | fields
         response = (client or ada).post("/v1/jobs", json=body)
         assert response.status_code == 202, response.text
-        found: dict[str, Any] = response.json()
-        return found
+        job: dict[str, Any] = response.json()
+        return job
 
     return send

@@ -59,12 +59,12 @@ def test_candidates_and_decisions_are_private(private: Server, tmp_path):
     claim, decision, stored = judge(private, ada, job, tmp_path)
     private.finish(claim, decision, {"decision": [stored]})
     latest, badge = f"/v1/gates/strict/decisions/latest?subject={candidate}", "/v1/gates/strict/badge.svg"
-    made = ada.get(latest).json()["id"]
+    decision_id = ada.get(latest).json()["id"]
     assert slug(eve.post("/v1/gates/strict/decisions", json=ask)) == (404, "unknown-candidate")
     for path, problem in {
         f"/v1/candidates/{candidate}": "unknown-candidate",
-        f"/v1/decisions/{made}": "unknown-decision",
-        f"/v1/decisions/{made}/bundle": "unknown-decision",
+        f"/v1/decisions/{decision_id}": "unknown-decision",
+        f"/v1/decisions/{decision_id}/bundle": "unknown-decision",
         latest: "unknown-decision",
         f"/v1/artifacts/{candidate}": "unknown-artifact",
         f"/v1/artifacts/{stored.sha256}": "unknown-artifact",
@@ -95,7 +95,7 @@ def test_equal_work_belongs_to_everyone_who_did_it(private: Server, tmp_path):
 
 def test_evidence_of_others_is_not_used(private: Server, tmp_path):
     ada, eve = caller(private, "ada"), caller(private, "eve")
-    found = {}
+    judged = {}
     for owner, client in {"ada": ada, "eve": eve}.items():
         (tmp_path / owner).mkdir()
 
@@ -113,11 +113,11 @@ def test_evidence_of_others_is_not_used(private: Server, tmp_path):
         claim = private.claim(client.post("/v1/jobs", json=body).json()["id"])
         result = private.stored("result", {"result.json": owner.encode()}, tmp_path / owner)
         private.finish(claim, {"subject": [candidate]}, {"result": [result]})
-        found[owner] = (candidate, result.sha256)
+        judged[owner] = (candidate, result.sha256)
         folder.rename(tmp_path / f"{owner}-done")
-    assert found["ada"][0] == found["eve"][0]
+    assert judged["ada"][0] == judged["eve"][0]
     for owner, client in {"ada": ada, "eve": eve}.items():
-        candidate, known = found[owner]
+        candidate, known = judged[owner]
         job = client.post("/v1/gates/strict/decisions", json={"candidate": candidate}).json()
         assert job["inputs"]["evidence"] == [known]
         body = {"kind": "train.activations", "spec": {"source": "synthetic"}, "reuse": "never"}
@@ -129,8 +129,8 @@ def test_evidence_of_others_is_not_used(private: Server, tmp_path):
         assert asked[0]["inputs"]["evidence"] == [known, other.sha256]
         assert asked[0]["id"] == asked[1]["id"]
         training = client.get("/v1/jobs?kind=train.sae&state=succeeded").json()["items"][0]["id"]
-        made = {"job": training, "output": "saes"}
-        for key, named in {"digest": candidate, "output": made, "one": made | {"index": 0}}.items():
+        trained = {"job": training, "output": "saes"}
+        for key, named in {"digest": candidate, "output": trained, "one": trained | {"index": 0}}.items():
             ask = {"kind": "release.gate", "inputs": {"candidate": named, "evidence": other.sha256}}
             asked = [client.post("/v1/jobs", json=ask, headers={"Idempotency-Key": key}) for _ in range(2)]
             assert [answer.status_code for answer in asked] == [202, 200]

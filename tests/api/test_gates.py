@@ -108,9 +108,9 @@ def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: 
     assert document["rules"] == decision["rules"]
     etag = answer.headers["etag"]
     assert ada.get(path, headers={"If-None-Match": etag}).status_code == 304
-    one = ada.get(f"/v1/decisions/{document['id']}")
-    assert one.json() == document
-    assert "immutable" in one.headers["cache-control"]
+    read = ada.get(f"/v1/decisions/{document['id']}")
+    assert read.json() == document
+    assert "immutable" in read.headers["cache-control"]
     bundle = ada.get(f"/v1/decisions/{document['id']}/bundle").json()
     report = bundles.verify(bundle)
     assert (report.ok, report.verdict) == (True, "inconclusive")

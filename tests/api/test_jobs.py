@@ -274,16 +274,16 @@ def test_jobs_of_others_do_not_exist(admin: httpx.Client, submit, server: Server
 
 def test_pages_follow_each_other_without_gap_or_repeat(server: Server, submit):
     bob = server.client(server.make_key("bob", ["read", "submit"]))
-    made = [submit(bob, labels=[f"l{n % 2}"])["id"] for n in range(7)]
+    submitted = [submit(bob, labels=[f"l{n % 2}"])["id"] for n in range(7)]
     seen, path = [], "/v1/jobs?limit=3"
     while path:
         response = bob.get(path)
         seen += [job["id"] for job in response.json()["items"]]
         path = str(response.links["next"]["url"]) if "next" in response.links else None
         assert (path is None) == (response.json()["next"] is None)
-    assert seen == made[::-1]
+    assert seen == submitted[::-1]
     labelled = bob.get("/v1/jobs", params={"label": "l1", "kind": "train.transformer", "state": "queued"}).json()
-    assert [job["id"] for job in labelled["items"]] == made[1::2][::-1]
+    assert [job["id"] for job in labelled["items"]] == submitted[1::2][::-1]
     assert bob.get("/v1/jobs?label=L1").json()["items"] == []
     assert bob.get("/v1/jobs?state=succeeded").json()["items"] == []
 
@@ -388,7 +388,7 @@ def test_a_finished_job_shows_outputs_and_result_and_is_reused(ada, submit, serv
     assert (again.json()["reused_from"], again.json()["result"]) == (job["id"], {"steps": 3})
     eve = server.client(server.make_key("eve", ["read", "submit"]))
     hers = [eve.post("/v1/jobs", json={"kind": job["kind"], "spec": job["spec"]}).json() for _ in range(2)]
-    assert [one["reused_from"] for one in hers] == [f"execution:{claim.execution_id}", hers[0]["id"]]
+    assert [job["reused_from"] for job in hers] == [f"execution:{claim.execution_id}", hers[0]["id"]]
     graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
     assert [job["id"], model.sha256, "transformer"] in graph["edges"]
     assert {node["id"]: node["label"] for node in graph["nodes"]}[model.sha256] == "transformer"
@@ -407,13 +407,13 @@ def test_a_study_shows_its_children(ada):
     assert {(child["name"], child["kind"]) for child in children} == cells
     assert {child["parent"] for child in children} == {job["id"]}
     graph = ada.get(f"/v1/jobs/{job['id']}/lineage").json()
-    assert {tuple(edge) for edge in graph["edges"]} == {(job["id"], one["id"], "child") for one in children}
+    assert {tuple(edge) for edge in graph["edges"]} == {(job["id"], child["id"], "child") for child in children}
     report = ada.get(f"/v1/jobs/{job['id']}/report")
     assert report.headers["content-type"].startswith("text/html")
     assert job["id"] in report.text
     assert ada.post(f"/v1/jobs/{job['id']}:cancel").json()["state"] == "cancelled"
     after = ada.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]
-    assert {one["state"] for one in after} <= {"cancelled", "failed"}
+    assert {child["state"] for child in after} <= {"cancelled", "failed"}
 
 
 def test_progress_tells_speed_and_the_time_that_is_left(ada, submit, server: Server):

@@ -51,16 +51,16 @@ def test_what_decides_needs_the_gate_scope(ada, submit, server: Server):
 
 
 def test_a_key_lives_from_making_to_revoking(admin, server: Server):
-    made = admin.post("/v1/keys", json={"name": "ci", "scopes": ["read"], "owner": "robot", "role": "ci"})
-    assert made.status_code == 201
-    assert made.headers["cache-control"] == "no-store"
-    key = made.json()
+    created = admin.post("/v1/keys", json={"name": "ci", "scopes": ["read"], "owner": "robot", "role": "ci"})
+    assert created.status_code == 201
+    assert created.headers["cache-control"] == "no-store"
+    key = created.json()
     robot = server.client(key["token"])
     listed = robot.get("/v1/keys")
-    assert [one["id"] for one in listed.json()["items"]] == [key["id"]]
+    assert [item["id"] for item in listed.json()["items"]] == [key["id"]]
     assert key["token"] not in listed.text
     assert "mac" not in listed.json()["items"][0]
-    assert {one["owner"] for one in admin.get("/v1/keys?limit=200").json()["items"]} >= {"admin", "robot"}
+    assert {item["owner"] for item in admin.get("/v1/keys?limit=200").json()["items"]} >= {"admin", "robot"}
     eve = server.client(server.make_key("eve", ["read"]))
     assert slug(eve.delete(f"/v1/keys/{key['id']}")) == (404, "unknown-key")
     more = admin.post("/v1/keys", json={"name": "gate", "scopes": ["read", "gate"], "owner": "robot"}).json()
@@ -89,8 +89,8 @@ def test_an_owner_keeps_its_role(admin):
 
 
 def test_an_expiry_takes_effect(admin, server: Server):
-    made = admin.post("/v1/keys", json={"name": "brief", "scopes": ["read"], "expires_in_days": 0.5 / 86_400})
-    brief = server.client(made.json()["token"])
+    created = admin.post("/v1/keys", json={"name": "brief", "scopes": ["read"], "expires_in_days": 0.5 / 86_400})
+    brief = server.client(created.json()["token"])
     deadline = time.monotonic() + 10
     while (response := brief.get("/v1/keys")).status_code == 200 and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -102,8 +102,8 @@ def test_queue_and_workers(server: Server, submit):
         for name, seen_at in (("here", clock(session)), ("lost", 0.0)):
             session.add(Worker(id=name, boot_id="b", host="h", pid=1, queues=["train"], device="cpu", slots=1,
                                started_at=0.0, seen_at=seen_at, state="ready"))  # fmt: skip
-    found = {one["id"]: (one["state"], one["running"]) for one in cara.get("/v1/workers").json()["items"]}
-    assert found == {"here": ("ready", 0), "lost": ("silent", 0)}
+    workers = {item["id"]: (item["state"], item["running"]) for item in cara.get("/v1/workers").json()["items"]}
+    assert workers == {"here": ("ready", 0), "lost": ("silent", 0)}
     assert 'husai_worker_heartbeat_age_seconds{worker="here"}' in cara.get("/metrics").text
     with server.database.write() as session:
         session.execute(delete(Worker))
@@ -116,16 +116,16 @@ def test_memory_stays_small(tmp_path):
         job = server.admin.post("/v1/jobs", json={"kind": "train.transformer"}).json()
         paths = ["/v1/jobs", f"/v1/jobs/{job['id']}", "/v1/queue", "/healthz", "/v1/kinds/train.sae"]
 
-        def get_many(part: int) -> set[int]:
-            address, found = urlsplit(server.url), set()
+        def get_many(turn: int) -> set[int]:
+            address, statuses = urlsplit(server.url), set()
             connection = HTTPConnection(str(address.hostname), address.port or 80)  # far cheaper than httpx
             for n in range(2500):
                 connection.request("GET", paths[n % len(paths)], headers={"Authorization": f"Bearer {token}"})
                 answer = connection.getresponse()
                 answer.read()
-                found.add(answer.status)
+                statuses.add(answer.status)
             connection.close()
-            return found
+            return statuses
 
         with ThreadPoolExecutor(4) as pool:
             assert set.union(*pool.map(get_many, range(4))) == {200}

@@ -50,9 +50,9 @@ def test_many_waiters_leave_the_server_responsive(ada, submit):
         waiting = [pool.submit(ada.get, f"{path}?wait=20", headers={"If-None-Match": etag}) for _ in range(60)]
         time.sleep(0.5)
         assert ada.get(path).status_code == 200
-        assert not any(one.done() for one in waiting)
+        assert not any(request.done() for request in waiting)
         ada.post(f"{path}:cancel")
-        assert {one.result(10).json()["state"] for one in waiting} == {"cancelled"}
+        assert {request.result(10).json()["state"] for request in waiting} == {"cancelled"}
 
 
 def test_events_stream_until_the_final_state_and_resume(ada, submit, server: Server):
@@ -75,11 +75,11 @@ def test_events_stream_until_the_final_state_and_resume(ada, submit, server: Ser
         text = "".join(response.iter_text())
     worker.join()
     blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
-    found = [block for block in blocks if "event" in block]
-    states = [json.loads(block["data"])["state"] for block in found if block["event"] == "state"]
+    events = [block for block in blocks if "event" in block]
+    states = [json.loads(block["data"])["state"] for block in events if block["event"] == "state"]
     assert states == ["waiting", "queued", "running", "succeeded"]
-    assert [json.loads(b["data"])["done"] for b in found if b["event"] == "progress"] == [1, 2]
-    ids = [int(block["id"]) for block in found]
+    assert [json.loads(b["data"])["done"] for b in events if b["event"] == "progress"] == [1, 2]
+    ids = [int(block["id"]) for block in events]
     assert ids == sorted(set(ids))
     rest = ada.get(f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": str(ids[-3])}).text
     assert [line for line in rest.splitlines() if line.startswith("id: ")] == [f"id: {id}" for id in ids[-2:]]
@@ -107,7 +107,7 @@ def test_logs_honour_ranges(ada, submit, server: Server):
     whole = "".join(f"line {n} ü\n" for n in range(1200)).encode()
     full = ada.get(path)
     assert (full.content, full.headers["content-type"]) == (whole, "text/plain; charset=utf-8")
-    for header, part in {
+    for header, section in {
         "bytes=0-9": whole[:10],
         "bytes=5000-6000": whole[5000:6001],
         "bytes=-7": whole[-7:],
@@ -115,7 +115,7 @@ def test_logs_honour_ranges(ada, submit, server: Server):
         "bytes=0-99999999": whole,
     }.items():
         response = ada.get(path, headers={"Range": header})
-        assert (response.status_code, response.content) == (206, part)
+        assert (response.status_code, response.content) == (206, section)
         assert response.headers["content-range"].endswith(f"/{len(whole)}")
     assert ada.get(path, headers={"Range": "bytes=0-1,4-5"}).status_code == 200
     beyond = ada.get(path, headers={"Range": f"bytes={len(whole)}-"})
@@ -179,7 +179,7 @@ def test_many_streams_of_one_job_slow_nobody_down(tmp_path):
     other = server.client(server.make_key("bob", ["read", "submit"]))
     job = server.client(tokens[0]).post("/v1/jobs", json={"kind": "train.transformer"}).json()
     claim = server.claim(job["id"])
-    many = [Streams(server, token, job["id"], 250) for token in tokens]
+    crowds = [Streams(server, token, job["id"], 250) for token in tokens]
     stop_reporting = threading.Event()
 
     def report() -> None:
@@ -195,9 +195,9 @@ def test_many_streams_of_one_job_slow_nobody_down(tmp_path):
     reporter.start()
     try:
         deadline = time.monotonic() + 30
-        while sum(streams.statuses().total() for streams in many) < 500 and time.monotonic() < deadline:
+        while sum(streams.statuses().total() for streams in crowds) < 500 and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert [streams.statuses() for streams in many] == [{200: 250}] * 2
+        assert [streams.statuses() for streams in crowds] == [{200: 250}] * 2
         took = []
         for _ in range(40):
             begin = time.monotonic()
@@ -205,11 +205,11 @@ def test_many_streams_of_one_job_slow_nobody_down(tmp_path):
             took.append(time.monotonic() - begin)
             time.sleep(0.05)
         assert statistics.median(took) < 0.25, took
-        assert all(b'"done": 3,' in text for streams in many for text in streams.texts.values())
+        assert all(b'"done": 3,' in text for streams in crowds for text in streams.texts.values())
     finally:
         stop_reporting.set()
         reporter.join()
-        for streams in many:
+        for streams in crowds:
             streams.close()
         stop(server)
 
