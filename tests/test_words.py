@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("husai_core", "services", "worker", "api", "husai", "migrations", "benchmarks", "tools")
+PACKAGES = ("husai_core", "services", "worker", "api", "husai", "migrations", "benchmarks", "tools", "tests")
 SAYS_NOTHING = {"found", "one", "made", "given", "told", "own", "part", "many"}
 GIVEN_UP = re.compile(
-    r"\b(KindError|doorbells?|nursery|Chores?|Rough|from client|import client|train_imported|stability\.panels"
-    r"|saes\.formats|worker\.(child|loop|lab|host)|services\.(flow|trees|wake)|api\.(shell|visible|views|planning))\b"
+    r"\b(KindError|doorbells?|nursery|Chores?|Rough|from client|import client|train_imported|saes\.formats"
+    r"|husai_core\.stability\.panels|worker\.(child|loop|lab|host)|services\.(flow|trees|wake)"
+    r"|api\.(shell|visible|views|planning))\b"
 )
 
 
 def python_files() -> list[Path]:
-    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    """All but this one, which lists the names that were given up."""
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return [path for path in files if path != Path(__file__)]
 
 
 def stored_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
