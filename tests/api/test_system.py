@@ -36,7 +36,7 @@ def test_the_committed_openapi_document_is_current():
 
 
 def test_every_kind_documents_its_spec(server: Server):
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    document = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     kinds = server.admin.get("/v1/kinds").json()["items"]
     assert set(body["discriminator"]["mapping"]) == {kind["name"] for kind in kinds} | set(ALIASES)
