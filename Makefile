@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-triton soak smoke lint format bench bench-peers openapi screenshots compose-check venv clean
+.PHONY: help demo test test-faults test-triton soak smoke lint format bench bench-peers bench-service openapi screenshots compose-check venv clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 2
 KILLS ?= 1000
-PEERED := $(addprefix benchmarks/,engine.py memory.py quality.py features.py)
+PEERED := $(addprefix benchmarks/,engine.py memory.py quality.py features.py service.py)
 PORT ?= 18765
 
 help: ## this list
@@ -46,7 +46,10 @@ bench: venv ## performance of the service
 	@set -e; for file in $(filter-out benchmarks/_% $(PEERED),$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python $$file; done
 
 bench-peers: $(VENV)-peers/.locked ## speed, memory and quality of the engine beside those of other trainers, which this installs
-	@set -e; for file in $(PEERED); do echo "$$file"; $(VENV)-peers/bin/python $$file; done
+	@set -e; for file in $(filter-out %/service.py,$(PEERED)); do echo "$$file"; $(VENV)-peers/bin/python $$file; done
+
+bench-service: venv $(VENV)-mlflow/.locked ## reads and submissions beside MLflow's tracking server, which this installs
+	$(BIN)/python benchmarks/service.py --mlflow $(VENV)-mlflow/bin/python
 
 openapi: venv ## write openapi.json from the code
 	$(BIN)/python -m api.openapi
@@ -64,13 +67,18 @@ compose-check: ## build the stack of containers, start it beside any other on PO
 venv: $(VENV)/.installed ## make or refresh the virtual environment
 
 clean: ## remove everything that was built here
-	rm -rf $(VENV) $(VENV)-peers $(VENV)-browser tools/browser/node_modules screenshots $(VENV)-triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-mlflow $(VENV)-browser tools/browser/node_modules screenshots $(VENV)-triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)-peers/.locked: benchmarks/peers/requirements.txt
 	@$(PYTHON) -m venv --clear $(VENV)-peers
 	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	@$(VENV)-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
+$(VENV)-mlflow/.locked: benchmarks/peers/requirements-mlflow.txt
+	@$(PYTHON) -m venv --clear $(VENV)-mlflow
+	@$(VENV)-mlflow/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements-mlflow.txt
 	@touch $@
 
 $(VENV)-browser/.locked: tools/requirements-browser.txt tools/browser/package-lock.json

@@ -1,8 +1,10 @@
 """`python -m api`: serve HTTP until SIGINT or SIGTERM."""
 
 import argparse
+import gc
 import logging
 import os
+from socket import socket
 from types import FrameType
 
 import uvicorn
@@ -13,6 +15,8 @@ from api.deps import Context
 from services.db import await_schema
 from services.settings import load
 
+COLLECT = 10_000, 20, 50
+"""After how many new objects, and collections of younger ones, garbage is looked for."""
 MOST_CONNECTIONS = 10_000
 MOST_BACKLOG = 512
 """Connections that the system may take in before the server looks at them: all at once, so a part of its files."""
@@ -24,6 +28,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)
         self.context = context
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start, and look for garbage no more among all that was loaded, which took a third of each request's time."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECT)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop, on a signal."""

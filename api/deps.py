@@ -83,8 +83,8 @@ class Context:
             return accounts.authenticate(session, self.mac_key, token)
 
 
-def context(request: Request) -> Context:
-    """The context that `create_app` made."""
+async def context(request: Request) -> Context:
+    """The context that `create_app` made. This and other cheap dependencies are asynchronous: others cost a thread."""
     shared: Context = request.app.state.context
     return shared
 
@@ -94,15 +94,15 @@ bearer = HTTPBearer(auto_error=False, bearerFormat="husai_<id>_<secret>", descri
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def holder(request: Request, credentials: Credentials) -> Principal:
+async def holder(request: Request, credentials: Credentials, context: Ctx) -> Principal:
     """Whoever holds the key that came with the request, or is signed in with the browser that sent it.
 
     Raises:
         Problem: 401 `bad-key`, `expired-key`, `revoked-key` or `signed-out`.
     """
     if credentials is None:
-        return await browsers.principal(request, context(request))
-    return await context(request).principal(credentials.credentials)
+        return await browsers.principal(request, context)
+    return await context.principal(credentials.credentials)
 
 
 Holder = Annotated[Principal, Depends(holder)]
@@ -122,7 +122,7 @@ Gatekeeper = Annotated[Principal, Depends(_holder_of("gate"))]
 Admin = Annotated[Principal, Depends(_holder_of("admin"))]
 
 
-def known_query(request: Request) -> None:
+async def known_query(request: Request) -> None:
     """Refuse query parameters that the endpoint does not have.
 
     Raises:

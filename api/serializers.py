@@ -10,6 +10,7 @@ from api import operations, schemas
 from husai_core.kinds.kind import QUEUES
 from services import jobs as job_service
 from services import tables
+from services.accounts import Principal
 from services.queries import jobs as job_queries
 from services.queries.jobs import JobView
 from services.queries.lineage import Lineage
@@ -30,9 +31,9 @@ def rfc3339(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def job(session: Session, row: tables.Job) -> schemas.Job:
-    """One job's document."""
-    view = job_queries.view(session, row)
+def job(session: Session, row: tables.Job, principal: Principal | None = None) -> schemas.Job:
+    """One job's document; `principal` is somebody whose name need not be looked up."""
+    view = job_queries.view(session, row, principal)
     return schemas.Job(
         **_common(view), spec=row.spec, inputs=row.inputs, reuse="allow" if row.reuse else "never",
         digest=view.execution.digest if view.execution else None, environment=row.environment,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,7 +11,6 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.deps import Context
 from husai_core import kinds
-from husai_core.identity import canonical
 from services import accounts, jobs
 from services.accounts import Principal
 from services.jobs import Reference, Submission
@@ -18,6 +18,9 @@ from services.problems import invalid
 from services.queries import access, ids
 
 DECIDING = "release.gate"
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+LARGEST = 2**53 - 1
+"""Whole numbers beyond have no canonical JSON."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -29,29 +32,38 @@ def from_body(body: schemas.JobRequest) -> Submission:
             have no digest.
     """
     spec = body.spec.model_dump(mode="json", exclude_unset=True)
-    if wrong := [{"field": field, "message": "control characters"} for field in _unprintable("spec", spec)]:
-        detail = "; ".join(f"{error['field']}: control characters" for error in wrong[:5])
+    if wrong := [{"field": field, "message": message} for field, message in _unfit("spec", spec)]:
+        detail = "; ".join(f"{error['field']}: {error['message']}" for error in wrong[:5])
         raise invalid("invalid-spec", "Invalid spec", detail, errors=wrong)
-    try:
-        canonical(spec)
-    except ValueError as wrong:
-        raise invalid("invalid-spec", "Invalid spec", f"spec: {wrong}") from None
     return Submission(
         body.kind, spec, {port: _references(sources) for port, sources in body.inputs.items()}, body.labels,
         body.priority, body.device, body.reuse == "allow",
     )  # fmt: skip
 
 
-def _unprintable(field: str, value: Any) -> Iterator[str]:
-    """The fields whose text, or whose name, has control characters."""
-    if isinstance(value, str) and CONTROL.search(value):
-        yield field
+def _unfit(field: str, value: Any) -> Iterator[tuple[str, str]]:
+    """What has no canonical JSON or cannot be stored: the field, and what is wrong with its value or a name in it."""
+    if isinstance(value, str):
+        if wrong := _unfit_text(value):
+            yield field, wrong
     elif isinstance(value, dict):
-        for name, entry in value.items():
-            yield from [field] if CONTROL.search(name) else _unprintable(f"{field}.{name}", entry)
+        for name, inner in value.items():
+            wrong = _unfit_text(name)
+            yield from [(field, wrong)] if wrong else _unfit(f"{field}.{name}", inner)
     elif isinstance(value, list):
-        for position, entry in enumerate(value):
-            yield from _unprintable(f"{field}.{position}", entry)
+        for position, inner in enumerate(value):
+            yield from _unfit(f"{field}.{position}", inner)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        yield field, "is too large a number"
+    elif isinstance(value, float) and not isfinite(value):
+        yield field, "must be a finite number"
+
+
+def _unfit_text(text: str) -> str:
+    """What is wrong with a text; nothing if it can be stored."""
+    if CONTROL.search(text):
+        return "control characters"
+    return "" if text.isascii() or not SURROGATE.search(text) else "half of a character"
 
 
 def _references(sources: list[str | schemas.OutputOf] | str | schemas.OutputOf) -> list[Reference]:

@@ -1,6 +1,5 @@
 """Fields of a spec that are instants: set to the database's time where they are left out, never far ahead of it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,7 @@ AHEAD_SECONDS = 300
 def stamped(kind: Kind, spec: dict[str, Any], clock: float) -> dict[str, Any]:
     """A spec whose absent instants are the database's `clock`."""
     present = datetime.fromtimestamp(clock, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return spec | {name: present for name in _fields(kind) if spec.get(name) is None}
+    return spec | {name: present for name in fields(kind) if spec.get(name) is None}
 
 
 def check(kind: Kind, spec: BaseSpec, clock: float) -> None:
@@ -23,14 +22,14 @@ def check(kind: Kind, spec: BaseSpec, clock: float) -> None:
     Raises:
         Problem: `as-of-ahead`.
     """
-    for name in _fields(kind):
+    for name in fields(kind):
         value = getattr(spec, name)
         if value is not None and datetime.fromisoformat(value).timestamp() > clock + AHEAD_SECONDS:
             detail = f"{kind.name}: {name}: {value} lies ahead; it may be the present at the latest."
             raise invalid("as-of-ahead", "Instant lies ahead", detail, field=name)
 
 
-def _fields(kind: Kind) -> Iterator[str]:
-    for name, info in kind.spec.model_fields.items():
-        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("stamp") == "now":
-            yield name
+def fields(kind: Kind) -> list[str]:
+    """The fields of a kind's spec that are instants."""
+    extras = {name: info.json_schema_extra for name, info in kind.spec.model_fields.items()}
+    return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("stamp") == "now"]

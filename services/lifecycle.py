@@ -123,6 +123,7 @@ def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
     )  # fmt: skip
     session.add(execution)
     session.flush()
+    session.info["bound"] = execution  # or it would be forgotten, and read again to answer with the job
     attach(session, job, execution)
     if kind.is_study:
         replan(session, execution)
@@ -138,10 +139,15 @@ def digest(job: Job, inputs: dict[str, list[str]]) -> str:
 
 def _equal(session: Session, digest: str, job: Job) -> Execution | None:
     """An execution of this digest that the job may share: a stored result first, else one under way."""
-    query = select(Execution).where(Execution.digest == digest)
-    done = session.scalar(query.where(Execution.state == State.SUCCEEDED).order_by(Execution.id).limit(1))
-    active = query.where(Execution.shared, Execution.state.in_(LIVE)).with_for_update()
-    return done or session.scalar(active.limit(1))
+    with session.no_autoflush:  # what is still to be written has no execution that could be found here
+        equal = session.execute(select(Execution.id, Execution.state).where(Execution.digest == digest)).tuples().all()
+    done = sorted(id for id, state in equal if state == State.SUCCEEDED)
+    if done:
+        return session.get_one(Execution, done[0])
+    if not any(state in LIVE for _, state in equal):
+        return None
+    active = select(Execution).where(Execution.digest == digest, Execution.shared, Execution.state.in_(LIVE))
+    return session.scalar(active.limit(1).with_for_update())
 
 
 def attach(session: Session, job: Job, execution: Execution) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from api import evidence, fields, paging, schemas, serializers
 from api import submission as submissions
@@ -216,15 +217,19 @@ def _immutable(etag: str, if_none_match: str | None, answer: Callable[[], Respon
 
 
 @router.get("/decisions/{decision_id}", response_model=schemas.Decision)
-def read_decision(
+async def read_decision(
     decision_id: DecisionPath, context: Ctx, principal: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """One decision."""
-    document = context.decisions.get((decision_id, principal.owner_id, principal.admin))
-    if document is None:
+    """One decision. It never changes, so one that was read lately is answered from memory, without a thread."""
+
+    def load() -> schemas.Decision:
         with context.database.read() as session:
             row = decision_queries.get(session, context.settings, principal, decision_id)
-            document = decision_document(context, session, principal, row)
+            return decision_document(context, session, principal, row)
+
+    document = context.decisions.get((decision_id, principal.owner_id, principal.admin))
+    if document is None:
+        document = await run_in_threadpool(load)
     return _immutable(f'"{document.id}"', if_none_match, partial(reply, document))
 
 

@@ -55,9 +55,11 @@ def submit(
     """Submit a job, or see what it would do."""
     submissions.check_scope(principal, body.kind, body.priority)
     submission = submissions.from_body(body)
-    with context.database.read() as session:
-        submission = submissions.complete(context, session, principal, submission)
-        if submission.kind == submissions.DECIDING:
+    if submission.inputs:
+        with context.database.read() as session:
+            submission = submissions.complete(context, session, principal, submission)
+    if submission.kind == submissions.DECIDING:
+        with context.database.read() as session:
             evidence.add_known(context, session, principal, submission, idempotency_key)
     if dry_run:
         with context.database.read() as session:
@@ -72,7 +74,7 @@ def submit_for(context: Context, principal: Principal, submission: jobs.Submissi
     def work(session: Any) -> tuple[schemas.Job, bool]:
         submissions.check_visible(context, session, principal, submission)
         job, created = jobs.submit(session, context.settings, principal.owner_id, submission, key=key)
-        return serializers.job(session, job), created
+        return serializers.job(session, job, principal), created
 
     jobs.prepare(submission.kind)
     return accepted(*context.transact(work))
@@ -110,7 +112,7 @@ def load(context: Context, principal: Principal, job_id: str) -> tuple[schemas.J
     """A job's document, and the ids whose events tell of its changes."""
     with context.database.read() as session:
         row = jobs.get(session, principal, job_id)
-        return serializers.job(session, row), {row.id, *filter(None, [row.execution_id])}
+        return serializers.job(session, row, principal), {row.id, *filter(None, [row.execution_id])}
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, responses={304: {"description": "Not modified"}})

@@ -12,7 +12,7 @@ from services.queries import jobs as job_queries
 from services.queries import keys as key_queries
 
 
-def _never_stored(response: Response) -> None:
+async def _never_stored(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 

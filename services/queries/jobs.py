@@ -15,6 +15,7 @@ from services.queries import progress
 from services.states import State
 from services.tables import Execution, Job, Output, Owner, Result
 
+LIGHT = (defer(Execution.spec), defer(Execution.environment))
 HEAVY = ("spec", "inputs", "outputs")
 """What a list of jobs carries only when it is asked for; results are never in a list."""
 
@@ -105,15 +106,28 @@ def _matching(session: Session, principal: Principal, filters: Filters) -> Selec
     return query
 
 
-def view(session: Session, job: Job) -> JobView:
-    """One job with everything that belongs to it."""
-    return views(session, [job])[0]
+def view(session: Session, job: Job, principal: Principal | None = None) -> JobView:
+    """One job with everything that belongs to it; `principal` is somebody whose name need not be looked up."""
+    return views(session, [job], names={principal.owner_id: principal.owner} if principal else None)[0]
 
 
-def views(session: Session, rows: Sequence[Job], *, outputs: bool = True, results: bool = True) -> list[JobView]:
-    """Jobs with what belongs to them, outputs and results only where they are wanted."""
+def views(
+    session: Session,
+    rows: Sequence[Job],
+    *,
+    outputs: bool = True,
+    results: bool = True,
+    names: Mapping[str, str] | None = None,
+) -> list[JobView]:
+    """Jobs with what belongs to them.
+
+    Args:
+        outputs: whether outputs are wanted, and `results` results.
+        names: owners' names by id, as far as they are known.
+    """
     executions = _executions(session, {row.execution_id for row in rows if row.execution_id})
-    owners = owner_names(session, {row.owner_id for row in rows})
+    known = dict(names or {})
+    owners = known | owner_names(session, {row.owner_id for row in rows} - known.keys())
     parents = jobs_of(session, {row.parent_id for row in rows if row.parent_id})
     reused = {job.id: job.owner_id for job in _where(session, Job.id, {row.reused_from for row in rows} - {None})}
     ended = {row.execution_id for row in rows if row.state == State.SUCCEEDED}
@@ -146,9 +160,9 @@ def _executions(session: Session, ids: Collection[str]) -> dict[str, Execution]:
     """Executions by id, without their specs and environments, which jobs have too."""
     if not ids:
         return {}
-    light = (defer(Execution.spec), defer(Execution.environment))
-    rows = session.scalars(select(Execution).where(Execution.id.in_(ids)).options(*light))
-    return {row.id: row for row in rows}
+    loaded = {row.id: row for row in session.identity_map.values() if isinstance(row, Execution) and row.id in ids}
+    query = select(Execution).where(Execution.id.in_(set(ids) - loaded.keys())).options(*LIGHT)
+    return loaded | ({row.id: row for row in session.scalars(query)} if len(loaded) < len(ids) else {})
 
 
 def _where(session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]) -> list[Any]:
