@@ -86,8 +86,8 @@ class Server:
         return store_tree(self.store, index_tree(type, folder), folder)
 
 
-def start(home: Path, files: int | None = None, **environment: str) -> Server:
-    """Start a server on a fresh home, with so many file descriptors at most, and wait until it is ready."""
+def start(home: Path, files: int | None = None, root: Path = ROOT, **environment: str) -> Server:
+    """Start a server on a fresh home and wait until it is ready; `files` bounds its file descriptors."""
 
     def limit() -> None:
         if files is not None:
@@ -100,7 +100,7 @@ def start(home: Path, files: int | None = None, **environment: str) -> Server:
     variables = inherited | {"HUSAI_HOME": str(home), "OMP_NUM_THREADS": "1"} | environment
     deadline = time.monotonic() + 60
     command = [sys.executable, "-m", "api", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=variables, preexec_fn=limit)
+    process = subprocess.Popen(command, cwd=root, env=variables, preexec_fn=limit)
     url = f"http://127.0.0.1:{port}"
     with httpx.Client() as client:
         while time.monotonic() < deadline:
