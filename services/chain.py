@@ -17,14 +17,17 @@ from sqlalchemy.orm import Session
 from husai_core import identity
 from husai_core.release import bundle as bundles
 from husai_core.release import dsse
+from husai_core.release.decide import instant
 from services.db import Database
 from services.tables import ChainHead, Decision
 
 log = logging.getLogger("husai.chain")
 MOST_PROBLEMS = 100
 LAST_AT_START = 1000
-COLUMNS = ("policy_digest", "candidate", "verdict")
+COLUMNS = ("policy", "policy_digest", "candidate", "verdict")
 """What the table repeats of a signed statement."""
+SIGNING_SECONDS = 60.0
+"""Longest time from reading the clock to writing a decision that is judged ahead of its `as_of`."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,14 @@ def _fault(decision: Decision) -> str | None:
         if decision.chain != identity.sha256((decision.previous + identity.sha256(payload)).encode()):
             return "its chain hash is not that of its statement"
         different = [name for name in COLUMNS if getattr(decision, name) != signed.get(name)]
+        if not _at(decision, instant(signed["as_of"])):
+            different.append("judged_at")
     except (ValueError, KeyError, TypeError) as error:
         return f"its statement cannot be read ({error})".splitlines()[0]
     return f"its {different[0]} is not the signed one" if different else None
+
+
+def _at(decision: Decision, as_of: float) -> bool:
+    """True when a row's instant is its statement's `as_of`, or that of its signature where this came before."""
+    signed_first = decision.judged_at < as_of and abs(decision.judged_at - decision.created_at) <= SIGNING_SECONDS
+    return decision.judged_at == as_of or signed_first
