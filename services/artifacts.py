@@ -145,12 +145,17 @@ class Store:
         temporary = Path(self.root, "tmp", uuid.uuid4().hex)
         for folder in (temporary.parent, Path(final).parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint("blob.written")
-        temporary.rename(final)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            failpoint("blob.written")
+            temporary.rename(final)
+        except BaseException:  # on a full disk it would keep what is lacking
+            with suppress(OSError):
+                temporary.unlink()
+            raise
         failpoint("blob.renamed")
 
 

@@ -40,6 +40,13 @@ def test_nothing_half_written_stays(store: Store) -> None:
     assert not list(Path(store.root, "tmp").iterdir())
 
 
+def test_a_write_that_fails_leaves_nothing_behind(store: Store) -> None:
+    with Path("/proc/self/mem").open("rb") as unreadable, pytest.raises(OSError, match="Input/output error"):
+        store.put(unreadable, "a" * 64)
+    assert list(Path(store.root).rglob("tmp/*")) == []
+    assert not store.exists("a" * 64)
+
+
 def test_what_a_dead_writer_left_is_swept_away_in_time(store: Store) -> None:
     store.put_bytes(b"x")
     left, fresh = Path(store.root, "tmp", "left"), Path(store.root, "tmp", "fresh")
