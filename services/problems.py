@@ -1,7 +1,12 @@
 """Everything a caller can do wrong, as one exception with a stable RFC 9457 `type`."""
 
 import errno
+import sqlite3
 from typing import Any
+
+from sqlalchemy.exc import OperationalError
+
+from husai_core.errors import causes
 
 
 class Problem(Exception):
@@ -38,19 +43,21 @@ def conflict(slug: str, title: str, detail: str, **extra: Any) -> Problem:
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-FULL_WORDS = ("database or disk is full", "No space left on device", "disk full")
-"""What SQLite, an operating system and Postgres say about a full disk."""
+DISK_FULL = "53100"
+"""Postgres' state of a full disk."""
 
 
 def storage_problem(error: BaseException | None) -> Problem | None:
     """507 `storage-full` if an error, or what led to it, says that a disk is full; else None."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        original = getattr(error, "orig", None)
-        words = str(original or error)
-        if getattr(error, "errno", None) in FULL or any(phrase in words for phrase in FULL_WORDS):
-            detail = "The disk of the server is full, so nothing was stored; an administrator has to make room."
-            return Problem(507, "storage-full", "Storage full", detail)
-        error = error.__cause__ or error.__context__
-    return None
+    if not any(_is_full(cause) for cause in causes(error)):
+        return None
+    detail = "The disk of the server is full, so nothing was stored; an administrator has to make room."
+    return Problem(507, "storage-full", "Storage full", detail)
+
+
+def _is_full(error: BaseException) -> bool:
+    """True when an operating system, SQLite or Postgres says so by its number; words could be a client's."""
+    if isinstance(error, OperationalError):
+        full_sqlite = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return full_sqlite or getattr(error.orig, "sqlstate", None) == DISK_FULL
+    return isinstance(error, OSError) and error.errno in FULL

@@ -1,7 +1,8 @@
 """What a host does wrong, told apart from what a job does wrong: full, read-only and broken disks."""
 
 import errno
-import re
+
+from husai_core.errors import causes, system_number
 
 FAULTS = {
     errno.ENOSPC: "is full",
@@ -16,8 +17,6 @@ FAULTS = {
 """What an error of the operating system says about a disk."""
 SIZE = {errno.ENOSPC, errno.EDQUOT}
 """Errors that a job which writes too much causes on a sound host."""
-NUMBER = re.compile(r"\(os error (\d+)\)")
-"""How libraries in Rust, such as safetensors, tell the number of an error."""
 
 
 class HostFault(Exception):
@@ -30,16 +29,10 @@ class HostFault(Exception):
 
 def error_number(error: BaseException | None) -> int | None:
     """The operating system's number of an error or of what led to it."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        if isinstance(error, HostFault):
-            return error.number
-        if isinstance(error, OSError) and error.errno is not None:
-            return error.errno
-        if written := NUMBER.search(str(error)):
-            return int(written[1])
-        error = error.__cause__ or error.__context__
+    for cause in causes(error):
+        number = cause.number if isinstance(cause, HostFault) else system_number(cause)
+        if number is not None:
+            return number
     return None
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from husai_core.activations import store
 from husai_core.data.modular import SPLITS, vocabulary
-from husai_core.errors import UserError
+from husai_core.errors import UserError, is_host_fault
 from husai_core.importers import networks
 from husai_core.importers.imported import Imported, ModularWeights
 from husai_core.importers.values import MOST_WIDTH, agree, checked, finite, plain, read_json, read_safetensors
@@ -99,6 +99,8 @@ def _columns(path: Path) -> Columns:
             slices = {key: file.get_slice(key) for key in file.keys() if key not in MOMENTS}  # noqa: SIM118
             columns = {key: (str(tensor.get_dtype()), list(tensor.get_shape())) for key, tensor in slices.items()}
     except SafetensorError as error:
+        if is_host_fault(error):
+            raise
         raise UserError(f"{path.name} cannot be read: {error}") from error
     if missing := [key for key in COLUMNS if key not in columns and key not in OPTIONAL]:
         raise UserError(f"{path.name} has no tensor {missing[0]}")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from husai_core.errors import UserError
+from husai_core.errors import UserError, is_host_fault
 from husai_core.importers.archives import bounded, check_entries
 
 MOST_LEVELS, MOST_NODES, CHARACTERS = 100, 100_000, 100
@@ -74,6 +74,8 @@ def read_pt(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # torch raises many types for damaged or unsafe files
+        if is_host_fault(error):
+            raise
         reason = str(error).strip().split("\n")[0]
         if reason.startswith("Weights only"):  # what follows is advice to unpickle the file
             reason = "Python objects are never loaded"
@@ -96,6 +98,8 @@ def check_safetensors(path: Path) -> None:
                 if file.get_slice(key).get_dtype() not in REAL_CODES or 0 in file.get_slice(key).get_shape():
                     raise UserError(f"{path.name}: {key} is empty or not of real floating numbers")
     except SafetensorError as error:
+        if is_host_fault(error):
+            raise
         raise UserError(f"{path.name} cannot be read: {error}") from error
 
 

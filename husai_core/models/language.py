@@ -22,7 +22,7 @@ from torch import Tensor
 
 from husai_core import assets
 from husai_core.data import text
-from husai_core.errors import MissingAssets, UserError
+from husai_core.errors import MissingAssets, UserError, is_host_fault
 from husai_core.identity import digest
 from husai_core.models.model import Model, Replace, replacing
 from husai_core.seeding import generator
@@ -200,6 +200,8 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
             raise ValueError(f"its files hold no weights for {', '.join(absent[:3])}")
         bridge = _bridge(model, device, tokenizer)
     except Exception as error:  # transformers raises many types for what it cannot read
+        if is_host_fault(error):
+            raise
         raise UserError(_unreadable(error)) from error
     return LanguageModel(bridge, tokenizer, _digest(directory))
 
@@ -227,6 +229,8 @@ def check(directory: Path) -> None:
         if wanted > 2 * held:  # tied weights are stored once
             raise ValueError(f"config.json describes {wanted} parameters, but the files hold {held}")
     except Exception as error:  # transformers raises many types for what it cannot read
+        if is_host_fault(error):
+            raise
         raise UserError(_unreadable(error)) from error
 
 

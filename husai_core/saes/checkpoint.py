@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from husai_core.errors import UserError
+from husai_core.errors import UserError, is_host_fault
 from husai_core.identity import canonical
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import PARAMETERS, SAE, Architecture, Reshape, scale_by_decoder_norms
@@ -65,6 +65,8 @@ def load(directory: Path) -> SAE:
         cfg = current(json.loads((directory / CONFIG).read_bytes()))
         tensors = {name: tensor.float() for name, tensor in load_file(directory / WEIGHTS).items()}
     except (ValueError, SafetensorError) as error:
+        if is_host_fault(error):
+            raise
         raise UserError(f"the checkpoint cannot be read: {error}") from error
     name = _supported(cfg)
     architecture, transcoder = ARCHITECTURES[name]

@@ -37,6 +37,8 @@ def test_a_full_disk_is_seen_behind_another_error() -> None:
     assert storage_problem(error) is not None
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), ValueError("database is locked"), None])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "Permission denied"), ValueError("the label says disk full"), None]
+)
 def test_other_errors_are_not_a_full_disk(error: Exception | None) -> None:
     assert storage_problem(error) is None

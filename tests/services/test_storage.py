@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from husai_core.errors import HOST_ERRORS
 from services.artifacts import Store
-from services.storage import HostFault, describe, disk_fault
+from services.storage import FAULTS, HostFault, describe, disk_fault
 
 
 @pytest.mark.parametrize(
@@ -19,10 +20,15 @@ from services.storage import HostFault, describe, disk_fault
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), None),
         (PermissionError(errno.EACCES, "Permission denied"), None),
         (ValueError("a field is wrong"), None),
+        (ValueError("the label reads (os error 28)"), None),
     ],
 )
 def test_only_errors_that_speak_of_a_disk_are_the_hosts(error: Exception, number: int | None) -> None:
     assert disk_fault(error) == number
+
+
+def test_both_sides_agree_on_what_a_host_does_wrong() -> None:
+    assert set(FAULTS) == HOST_ERRORS
 
 
 def test_an_error_is_seen_behind_the_one_that_it_led_to() -> None:

@@ -1,3 +1,5 @@
+import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,6 +7,7 @@ import torch
 
 from husai_core.errors import UserError
 from husai_core.importers import plain
+from husai_core.importers.values import read_pt
 
 
 def shared(levels: int, leaf: Any) -> Any:
@@ -32,3 +35,13 @@ def test_what_is_not_json_becomes_its_text_or_the_name_of_its_type() -> None:
     assert plain({1: "a", None: "b", (1, 2): "c"}) == {"1": "a", "None": "b", "tuple": "c"}
     jagged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
     assert plain(jagged) == "a nested tensor"
+
+
+def test_a_file_that_its_disk_does_not_give_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").symlink_to("/proc/self/mem")  # nothing is mapped at its start: EIO
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        read_pt(tmp_path / "model.pt")
+    assert failed.value.errno == errno.EIO
+    (tmp_path / "damaged.pt").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        read_pt(tmp_path / "damaged.pt")

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from husai_core.data.text import TextFile
-from husai_core.errors import MissingAssets, UserError
+from husai_core.errors import MissingAssets, UserError, is_host_fault
 from husai_core.models import language
 from husai_core.models.language import LanguageModel
 from tests.husai_core.models import tiny_language
@@ -118,3 +118,10 @@ def test_a_directory_without_a_model_is_told(tmp_path: Path, directory: Path) ->
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="cannot be read"):
         language.load(tmp_path)
+
+
+def test_a_model_that_its_disk_does_not_give_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to("/proc/self/mem")  # nothing is mapped at its start: EIO
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        language.check(tmp_path)
+    assert is_host_fault(failed.value)
