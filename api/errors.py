@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +71,10 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
     for error in errors:
         if error["loc"][0] == "path":
             what = PATHS.get(name := str(error["loc"][1]), name)
-            return Problem(404, f"unknown-{what}", f"Unknown {what}", f"There is no {what} {error['input']!r:.80}.")
+            short = re.fullmatch(r"[0-9a-f]{1,7}", str(error["input"])) is not None and what != "kind"
+            more = " Give at least its first 8 digits." if short else ""
+            detail = f"There is no {what} {error['input']!r:.80}.{more}"
+            return Problem(404, f"unknown-{what}", f"Unknown {what}", detail)
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             return _unknown_kind(str(error["ctx"]["tag"]), error["ctx"]["expected_tags"].split("'")[1::2])
     fields = list({field["field"]: field for field in (_field(error, kind) for error in errors)}.values())

@@ -4,7 +4,7 @@ The attempt number is the fence: every write names it, and one that comes from a
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -197,10 +197,16 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
     saes = [artifact.sha256 for port in end.outputs.values() for artifact in port if artifact.type == "sae"]
     for sha256 in saes:
         if session.get(Candidate, sha256) is None:
-            siblings, facts = [other for other in saes if other != sha256], end.facts[sha256]
+            facts, recipe = end.facts[sha256], _recipe(end.facts[sha256])
+            siblings = [other for other in saes if other != sha256 and _recipe(end.facts[other]) == recipe]
             session.add(
                 Candidate(sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=now())
             )
+
+
+def _recipe(facts: Mapping[str, Any]) -> Any:
+    """The recipe that an SAE was trained with: SAEs of one bank with other recipes are no siblings."""
+    return facts.get("husai", {}).get("recipe")
 
 
 def hand_back(

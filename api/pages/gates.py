@@ -14,9 +14,11 @@ from api.pages.shell import Seen, Sent, Visitor, back_to, pages_router, render
 from api.pages.text import tone
 from api.routes import badges
 from api.routes import gates as v1
+from husai_core import kinds
 from husai_core.estimate import Estimate
 from husai_core.panels import IntervalRow
 from husai_core.release import policy as policies
+from husai_core.release.advice import advice
 from husai_core.render import figures, numbers
 from services import accounts
 from services.queries import decisions as decision_queries
@@ -121,7 +123,8 @@ def decision(request: Request, decision_id: DecisionPath, context: Ctx, visitor:
     counts = {
         word: sum(rule["verdict"] == word for rule in document.rules) for word in ("fail", "inconclusive", "pass")
     }
-    settle = list(dict.fromkeys(rule["settle"] for rule in document.rules if rule.get("settle")))
+    ways = advice(document.verdict, document.rules, kinds.names())
+    settle = [f"{', '.join(names)}: {way}" for way, names in ways.items()]
     return render(
         request, "decision.html", title=f"{document.verdict}: decision {decision_id[:8]}",
         twin=f"/v1/decisions/{decision_id}", decision=document, rules=rules, counts=counts, settle=settle, seq=row.seq,

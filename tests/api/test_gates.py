@@ -90,6 +90,30 @@ def test_a_candidate_can_be_judged(ada: httpx.Client, submit, server: Server, tm
         assert session.get_one(Candidate, candidate).siblings == []
 
 
+def test_only_saes_of_one_recipe_are_siblings(ada: httpx.Client, submit, server: Server, tmp_path):
+    source = server.claim(submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"])
+    (tmp_path / "rows").mkdir()
+    rows = server.stored("activations", {"cfg.json": b"rows of a bank"}, tmp_path / "rows")
+    server.finish(source, {}, {"activations": [rows]})
+    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256})["id"])
+    saes = []
+    for k, seed in ((6, 0), (6, 1), (3, 0), (3, 1)):
+        folder = tmp_path / f"{k}-{seed}"
+        folder.mkdir()
+        cfg = f'{{"architecture":"topk","husai":{{"recipe":{{"k":{k}}},"seed":{seed}}}}}'
+        saes.append(server.stored("sae", {"cfg.json": cfg.encode()}, folder))
+    server.finish(training, {}, {"saes": saes})
+    digests = [sae.sha256 for sae in saes]
+    siblings = [ada.get(f"/v1/candidates/{digest}").json()["siblings"] for digest in digests]
+    assert siblings == [[digests[1]], [digests[0]], [digests[3]], [digests[2]]]
+
+
+def test_a_short_id_is_told_how_many_digits_it_needs(ada: httpx.Client):
+    answer = ada.get("/v1/jobs/0d0947")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "There is no job '0d0947'. Give at least its first 8 digits."
+
+
 def test_a_decision_reaches_who_waits_for_it(ada: httpx.Client, submit, server: Server, tmp_path):
     candidate = make_candidate(server, submit, tmp_path)
     job = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}, headers={"Idempotency-Key": "g"}).json()
