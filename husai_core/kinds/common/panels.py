@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from typing import Literal
 
 from husai_core import panels
 from husai_core.estimate import Estimate
@@ -72,28 +73,21 @@ def difference(a: Estimate | None, b: Estimate | None) -> Estimate | None:
     return value_only(a.value - b.value, min(a.n, b.n))
 
 
-def tone(estimate: Estimate | None, bar: float = 0.0, op: str = ">=") -> panels.Tone:
-    """`good` where the whole interval lies on the wanted side of the bar, `bad` where it lies on the other."""
+def side(estimate: Estimate | None) -> Literal["above", "below", "unsettled"]:
+    """On which side of 0 the whole interval lies."""
     if estimate is None or estimate.low is None or estimate.high is None:
-        return "unknown"
-    above, below = estimate.low > bar, estimate.high < bar
-    if not above and not below:
-        return "unknown"
-    return "good" if above == (op == ">=") else "bad"
+        return "unsettled"
+    return "above" if estimate.low > 0 else "below" if estimate.high < 0 else "unsettled"
 
 
 def interval_row(
-    label: str,
-    estimate: Estimate | None,
-    points: Sequence[tuple[str, float]] = (),
-    bar: float | None = None,
-    tone: panels.Tone = "neutral",
+    label: str, estimate: Estimate | None, points: Sequence[tuple[str, float]] = ()
 ) -> list[panels.IntervalRow]:
     """A row of an interval plot, or none where there is no value."""
     if estimate is None or estimate.value is None:
         return []
     known = [(name, value) for name, value in points if isfinite(value)]
-    return [panels.IntervalRow(label=label, estimate=estimate, points=known, bar=bar, tone=tone)]
+    return [panels.IntervalRow(label=label, estimate=estimate, points=known)]
 
 
 def pair_points(matrix: Matrix, seeds: Sequence[int]) -> list[tuple[str, float]]:

@@ -9,35 +9,25 @@ from collections.abc import Callable, Sequence
 
 from husai_core import panels
 from husai_core.evidence import Evidence
-from husai_core.kinds.common.panels import tone
 
 PWMCC = "PWMCC (mean maximum cosine between seeds)"
 """How the measure is called where it first stands."""
 
 
-def headline(
-    result: Evidence, text: str, judged: Sequence[tuple[str, str, float, str]], others: Sequence[tuple[str, str]] = ()
-) -> panels.Headline:
-    """A stress's answer in one sentence with its figures.
+POLICY = "A release policy sets its own bar."
+"""What a reader has to know of a figure that release policies read: that 0 is not what they ask for."""
+
+
+def headline(result: Evidence, text: str, figures: Sequence[tuple[str, str]]) -> panels.Headline:
+    """A stress's answer in one sentence with its figures; it measures, so it passes and fails nothing.
 
     Args:
-        judged: figures that the answer rests on: label, statistic, reference value, and `>=` or `<=`.
-        others: further figures: label and statistic.
+        figures: label and statistic; one that the result lacks is left out.
     """
-    tones = [tone(result.statistics.get(name), reference, op) for _, name, reference, op in judged]
     note = caveats(result)
-    figures = [
-        panels.Figure(label=label, value=result.statistics.get(name), tone="neutral" if note else shade)
-        for (label, name, _, _), shade in zip(judged, tones, strict=True)
-    ]
-    known = [(label, result.statistics.get(name)) for label, name in others]
-    figures += [panels.Figure(label=label, value=value) for label, value in known if value is not None]
-    return panels.Headline(text=text, tone="unknown" if note else worst(tones), note=note, figures=figures)
-
-
-def worst(tones: Sequence[panels.Tone]) -> panels.Tone:
-    """The least favourable of some tones."""
-    return next((shade for shade in ("bad", "unknown", "neutral", "good") if shade in tones), "neutral")
+    known = [(label, result.statistics.get(name)) for label, name in figures]
+    shown = [panels.Figure(label=label, value=value) for label, value in known if value is not None]
+    return panels.Headline(text=text, tone="unknown" if note else "neutral", note=note, figures=shown)
 
 
 def caveats(result: Evidence) -> str:

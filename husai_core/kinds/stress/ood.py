@@ -207,7 +207,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         ("explained variance of the given SAEs, shifted", "candidate_explained_variance_ood"),
     ]
     return [
-        stress_panels.headline(result, text, [], figures),
+        stress_panels.headline(result, text, figures),
         _drops(result),
         _levels(result),
         _per_seed(result),

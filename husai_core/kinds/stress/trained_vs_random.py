@@ -125,21 +125,25 @@ def present(result: Result) -> list[panels.AnyPanel]:
     """Whether seeds agree beyond chance, against each chance level, and every pair of seeds."""
     excess = result.statistics.get("pwmcc_excess")
     agree = {
-        "good": "Other seeds find the same features, beyond chance",
-        "bad": "Other seeds agree no more than chance",
+        "above": "Other seeds find the same features, beyond chance",
+        "below": "Other seeds agree less than chance",
     }
     text = (
-        f"{agree.get(common.tone(excess), 'Whether other seeds agree beyond chance is not settled')}: "
+        f"{agree.get(common.side(excess), 'Whether other seeds agree beyond chance is not settled')}: "
         f"{stress_panels.PWMCC} is {common.interval(result.statistics.get('pwmcc'))}; its excess "
         f"over the largest chance level is {common.interval(excess)}."
     )
-    judged = [("PWMCC above largest chance level", "pwmcc_excess", 0.0, ">=")]
-    others = [("PWMCC", "pwmcc"), ("explained variance", "explained_variance"), ("drift", "drift_from_init")]
+    figures = [
+        ("PWMCC above largest chance level", "pwmcc_excess"),
+        ("PWMCC", "pwmcc"),
+        ("explained variance", "explained_variance"),
+        ("drift", "drift_from_init"),
+    ]
     groups = {"SAEs": result.members} | {f"{name} control": group.members for name, group in result.controls.items()}
     gaussian = result.statistics.get("pwmcc_gaussian_null")
     title, note = "PWMCC of every pair of seeds", "Shaded from chance level to 1."
     return [
-        stress_panels.headline(result, text, judged, others),
+        stress_panels.headline(result, text, figures),
         _levels(result),
         _excess(result),
         common.pair_map(result.pairs, result.seeds, title, gaussian, note),
@@ -169,10 +173,12 @@ def _excess(result: Result) -> panels.Intervals:
     """What is left above the largest chance level, over all and over alive features."""
     rows = []
     for label, name in (("all features", "pwmcc_excess"), ("alive features", "pwmcc_alive_excess")):
-        estimate = result.statistics.get(name)
-        rows += common.interval_row(label, estimate, bar=0.0, tone=common.tone(estimate))
-    note = "Above 0: seeds agree more than chance explains. Release policies ask for more than that."
-    return panels.Intervals(title="Above the largest chance level", note=note, rows=rows, x_label="PWMCC above chance")
+        rows += common.interval_row(label, result.statistics.get(name))
+    note = f"Above 0: seeds agree more than chance explains. {stress_panels.POLICY}"
+    zero = [panels.Reference(label="chance", value=0.0)]
+    return panels.Intervals(
+        title="Above the largest chance level", note=note, rows=rows, references=zero, x_label="PWMCC above chance"
+    )
 
 
 def _drift(result: Result) -> list[panels.AnyPanel]:

@@ -162,18 +162,22 @@ NULLS = {"gaussian": "Gaussian", "shuffled": "shuffled"}
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
-    """Both groups above one and the same chance level, and the difference that is judged."""
-    judged = result.statistics.get("sae_minus_transcoder")
-    compared = {"good": "The SAE is more stable than a transcoder", "bad": "The SAE is less stable than a transcoder"}
+    """Both groups above one and the same chance level, and the difference that release policies read."""
+    smallest = result.statistics.get("sae_minus_transcoder")
+    compared = {
+        "above": "The SAE is more stable than a transcoder",
+        "below": "A transcoder is more stable than the SAE",
+    }
+    said = compared.get(common.side(smallest), "Whether SAE or transcoder is more stable is not settled")
     text = (
-        f"{compared.get(common.tone(judged), 'Whether SAE or transcoder is more stable is not settled')}: on the same "
-        f"inputs, each above the same chance level, SAE minus transcoder is {common.interval(judged)} in "
+        f"{said}: on the same "
+        f"inputs, each above the same chance level, SAE minus transcoder is {common.interval(smallest)} in "
         f"{stress_panels.PWMCC}."
     )
     groups = {label: getattr(result, arm).members for arm, label in ARMS.items()}
     groups |= {f"{label}, shuffled": getattr(result, arm).control_members for arm, label in ARMS.items()}
     return [
-        stress_panels.headline(result, text, [("SAE minus transcoder", "sae_minus_transcoder", 0.0, ">=")]),
+        stress_panels.headline(result, text, [("SAE minus transcoder", "sae_minus_transcoder")]),
         _differences(result),
         _levels(result),
         *common.members_table(groups, "Every SAE and transcoder"),
@@ -190,7 +194,7 @@ def _above(result: Result, arm: str, null: str) -> Estimate | None:
 
 
 def _differences(result: Result) -> panels.Intervals:
-    """Per chance level, both groups above it and their difference; the smallest difference is judged."""
+    """Per chance level, both groups above it and their difference; policies read the smallest."""
     rows = []
     for null, name in NULLS.items():
         arms = {arm: _above(result, arm, null) for arm in ARMS}
@@ -199,14 +203,15 @@ def _differences(result: Result) -> panels.Intervals:
         difference = result.statistics.get(f"sae_minus_transcoder_{null}")
         difference = difference or common.difference(arms["sae"], arms["transcoder"])
         rows += common.interval_row(f"difference above {name}", difference)
-    judged = result.statistics.get("sae_minus_transcoder")
-    rows += common.interval_row("smallest difference (judged)", judged, bar=0.0, tone=common.tone(judged))
+    rows += common.interval_row("smallest difference", result.statistics.get("sae_minus_transcoder"))
     note = (
         "Decoders of both groups live in different spaces, so each stands above a chance level of its own kind: "
-        "Gaussian decoders of its shape, or the same training on shuffled rows. Differences are paired by seed."
+        "Gaussian decoders of its shape, or the same training on shuffled rows. Differences are paired by seed. "
+        f"The smallest of them is what release policies read. {stress_panels.POLICY}"
     )
     title = "Overlap above the same chance level"
-    return panels.Intervals(title=title, note=note, rows=rows, x_label="PWMCC above chance")
+    zero = [panels.Reference(label="chance, or no difference", value=0.0)]
+    return panels.Intervals(title=title, note=note, rows=rows, references=zero, x_label="PWMCC above chance")
 
 
 def _levels(result: Result) -> panels.Intervals:
@@ -235,7 +240,7 @@ def _words(name: str) -> tuple[str, str]:
     alive = ", alive" if name.endswith("_alive") else ""
     if name.startswith("sae_minus_transcoder"):
         null = NULLS.get(name.removeprefix("sae_minus_transcoder_"))
-        return f"SAE - transcoder{alive}", f"above {null}" if null else "smallest (judged)"
+        return f"SAE - transcoder{alive}", f"above {null}" if null else "smallest"
     arm = name.partition("_")[0]
     figure = name.removeprefix(f"{arm}_")
     if "excess" in figure:

@@ -106,16 +106,15 @@ def present(result: Result) -> list[panels.AnyPanel]:
     """The overlap on both networks, their difference, and every pair of seeds."""
     statistics = result.statistics
     difference = statistics.get("trained_minus_untrained")
-    compared = {"good": "Training the network makes seeds agree more", "bad": "Seeds agree less on the trained network"}
+    compared = {"above": "Training the network makes seeds agree more", "below": "Training makes seeds agree less"}
     text = (
-        f"{compared.get(common.tone(difference), 'Whether seeds agree more on the trained network is not settled')}: "
+        f"{compared.get(common.side(difference), 'Whether seeds agree more on the trained network is not settled')}: "
         f"{stress_panels.PWMCC} is {common.interval(statistics.get('pwmcc_trained'))} there and "
         f"{common.interval(statistics.get('pwmcc_untrained'))} on a network with random weights, a difference of "
         f"{common.interval(difference)}."
     )
-    judged = [("trained minus untrained", "trained_minus_untrained", 0.0, ">=")]
     ranks = (result.effective_rank, result.untrained_effective_rank)
-    headline = stress_panels.headline(result, text, judged)
+    headline = stress_panels.headline(result, text, [("trained minus untrained", "trained_minus_untrained")])
     headline = headline.model_copy(
         update={
             "figures": [
@@ -157,11 +156,14 @@ def _differences(result: Result) -> panels.Intervals:
     rows = []
     for metric in METRICS:
         name = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
-        estimate = result.statistics.get(name)
-        label = stress_panels.measure(metric)[0]
-        rows += common.interval_row(label, estimate, bar=0.0, tone=common.tone(estimate))
-    note = "Above 0: seeds agree more on the trained network. PWMCC is what release policies read."
-    return panels.Intervals(title="Trained minus untrained", note=note, rows=rows, x_label="difference")
+        rows += common.interval_row(stress_panels.measure(metric)[0], result.statistics.get(name))
+    note = (
+        f"Above 0: seeds agree more on the trained network. PWMCC is what release policies read. {stress_panels.POLICY}"
+    )
+    zero = [panels.Reference(label="no difference", value=0.0)]
+    return panels.Intervals(
+        title="Trained minus untrained", note=note, rows=rows, references=zero, x_label="difference"
+    )
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:
