@@ -15,9 +15,11 @@ from typing import Any
 import rfc8785
 
 PACKAGE = Path(__file__).parent
-DATA = (".yaml", ".json", ".cpp", ".hpp")
+DATA = (".yaml", ".json", ".cpp", ".hpp", ".md", ".safetensors")
+NOT_DATA = {"README.md"}
+"""Files among the data that only people read."""
 NOT_FIGURES = {"present", "estimate"}
-"""What a kind declares that decides no figure."""
+"""What a kind declares that decides no figure, and in its file the functions of these names."""
 PRESENTATION = (
     "husai_core.panels",
     "husai_core.render",
@@ -30,7 +32,9 @@ PRESENTATION = (
     "husai_core.kinds.common.work",
     "husai_core.kinds.plan_estimate",
 )
-"""Modules that decide no figure."""
+"""Modules that decide no figure, and packages of such modules."""
+REGISTRY = ("husai_core", "husai_core.kinds")
+"""Packages that only find what lies in them, so that importing a module of theirs says nothing of its figures."""
 KERNELS_USED: set[str] = set()
 """Names of the numerical kernels that this process has used, for the manifest."""
 NUMERICAL = ("torch", "numpy", "scipy", "safetensors", "transformer-lens", "transformers", "tokenizers")
@@ -64,17 +68,32 @@ def code_digest(modules: Sequence[str], libraries: Sequence[str] = ()) -> str:
 
 
 def sources(modules: Sequence[str]) -> set[Path]:
-    """The files of some modules, of every `husai_core` module that they import, and the data files beside them."""
+    """The files of some modules, of every `husai_core` module that they import, and the data files beside them.
+
+    Importing a module runs the `__init__.py` of the packages that it lies in, so these count as imported.
+    """
     pending, seen, paths = list(modules), set[str](), set[Path]()
     while pending:
         module = pending.pop()
         path = _source(module)
-        if module in seen or path is None or module == "husai_core" or module.startswith(PRESENTATION):
+        if module in seen or path is None or module == "husai_core" or only_shows(module):
             continue
         seen.add(module)
         paths |= {path, *_data_below(path.parent)}
-        pending += _imports(path)
+        pending += [*_imports(path), *_packages(module)]
     return paths
+
+
+def only_shows(module: str) -> bool:
+    """Whether a module decides no figure."""
+    return any(module == name or module.startswith(f"{name}.") for name in PRESENTATION)
+
+
+def _packages(module: str) -> list[str]:
+    """The packages that a module lies in, but for those that only find their modules."""
+    names = module.split(".")
+    above = [".".join(names[:depth]) for depth in range(1, len(names))]
+    return [package for package in above if package not in REGISTRY]
 
 
 @cache
@@ -134,7 +153,7 @@ def _file_digest(path: Path) -> str:
 
 @cache
 def _data_below(folder: Path) -> frozenset[Path]:
-    return frozenset(data for data in folder.glob("*/*") if data.suffix in DATA)
+    return frozenset(data for data in folder.glob("*/*") if data.suffix in DATA and data.name not in NOT_DATA)
 
 
 @cache
@@ -152,7 +171,7 @@ def _imports(path: Path) -> tuple[str, ...]:
 def _deciding(tree: ast.Module) -> ast.Module:
     """A module without what cannot change a figure: what only shows results, and what nothing else there uses."""
     tree = _WithoutHelp().visit(tree)
-    dropped = NOT_FIGURES & {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    dropped = _only_shown(tree)
     while dropped:
         kept = [node for node in tree.body if not _defines(node) or _defines(node) - dropped]
         gone = [node for node in tree.body if _defines(node) & dropped]
@@ -164,6 +183,23 @@ def _deciding(tree: ast.Module) -> ast.Module:
             break
         dropped |= unused
     return tree
+
+
+def _only_shown(tree: ast.Module) -> set[str]:
+    """The functions of a kind's file that its declaration alone uses, to show results or to estimate work."""
+    if not any(_declares_kind(node) for node in tree.body):
+        return set()
+    shown = NOT_FIGURES & {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    while used := shown & {name for node in tree.body if not _defines(node) & shown for name in _names(node)}:
+        shown -= used
+    return shown
+
+
+def _declares_kind(node: ast.stmt) -> bool:
+    """Whether a statement is `KIND = Kind(...)`."""
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    called = value.func if isinstance(value, ast.Call) else None
+    return "KIND" in _defines(node) and isinstance(called, ast.Name) and called.id == "Kind"
 
 
 def _defines(node: ast.AST) -> set[str]:
@@ -200,9 +236,11 @@ class _WithoutHelp(ast.NodeTransformer):
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if text else self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         checking = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return None if checking else self.generic_visit(node)
+        if not checking:
+            return self.generic_visit(node)
+        return self.visit(ast.Module(node.orelse, [])).body  # type: ignore[no-any-return]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = node.func.id if isinstance(node.func, ast.Name) else ""

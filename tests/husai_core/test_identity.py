@@ -132,6 +132,7 @@ def test_code_digest_follows_imports_lazy_and_transitive(package: Path, changed:
         ("return [title(result)]", "return [title(result), 1]", False),
         ("husai_core.unused", "husai_core.deep", False),
         ("LIMIT = 3", "LIMIT = 4", True),
+        ("from husai_core.unused import X\n", "from husai_core.unused import X\nelse:\n    LOW = 1\n", True),
         ("ge=0", "ge=1", True),
         ("0.5", "0.25", True),
         ("return LIMIT", "return LIMIT + 1", True),
@@ -143,6 +144,66 @@ def test_only_what_decides_figures_changes_the_code_digest(package: Path, old: s
     (package / "kinds/train/one.py").write_text(KIND_FILE.replace(old, new))
     forget()
     assert (identity.code_digest([ONE]) != before) is matters
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("KIND = Kind(", "OTHER = Kind("), ("return LIMIT", "return len(present(1))"), ("return LIMIT", "return present")],
+)
+def test_what_shows_results_counts_where_more_than_a_kinds_declaration_uses_it(
+    package: Path, old: str, new: str
+) -> None:
+    text, digests = KIND_FILE.replace(old, new), set[str]()
+    for title in ("title", "another title"):
+        (package / "kinds/train/one.py").write_text(text.replace('"title"', f'"{title}"'))
+        forget()
+        digests.add(identity.code_digest([ONE]))
+    assert len(digests) == 2
+
+
+def test_only_whole_names_of_modules_are_left_out() -> None:
+    assert identity.only_shows("husai_core.render.svg")
+    assert identity.only_shows("husai_core.kinds.common.work")
+    assert not identity.only_shows("husai_core.kinds.common.workload")
+
+
+def test_packages_of_a_module_count(package: Path) -> None:
+    (package / "tools/deeper").mkdir()
+    (package / "tools/deeper/__init__.py").write_text("from husai_core import unused\n")
+    (package / "tools/deeper/last.py").write_text("X = 1\n")
+    forget()
+    paths = identity.sources(["husai_core.tools.deeper.last"])
+    names = {path.relative_to(package).as_posix() for path in paths}
+    assert names == {"tools/__init__.py", "tools/deeper/__init__.py", "tools/deeper/last.py", "unused.py"}
+
+
+def test_files_that_are_read_without_being_asked_for_count() -> None:
+    assets = identity.PACKAGE / "assets"
+    paths = identity.sources(["husai_core.kinds.train.activations"])
+    assert {assets / "classics-2m/model.safetensors", assets / "classics-2m/tokenizer.json"} <= paths
+    assert {assets / "classics-2m/config.json", *(assets / "classics-held-out").glob("*.md")} <= paths
+    assert not any(path.name == "README.md" for path in paths)
+    assert not any(assets in path.parents for path in identity.sources(["husai_core.kinds.train.sae"]))
+
+
+@pytest.mark.parametrize("path", sorted(identity.PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_use_of_a_module_is_one_that_a_digest_follows(path: Path) -> None:
+    """Neither the bare package, from which anything can be reached, nor a module by way of its package."""
+    tree, packages = ast.parse(path.read_bytes()), dict[str, str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.partition(".")[0] == "husai_core" and not a.asname]
+            assert "husai_core" not in [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("husai_core"):
+            modules = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            packages |= {name: module for name, module in modules.items() if identity._source(module)}
+            assert node.module != "husai_core" or modules.keys() <= packages.keys()
+    reached = {
+        f"{packages[node.value.id]}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages
+    }
+    assert not [module for module in reached if identity._source(module)]
 
 
 def test_a_constant_in_a_loss_changes_the_code_digest_and_a_docstring_does_not(
@@ -184,7 +245,7 @@ def test_code_digest_does_not_depend_on_where_the_package_lies(package: Path, tm
 def test_no_other_module_uses_what_is_left_out_of_a_modules_digest() -> None:
     files = sorted(identity.PACKAGE.rglob("*.py"))
     deciding = {path: identity._deciding(ast.parse(path.read_bytes())) for path in files}
-    shown = {path for path in files if _module(path).startswith(identity.PRESENTATION)}
+    shown = {path for path in files if identity.only_shows(_module(path))}
     imported = {
         (node.module, alias.name)
         for path in files
