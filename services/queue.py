@@ -1,16 +1,28 @@
 """Which queued execution is next, read from an index and never by sorting all that is queued.
 
 Queued executions lie in the index `ix_executions_claim` by queue, device, priority, owner and id. A recursive query
-jumps from the oldest execution of one owner in one priority class to that of the next owner, so it reads one row for
-each owner who has work queued, however much that is. Among these rows the lowest class comes first, in it the owner
-with the fewest executions running, among equals the one who was served longest ago, then the oldest execution.
+jumps in the lowest priority class from the oldest execution of one owner to that of the next, so it reads one row for
+each owner who has work queued there, however much that is. Among these rows the owner comes first who has the fewest
+executions running, among equals the one who was served longest ago, then the oldest execution.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, func, literal, select, union_all, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    ScalarSelect,
+    Select,
+    bindparam,
+    func,
+    literal,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from husai_core import kinds
@@ -61,10 +73,19 @@ def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> s
     return min((head.id for head in heads(session, queues, devices)), default=None)
 
 
-def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> list[Head]:
-    """The oldest execution of each owner in each class, in the order in which they are to be served."""
-    lanes = tuple(_lanes(queues, devices))
-    return [Head(*row) for row in session.execute(_heads(lanes))] if lanes else []
+def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> Iterator[Head]:
+    """The oldest execution of each owner in each class, in the order in which they are to be served.
+
+    A class is read only when the one before it is used up, so a claim reads one as a rule.
+    """
+    lanes, passed = tuple(_lanes(queues, devices)), -1
+    while lanes:
+        rows = [Head(*row) for row in session.execute(_heads(lanes), {"passed": passed})]
+        lowest = [head for head in rows if head.priority == rows[0].priority]
+        if not lowest:
+            return
+        yield from lowest
+        passed = lowest[0].priority
 
 
 @cache
@@ -95,24 +116,16 @@ def _lanes(queues: Sequence[str], devices: Sequence[str]) -> Iterator[tuple[str,
 
 
 def _walk(lanes: Sequence[tuple[str, str]]) -> CTE:
-    """The ids of the heads of some lanes, each found by one look into the index."""
+    """The ids of the heads of some lanes in the lowest class of each, each found by one look into the index."""
     rows = [select(literal(queue).label("queue"), literal(device).label("device")) for queue, device in lanes]
     lane = (union_all(*rows) if len(rows) > 1 else rows[0]).cte("lanes")
-    first, last = aliased(Execution), aliased(Execution)
-    start = _first(first, first.queue == lane.c.queue, first.device == lane.c.device).correlate(lane)
+    first, last, later = aliased(Execution), aliased(Execution), aliased(Execution)
+    beyond = first.priority > bindparam("passed", type_=Integer)
+    start = _first(first, first.queue == lane.c.queue, first.device == lane.c.device, beyond).correlate(lane)
     walk = select(start.label("id")).select_from(lane).cte("heads", recursive=True)
-    following = func.coalesce(
-        _after(last, lambda row: (row.priority == last.priority, row.owner_id > last.owner_id)),
-        _after(last, lambda row: (row.priority > last.priority,)),
-    )
+    same_class = later.queue == last.queue, later.device == last.device, later.priority == last.priority
+    following = _first(later, *same_class, later.owner_id > last.owner_id).correlate(last)
     return walk.union_all(select(following).select_from(walk).join(last, last.id == walk.c.id))
-
-
-def _after(last: Row, beyond: Callable[[Row], Iterable[ColumnElement[bool]]]) -> ScalarSelect[str]:
-    """The first execution beyond `last` in its lane. Two such questions are asked, since SQLite finds no row beyond a
-    pair of values by its index."""
-    row = aliased(Execution)
-    return _first(row, row.queue == last.queue, row.device == last.device, *beyond(row)).correlate(last)
 
 
 def _first(row: Row, *lane: ColumnElement[bool]) -> ScalarSelect[str]:

@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 from sqlalchemy import select
 
 from husai_core import panels
+from husai_core.local_job import LocalJob
 from husai_core.panels import Column, Lines, Series, Table, Text
 from services.artifacts import Store, read_files, read_index
 from services.db import Database
 from services.settings import Settings
 from services.states import State
 from services.tables import Output
-from tests.husai_core.kinds.stress_job import DirectoryJob
 from tests.worker.serving import execution, submit
 from worker import panel_files
 from worker.worker import WorkerProcess
@@ -25,7 +25,7 @@ SHOWN: list[panels.AnyPanel] = [
 
 
 def written(folder: Path, shown: list[panels.AnyPanel]) -> dict[str, bytes]:
-    job = DirectoryJob(folder)
+    job = LocalJob(folder)
     panel_files.write(shown, job)
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
