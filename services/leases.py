@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import and_, false, or_, select, true
+from sqlalchemy import and_, false, func, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,9 @@ from services.states import LIVE, State
 from services.tables import Attempt, Candidate, Counter, Execution, Job, Output, Result
 
 log = logging.getLogger("husai.leases")
-MISSING = "asset.missing"
+MISSING, HOST = "asset.missing", "host.storage"
+MOST_HOST_FAULTS = 20
+"""Attempts that faults of hosts may end before an execution fails, so that none is tried for ever."""
 Holding = Literal["held", "cancel", "lost"]
 
 
@@ -212,19 +214,32 @@ def _recipe(facts: Mapping[str, Any]) -> Any:
 def hand_back(
     session: Session, execution_id: str, attempt: int, reason: str = "drained", detail: str | None = None
 ) -> bool:
-    """Give up an attempt without blame, so that another one goes on from its checkpoint if that is wanted."""
+    """Give up an attempt without blame, so that another one goes on from its checkpoint if that is wanted.
+
+    An execution fails with `infra.host` when faults of hosts have ended too many of its attempts.
+    """
     execution = _held(session, execution_id, attempt)
     if execution is None:
         return False
     lifecycle.end_attempt(session, execution, reason)
     if execution.cancel_requested:
         lifecycle.transition(session, execution, State.CANCELLED, "cancelled.user")
+    elif reason == HOST and (faults := _host_faults(session, execution)) >= MOST_HOST_FAULTS:
+        why = f"Faults of hosts ended {faults} attempts; at last: {detail}"
+        lifecycle.transition(session, execution, State.FAILED, "infra.host", why)
     else:
         lifecycle.transition(session, execution, State.QUEUED, reason, detail)
         lifecycle.notify(session, execution)
     session.flush()
     failpoint("hand_back.before_commit")
     return True
+
+
+def _host_faults(session: Session, execution: Execution) -> int:
+    """How many attempts of an execution were ended by faults of hosts."""
+    session.flush()
+    ended = select(func.count()).where(Attempt.execution_id == execution.id, Attempt.outcome == HOST)
+    return session.scalar(ended) or 0
 
 
 def block(session: Session, execution_id: str, attempt: int, detail: str, assets: list[dict[str, Any]]) -> bool:

@@ -28,9 +28,10 @@ from services.leases import Claim, Failure, Success
 from services.problems import Problem
 from services.settings import Settings
 from services.states import State
-from services.storage import SIZE, HostFault, describe, disk_fault
+from services.storage import SIZE, HostFault, disk_fault
 from services.tables import ArtifactRow, Job
 from worker import attempt_process, process_start
+from worker.fitness import host_problem
 
 log = logging.getLogger("husai.worker")
 T = TypeVar("T")
@@ -119,9 +120,7 @@ class Supervisor:
             log.error(
                 "%s: attempt %d is handed back: %s", self.claim.job_id, self.claim.attempt, problem, exc_info=error
             )
-            self._write(
-                leases.hand_back, "host.storage", f"{problem[0].upper()}{problem[1:]} on {socket.gethostname()}."
-            )
+            self._write(leases.hand_back, leases.HOST, f"{problem[0].upper()}{problem[1:]} on {socket.gethostname()}.")
             failpoint("hand_back.committed")
             return problem
         log.error("%s: attempt %d failed outside its process", self.claim.job_id, self.claim.attempt, exc_info=error)
@@ -132,11 +131,10 @@ class Supervisor:
         return None
 
     def _problem(self, error: Exception) -> str | None:
-        """What is wrong with this host, as far as an error and a try of the store tell."""
-        try:
-            self.store.probe()
-        except Exception as broken:
-            return f"artifact store {describe(broken)}"
+        """What is wrong with this host, as far as an error and a try of its folders tell."""
+        problem = host_problem(self.store, self.directory.parent)
+        if problem is not None:
+            return problem
         number = disk_fault(error)
         if number is not None and number not in SIZE:
             return str(HostFault(number))

@@ -46,12 +46,13 @@ class WorkerProcess:
         self.id, self.boot_id = f"{socket.gethostname()}-{number}:{settings.root}", new_id()
         self._looked = self._doubted_until = -math.inf
         self.store, self.drain = Store(settings.artifacts), threading.Event()
-        self.fitness = Fitness(self.store, self.drain, settings.lease_seconds, self._tell_fitness)
+        self.work_folder = settings.root / "work"
+        self.fitness = Fitness(self.store, self.work_folder, self.drain, settings.lease_seconds, self._tell_fitness)
         self.signer = signing_key(settings) if CONTROL in queues else None
         if self.signer is not None:
             with database.write(shared=True) as session:
                 remember(session, self.signer, current=True)
-        shutil.rmtree(settings.root / "work", ignore_errors=True)
+        shutil.rmtree(self.work_folder, ignore_errors=True)
         self.fitness.probe()
         self.store.sweep()
 

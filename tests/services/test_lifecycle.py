@@ -206,3 +206,16 @@ def test_cancelling_a_study_cancels_all_its_children(database: Database, setting
         children = session.scalars(select(Job).where(Job.parent_id == study.execution_id)).all()
         assert len(children) == 8
         assert {child.state for child in children} == {State.CANCELLED}
+
+
+def test_an_execution_that_one_host_after_another_fails_is_not_tried_for_ever(
+    database: Database, settings: Settings, ada: Principal
+) -> None:
+    with database.write() as session:
+        job = submit(session, settings, ada, "train.activations", ROWS)
+        for _ in range(leases.MOST_HOST_FAULTS):
+            assert job.state == State.QUEUED
+            held = claim(session)
+            leases.hand_back(session, held.execution_id, held.attempt, leases.HOST, "Work folder is full on x.")
+        assert (job.state, job.reason) == (State.FAILED, "infra.host")
+        assert job.detail == "Faults of hosts ended 20 attempts; at last: Work folder is full on x."

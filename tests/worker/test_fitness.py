@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from services.db import Database
@@ -29,33 +30,36 @@ def shown(database: Database) -> tuple[str, str | None]:
         return row.state, row.problem
 
 
-def spoil(store: Path) -> Path:
-    """Put a file where the store's folder is; returns where the folder is now."""
-    elsewhere = store.with_name("elsewhere")
-    store.rename(elsewhere)
-    store.write_text("not a folder")
+def spoil(folder: Path) -> Path:
+    """Put a file where a folder is; returns where the folder is now."""
+    elsewhere = folder.with_name("elsewhere")
+    folder.rename(elsewhere)
+    folder.write_text("not a folder")
     return elsewhere
 
 
-def repair(store: Path, elsewhere: Path) -> None:
-    store.unlink()
-    elsewhere.rename(store)
+def repair(folder: Path, elsewhere: Path) -> None:
+    folder.unlink()
+    elsewhere.rename(folder)
 
 
-def test_a_broken_store_costs_no_attempt_and_the_worker_says_so(settings: Settings, database: Database) -> None:
+@pytest.mark.parametrize("broken", ["artifact store", "work folder"])
+def test_a_broken_folder_costs_no_attempt_and_the_worker_says_so(
+    settings: Settings, database: Database, broken: str
+) -> None:
     worker = WorkerProcess(settings, database, ["train"], 1)
     worker.fitness.retry = 0.1
     worker.present()
     assert shown(database) == ("ready", None)
-    store = Path(settings.artifacts)
-    id, elsewhere = submit(settings, database), spoil(store)
+    folder = Path(settings.artifacts) if broken == "artifact store" else settings.root / "work"
+    id, elsewhere = submit(settings, database), spoil(folder)
     slot = threading.Thread(target=worker.work, args=(["train"],))
     slot.start()
     try:
         until(lambda: shown(database)[1])
         state, problem = shown(database)
         assert problem is not None
-        assert problem.startswith("artifact store ")
+        assert problem.startswith(f"{broken} ")
         assert state == f"unfit: {problem}"
         until(lambda: execution(database, id).state == State.QUEUED)
         held = execution(database, id)
@@ -63,7 +67,7 @@ def test_a_broken_store_costs_no_attempt_and_the_worker_says_so(settings: Settin
         time.sleep(0.5)
         assert execution(database, id).attempt == 1, "nothing is claimed while the host is unfit"
     finally:
-        repair(store, elsewhere)
+        repair(folder, elsewhere)
         slot.join(60)
     done = execution(database, id)
     assert (done.state, done.attempt, done.lost) == (State.SUCCEEDED, 2, 0)
