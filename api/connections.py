@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.problems import Problem
 
@@ -37,7 +37,8 @@ class Limits:
         headers: how many of them.
         pending_bytes: of all heads that are not complete yet.
         head_seconds: from the start of a connection, or the first byte of a later request, to the end of its headers.
-        silent_seconds: between two pieces of a body, and while a client does not read what it is sent.
+        silent_seconds: between two pieces of a body.
+        stall_seconds: while a client does not read what it is sent, as one does that stores a download slowly.
         body_rate: bytes per second that a body brings at least, after the first `silent_seconds`.
         pipelined: requests that wait behind the one that is being answered.
     """
@@ -48,6 +49,7 @@ class Limits:
     pending_bytes: int = 16 << 20
     head_seconds: float = 10.0
     silent_seconds: float = 30.0
+    stall_seconds: float = 300.0
     body_rate: float = 1024.0
     pipelined: int = 32
 
@@ -82,7 +84,16 @@ class Bounds:
             self._timer = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
         if len(self.all) > self.limits.connections:
             self._warn()
-            next(iter(self.idle if len(self.idle) > 1 else self.receiving or self.idle)).drop()
+            self._least_wanted(connection.loop.time()).drop()
+
+    def _least_wanted(self, now: float) -> "Connection":
+        """Which connection makes room: the oldest idle one; or whose body is slowest; or who reads nothing."""
+        if len(self.idle) > 1:
+            return next(iter(self.idle))
+        if self.receiving:
+            return min(self.receiving, key=lambda other: other.rate(now))
+        stalled = [other for other in self.all if other.stalled(now) > self.limits.silent_seconds]
+        return max(stalled, key=lambda other: other.stalled(now), default=next(iter(self.idle)))
 
     def count(self, connection: "Connection", size: int) -> None:
         """Count bytes of an incomplete head, and drop the oldest of these where all together are too many."""
@@ -127,6 +138,7 @@ class Connection(HttpToolsProtocol):
         self.began: float | None = self.loop.time()
         self.heard = self.began
         self.stuck: float | None = None
+        self.cycles: list[RequestResponseCycle] = []
         self.reading_head, self.fresh, self.refused = True, False, False
         self.refusal: Problem | None = None
         self.bounds.admit(self)
@@ -191,6 +203,8 @@ class Connection(HttpToolsProtocol):
         self.bounds.receiving[self] = None
         self.began = self.loop.time()
         super().on_headers_complete()
+        self.cycles.append(self.cycle)
+        self.cycle.keep_alive, self.keep_alive = False, self.cycle.keep_alive
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -201,11 +215,14 @@ class Connection(HttpToolsProtocol):
         """The request is complete."""
         self.began = None
         self.bounds.receiving.pop(self, None)
+        if not self.cycle.response_started:  # an answer that came before the whole body ends the connection
+            self.cycle.keep_alive = self.keep_alive
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The answer is sent."""
         super().on_response_complete()
+        self.cycles = [cycle for cycle in self.cycles if not cycle.response_complete]
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.bounds.idle[self] = None
 
@@ -219,10 +236,19 @@ class Connection(HttpToolsProtocol):
         self.stuck = None
         super().resume_writing()
 
+    def stalled(self, now: float) -> float:
+        """Seconds for which the client has not read what it is sent."""
+        return 0.0 if self.stuck is None else now - self.stuck
+
+    def rate(self, now: float) -> tuple[bool, float]:
+        """Bytes per second of the body that comes in; whoever has just begun comes after all others."""
+        age = now - (self.began or now)
+        return age < 1, self.body_bytes / max(age, 1) if age >= 1 else -age
+
     def check(self, now: float) -> None:
         """End the connection if its client takes too long."""
         limits = self.bounds.limits
-        if self.stuck is not None and now - self.stuck > limits.silent_seconds:
+        if self.stalled(now) > (limits.silent_seconds if self.refused else limits.stall_seconds):
             self.drop()
         elif self.refused or self.began is None or self.flow.read_paused:
             return
@@ -249,7 +275,16 @@ class Connection(HttpToolsProtocol):
         self.refuse(self.refusal or Problem(400, "invalid-request", "Invalid request", msg))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer with a problem and close; what still arrives is thrown away, so that the client gets to read it."""
+        """Answer with a problem and close; what still arrives is thrown away, so that the client gets to read it.
+
+        Requests before it that are not answered yet get no answer; one that is half sent is cut off.
+        """
+        halfway = any(cycle.response_started and not cycle.response_complete for cycle in self.cycles)
+        self._silence()
+        if halfway:
+            self.refused = True
+            self.drop()
+            return
         body = json.dumps(problem.document()).encode()
         status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
         headers = f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -259,6 +294,13 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _silence(self) -> None:
+        """Let the application write nothing more: to it, the client has gone."""
+        self.pipeline.clear()
+        for cycle in self.cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
 
 def protocol(limits: Limits) -> type[Connection]:

@@ -92,6 +92,7 @@ class Readiness(BaseModel):
     database: bool
     schema_at_head: bool
     storage: bool = Field(default=True, description="artifacts can be written")
+    storage_age: float | None = Field(default=None, description="seconds since the artifact store was tried")
     chain: bool = Field(default=True, description="no decision was deleted, changed or moved")
     workers: int
 

@@ -63,12 +63,18 @@ def _readiness(context: Context) -> operations.Readiness:
         current = at_head(context.database)
         with context.database.read() as session:
             count = queues.live_workers(session)
-        storage, chain = context.health.storage(), context.health.chain() if current else True
+        (storage, age), chain = context.health.storage(), context.health.chain() if current else True
     except SQLAlchemyError:
         return operations.Readiness(status="not ready", database=False, schema_at_head=False, workers=0)
     status: Literal["ready", "not ready"] = "ready" if current and storage else "not ready"
     return operations.Readiness(
-        status=status, database=True, schema_at_head=current, storage=storage, chain=chain, workers=count
+        status=status,
+        database=True,
+        schema_at_head=current,
+        storage=storage,
+        storage_age=age,
+        chain=chain,
+        workers=count,
     )
 
 

@@ -141,3 +141,26 @@ def test_pipelined_requests_are_answered_up_to_a_bound(server: Server):
         client.sendall(2000 * (REQUEST + b"\r\n"))
         client.shutdown(socket.SHUT_WR)
         assert receive(client).count(b"HTTP/1.1 200") < 100
+
+
+def test_an_answer_before_the_body_ends_the_connection(server: Server):
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+    with connect(server) as client:
+        client.sendall(head.replace(b"/v1/jobs", b"/nowhere"))
+        answer = receive(client)
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"connection: close" in answer.lower()
+
+
+def test_what_is_no_http_behind_a_request_lets_nothing_be_written_late(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    running = start(tmp_path)
+    try:
+        with connect(running) as client:
+            client.sendall(5 * (REQUEST + b"\r\n") + b"no http\r\n\r\n")
+            assert slug(receive(client))[0] == 400
+        assert healthy(running)
+    finally:
+        stop(running)
+    assert "write_eof" not in capfd.readouterr().err
