@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import or_, select, text
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
@@ -25,6 +25,8 @@ from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Re
 
 log = logging.getLogger("husai.lifecycle")
 CHILD_BLOCKED = "child.blocked"
+MOST_NAMED = 5
+"""Blocked children that a study names, so that what each one adds does not grow with their number."""
 
 
 class InputFailed(Exception):
@@ -237,10 +239,13 @@ def tell_parents(session: Session, jobs: Sequence[Job]) -> None:
 def _blocked_children(session: Session, parent_id: str) -> tuple[str | None, str | None]:
     """Reason and detail of a study that waits for blocked children; nothing where none is blocked."""
     waits = or_(Job.state == State.BLOCKED, (Job.state == State.WAITING) & (Job.reason == CHILD_BLOCKED))
-    children = session.scalars(select(Job).where(Job.parent_id == parent_id, waits).order_by(Job.id)).all()
-    if not children:
+    blocked = select(Job).where(Job.parent_id == parent_id, waits)
+    count = session.scalar(blocked.with_only_columns(func.count())) or 0
+    if not count:
         return None, None
-    return CHILD_BLOCKED, "; ".join(f"{child.name} is blocked: {child.detail}" for child in children)
+    children = session.scalars(blocked.order_by(Job.id).limit(MOST_NAMED))
+    lines = [f"{child.name} is blocked: {child.detail}" for child in children]
+    return CHILD_BLOCKED, "; ".join(lines + [f"and {count - MOST_NAMED} more"] * (count > MOST_NAMED))
 
 
 def storable(text: str) -> str:

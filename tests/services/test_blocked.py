@@ -133,3 +133,20 @@ def test_the_studies_above_a_blocked_child_say_so(database: Database, settings: 
     unblock(database, held)
     with database.read() as session:
         assert {session.get_one(Job, id).detail for id in (inner, outer)} == {None}
+
+
+def test_a_study_names_some_of_its_blocked_children_and_counts_the_others(
+    database: Database, settings: Settings, ada: Principal
+) -> None:
+    outer, execution = study(database, ada)
+    children = [submit(database, settings, ada, seed) for seed in range(8)]
+    with database.write() as session:
+        for number, child in enumerate(children):
+            row = session.get_one(Job, child)
+            row.parent_id, row.name = execution, f"cell-{number}"
+    for _ in children:
+        block(database, claim(database))
+    with database.read() as session:
+        detail = str(session.get_one(Job, outer).detail)
+        assert detail.count(" is blocked: ") == 5
+        assert detail.endswith("; and 3 more")
