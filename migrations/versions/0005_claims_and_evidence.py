@@ -102,6 +102,5 @@ def downgrade() -> None:
     op.drop_index("ix_executions_claim", table_name="executions")
     op.create_index("ix_executions_claim", "executions", ["state", "queue", "priority"], unique=False)
     for name, columns in NEW_COLUMNS.items():
-        with op.batch_alter_table(name) as batch:
-            for column in columns:
-                batch.drop_column(column)
+        for column in columns:  # in place: SQLite cannot drop and remake a table that rows of others refer to
+            op.drop_column(name, column)

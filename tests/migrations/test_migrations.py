@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, select
 
 from services.db import Database, alembic_config, at_head, upgrade
-from services.tables import Base, Candidate, ChainHead, Decision, SigningKey, Subject
+from services.tables import Base, Candidate, ChainHead, Decision, Execution, SigningKey, Subject
 
 EMPTY: dict[type, Any] = {str: "queued", int: 0, float: 0.0, bool: False, object: {}}
 
@@ -83,4 +83,21 @@ def test_what_was_stored_before_is_entered_in_the_new_tables(url: str) -> None:
         (key,) = session.scalars(select(SigningKey))
         assert (key.keyid, key.public_key, key.since) == (sha256(bytes(3)).hexdigest(), "AAAA", 2.0)
         assert not any(session.scalars(select(Candidate.public_badge)))
+    database.close()
+
+
+def test_the_way_back_is_open_where_rows_refer_to_each_other(url: str) -> None:
+    database = Database(url)
+    rows: dict[str, dict[str, Any]] = {
+        "owners": {"id": "o", "name": "ada"},
+        "executions": {"id": "e", "owner_id": "o"},
+        "results": {"execution_id": "e", "result": {}},
+    }
+    fill(database, "0005", rows)
+    command.downgrade(alembic_config(url), "0004")
+    with database.engine.connect() as connection:
+        assert "served_at" not in {column["name"] for column in inspect(connection).get_columns("owners")}
+    upgrade(url)
+    with database.read() as session:
+        assert session.scalars(select(Execution.owner_id)).all() == ["o"]
     database.close()
