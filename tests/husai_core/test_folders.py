@@ -26,3 +26,16 @@ def test_a_folder_for_everybody_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="for everybody"):
         make_private(tmp_path)
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+
+
+@pytest.mark.parametrize(("name", "refused"), [("notes.txt", True), ("husai.db", False), ("lost+found", False)])
+def test_only_an_empty_folder_or_a_home_is_closed(tmp_path: Path, name: str, refused: bool) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    (folder / name).touch()
+    if refused:
+        with pytest.raises(PermissionError, match="holds other things"):
+            make_private(folder)
+    else:
+        make_private(folder)
+    assert folder.stat().st_mode & 0o777 == (0o755 if refused else 0o700)
