@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from services.tables import Event, Job
 
 BATCH = 500
 PING_SECONDS = 15
+CHECK_SECONDS = 30.0
 KEPT_CHARACTERS = 1 << 20
 """Text of the newest events of one job that is kept for its streams."""
 
@@ -101,10 +103,14 @@ def read(hub: Hub, job_id: str, cursor: int) -> tuple[list[Sent], bool, set[str]
 
 
 class Feeds:
-    """The feeds of one process, by job."""
+    """The feeds of one process, by job.
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+    Args:
+        check_seconds: between two looks at whether a caller may still read.
+    """
+
+    def __init__(self, hub: Hub, check_seconds: float = CHECK_SECONDS) -> None:
+        self.hub, self.check_seconds = hub, check_seconds
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
 
     @contextmanager
@@ -123,16 +129,29 @@ class Feeds:
                 task.cancel()
                 del self._feeds[job_id]
 
-    async def stream(self, job_id: str, cursor: int, wanted: Callable[[str], bool], owner: str) -> AsyncIterator[str]:
+    async def stream(
+        self,
+        job_id: str,
+        cursor: int,
+        wanted: Callable[[str], bool],
+        owner: str,
+        allowed: Callable[[], Awaitable[bool]],
+    ) -> AsyncIterator[str]:
         """A job's events above an id as server-sent events, until the last one or until the server stops.
 
         Args:
             wanted: which types of events to send.
             owner: whose share of the waiting clients this stream counts to.
+            allowed: whether the caller may still read; the stream ends where not.
         """
+        checked = time.monotonic()
         yield "retry: 1000\n\n"
         with self.hub.waiter(owner), self.open(job_id) as feed:
             while not self.hub.closing:
+                if time.monotonic() - checked >= self.check_seconds:
+                    if not await allowed():
+                        return
+                    checked = time.monotonic()
                 news, ended, kept = feed.news, feed.ended, feed.after(cursor)
                 if kept is None:
                     fresh, ended, _ = await run_in_threadpool(read, self.hub, job_id, cursor)
@@ -144,7 +163,7 @@ class Feeds:
                     cursor = fresh[-1].id
                 elif ended:
                     return
-                elif not await _within(news, PING_SECONDS):
+                elif not await _within(news, min(PING_SECONDS, self.check_seconds)):
                     yield ": ping\n\n"
 
 

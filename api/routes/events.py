@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api import schemas, serializers
-from api.deps import Context, Ctx, Reader
+from api.deps import Context, Credentials, Ctx, Reader, holder
 from api.http import IfRange, Range, byte_range, bytes_response, content, reply
 from api.ids import JobPath
 from services import events, jobs
@@ -32,6 +34,8 @@ async def read_events(
     job_id: JobPath,
     context: Ctx,
     principal: Reader,
+    request: Request,
+    key: Credentials,
     type: Types = None,
     after: Annotated[int, Query(ge=0, le=LARGEST, description="the last event id that you have")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = BATCH,
@@ -47,8 +51,22 @@ async def read_events(
     await run_in_threadpool(_check, context, principal, job_id)
     if problem := context.hub.full(principal.owner_id):
         raise Problem(429, "too-many-waiting", "Too many waiting clients", f"{problem}; ask for pages instead.")
-    stream = context.feeds.stream(job_id, cursor, lambda type: types is None or type in types, principal.owner_id)
+    stream = context.feeds.stream(
+        job_id, cursor, lambda type: types is None or type in types, principal.owner_id,
+        partial(_allowed, request, context, key),
+    )  # fmt: skip
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _allowed(request: Request, context: Context, key: Credentials) -> bool:
+    """True unless the key or the session of a request has ended since."""
+    try:
+        await holder(request, key, context)
+    except Problem:
+        return False
+    except SQLAlchemyError:  # the database is away, which ends nobody's rights
+        return True
+    return True
 
 
 def _event_id(text: str) -> int:

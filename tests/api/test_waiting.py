@@ -1,5 +1,6 @@
 """Long polls, event streams and the log."""
 
+import asyncio
 import itertools
 import json
 import selectors
@@ -11,6 +12,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+from api.streams import Feeds
+from api.waiting import Hub
 from services import leases
 from tests.api.serving import Server, slug, start, stop
 
@@ -258,3 +261,18 @@ def test_a_stream_goes_on_after_events_that_are_no_longer_kept(ada, submit, serv
             ids = [int(line[4:]) for line in text.result(30).text.splitlines() if line.startswith("id: ")]
             assert len(ids) == len(set(ids)) == 1200
             assert ids == sorted(ids)
+
+
+def test_a_stream_ends_with_the_rights_of_its_caller(submit, server: Server):
+    job, answers = submit(), iter([True, False])
+
+    async def allowed() -> bool:
+        return next(answers)
+
+    async def follow() -> list[str]:
+        stream = Feeds(Hub(server.database), 0.3).stream(job["id"], 0, lambda _: True, "ada", allowed)
+        return [text async for text in stream]
+
+    sent = asyncio.run(asyncio.wait_for(follow(), 30))
+    assert any("event: state" in text for text in sent)
+    assert next(answers, None) is None
