@@ -142,7 +142,7 @@ def digest(job: Job, inputs: dict[str, list[str]]) -> str:
 def _equal(session: Session, digest: str, job: Job) -> Execution | None:
     """An execution of this digest that the job may share: a stored result first, else one under way."""
     with session.no_autoflush:  # what is still to be written has no execution that could be found here
-        equal = session.execute(select(Execution.id, Execution.state).where(Execution.digest == digest)).tuples().all()
+        equal = session.execute(select(Execution.id, Execution.state).where(Execution.digest == digest)).all()
     done = sorted(id for id, state in equal if state == State.SUCCEEDED)
     if done:
         return session.get_one(Execution, done[0])

@@ -77,7 +77,7 @@ class Relay:
         self.forward()
         with self.database.read() as session:
             query = select(Execution.queue, func.count()).where(Execution.state == State.QUEUED)
-            queued = dict(session.execute(query.group_by(Execution.queue)).tuples().all())
+            queued = dict(session.execute(query.group_by(Execution.queue)).all())
         if not queued:
             return
         waiting = self._waiting(list(queued))

@@ -34,4 +34,4 @@ def outbox(session: Session) -> int:
 def heartbeat_ages(session: Session) -> dict[str, float]:
     """Seconds since each worker was seen, without those that have said that they end."""
     rows = session.execute(select(Worker.id, now() - Worker.seen_at).where(Worker.state != "gone"))
-    return dict(rows.tuples().all())
+    return dict(rows.all())

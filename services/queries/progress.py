@@ -24,7 +24,7 @@ def rates(session: Session, execution_ids: Collection[str]) -> dict[str, float]:
         .where(Event.execution_id.in_(execution_ids), Event.type == "progress", Event.at > now() - WINDOW_SECONDS)
         .group_by(Event.execution_id)
     )
-    ids = {id for pair in session.execute(recent).tuples() for id in pair}
+    ids = {id for pair in session.execute(recent) for id in pair}
     reports: dict[str, list[Event]] = defaultdict(list)
     for event in session.scalars(select(Event).where(Event.id.in_(ids)).order_by(Event.id)) if ids else ():
         reports[event.execution_id or ""].append(event)

@@ -36,7 +36,7 @@ def workers(session: Session) -> list[tuple[Worker, int, bool]]:
     )
     silent = Worker.seen_at < now() - SILENT_SECONDS
     query = select(Worker, held, silent).order_by(Worker.seen_at.desc(), Worker.id).limit(MOST_WORKERS)
-    return [(worker, count, lost) for worker, count, lost in session.execute(query).tuples()]
+    return [(worker, count, lost) for worker, count, lost in session.execute(query)]
 
 
 def live_workers(session: Session) -> int:

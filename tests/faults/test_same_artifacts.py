@@ -14,7 +14,7 @@ from tests.servers import Given, Postgres
 
 PRESET = os.environ.get("HUSAI_SAME_PRESET", "smoke")
 SPEC = {"preset": PRESET, "as_of": "2026-01-31T12:00:00Z"}
-TIMED = ("manifest", "decision", "result")
+TIMED = ("manifest", "decision", "result", "tables")
 """Outputs that hold instants, or digests of others that do; they are compared without them."""
 
 
