@@ -87,6 +87,8 @@ class LocalResult:
     result: BaseResult
     outputs: Mapping[str, Sequence[Artifact]]
     job: LocalJob
+    complete: bool = True
+    """False for a study some of whose children did not succeed; when it is run again, it tries them again."""
 
     @property
     def paths(self) -> dict[str, list[Path]]:
@@ -114,6 +116,8 @@ class LocalRunner:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     children: dict[str, Done] = field(default_factory=dict)
     """How the children of the study that was summed up last had ended."""
+    _lacking: int = field(default=0, init=False)
+    """How many children did not succeed, or are studies that lack some."""
 
     def run(self, kind: str, spec: Mapping[str, Any] | None = None, **inputs: Source | Sequence[Source]) -> LocalResult:
         """Run a kind and give back its result; `inputs` are artifacts, or their folders, by port.
@@ -137,16 +141,14 @@ class LocalRunner:
         return self.artifacts.setdefault(artifact.digest, artifact).digest
 
     def outcome(self, kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> Done:
-        """Run a kind on known artifacts, as a study sees it: an error is a failure and not raised."""
+        """Run a kind on known artifacts, as a study sees it: a UserError is a failure and not raised."""
         declared = kinds.get(kind)
         try:
             ended = self._run(declared, declared.spec.model_validate(dict(spec)), inputs)
-        except MissingAssets as error:
-            return Done("blocked", str(error))
         except UserError as error:
-            return Done("failed", str(error))
-        except Exception as error:
-            return Done("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            self._lacking += 1
+            return Done("blocked" if isinstance(error, MissingAssets) else "failed", str(error))
+        self._lacking += not ended.complete
         outputs = {name: [artifact.digest for artifact in artifacts] for name, artifacts in ended.outputs.items()}
         return Done("succeeded", None, ended.result.model_dump(mode="json"), outputs)
 
@@ -154,7 +156,7 @@ class LocalRunner:
         _check_ports(kind, spec, inputs)
         document = spec.model_dump(mode="json")
         home = self.folder / kinds.job_digest(kind.name, document, inputs, self.device)[:16]
-        if not (home / FINISHED).is_file():
+        if not ((home / FINISHED).is_file() and self._read(kind, home).complete):
             self._execute(kind, spec, inputs, home)
         return self._read(kind, home)
 
@@ -163,6 +165,7 @@ class LocalRunner:
         resume = home / "checkpoint"
         for left in home.glob("*-*"):
             shutil.rmtree(left)
+        lacking_before = self._lacking
         job = LocalJob(home, self.device, resume if resume.is_dir() else None, self.quiet)
         bound = Inputs({port: [self.artifacts[name] for name in digests] for port, digests in inputs.items()})
         result = self._study(kind, spec, bound, job) if kind.is_study else kind.execute(spec, bound, job)
@@ -177,7 +180,7 @@ class LocalRunner:
         (job.output("result", "result") / "result.json").write_bytes(canonical(document))
         outputs = [[name, type, path.name] for name, type, path in job.outputs]
         record: dict[str, Any] = {"result": document["result"], "outputs": outputs, "curves": job.curves}
-        record |= {"lines": job.lines, "reports": job.reports}
+        record |= {"lines": job.lines, "reports": job.reports, "complete": self._lacking == lacking_before}
         (home / FINISHED).write_text(json.dumps(record))
         shutil.rmtree(resume, ignore_errors=True)
 
@@ -190,7 +193,9 @@ class LocalRunner:
         outputs: dict[str, list[Artifact]] = {}
         for name, type_, path in job.outputs:
             outputs.setdefault(name, []).append(self.artifacts[self.keep(path, type_)])
-        return LocalResult(kind.name, kind.result.model_validate(record["result"]), outputs, job)
+        return LocalResult(
+            kind.name, kind.result.model_validate(record["result"]), outputs, job, record.get("complete", True)
+        )
 
     def _study(self, kind: Kind, spec: BaseSpec, inputs: Inputs, job: LocalJob) -> BaseResult:
         """Ask a study for children until it wants no more, and sum it up."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from husai_core import identity, kinds
+from husai_core import identity, kinds, local_job
+from husai_core.errors import UserError
 from husai_core.kinds import study
 from husai_core.kinds.common.grid import MOST, Cell, Grid, Measure
 from husai_core.kinds.kind import Done, From
@@ -185,6 +186,36 @@ def test_a_study_that_is_repeated_trains_nothing_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
     LocalRunner(tmp_path).run(SWEEP, {"rates": [5e-3]})
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_children_that_failed_are_tried_again_and_the_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = local_job.Kind.execute
+
+    def refuse(kind: local_job.Kind, *arguments: Any) -> Any:
+        if kind.name == "train.sae":
+            raise UserError("no room")
+        return train(kind, *arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(local_job.Kind, "execute", refuse)
+        lacking = LocalRunner(tmp_path).run(SWEEP, {"rates": [5e-3]})
+    rows = next(path for path in tmp_path.glob("*/*-activations"))
+    written = rows.stat().st_mtime_ns
+    again = LocalRunner(tmp_path).run(SWEEP, {"rates": [5e-3]})
+    assert (lacking.complete, again.complete) == (False, True)
+    assert again.result.table.states == {"succeeded": 2}
+    assert rows.stat().st_mtime_ns == written
+
+
+def test_a_fault_of_the_machine_is_no_failure_of_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: Any) -> Any:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(local_job.Kind, "execute", fill)
+    with pytest.raises(OSError, match="no space left"):
+        LocalRunner(tmp_path).run(SWEEP, {"rates": [5e-3]})
 
 
 def test_a_study_of_studies_runs_round_by_round(tmp_path: Path) -> None:
