@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from husai_core.saes.trainer import train as train_bank
 from husai_core.stability import nulls
 from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, PairwiseOverlaps, against_nulls
 from husai_core.stability.result_tables import Matrix
+from husai_core.stability.seed_group import alike
 
 BESIDE = ("cfg.json", "config.json")
 """Configurations that lie beside a file of weights."""
@@ -199,10 +201,12 @@ def compare_seeds(saes: Sequence[SAE], rows: Tensor) -> SeedComparison:
         rows: held-out rows [n, d] on which latents are compared.
 
     Raises:
-        UserError: there are fewer than two, or they differ in their shape.
+        UserError: there are fewer than two, or they differ in their shape, or two of them are one.
     """
     if len(saes) < 2 or len({sae.W_dec.shape for sae in saes}) > 1:
         raise UserError("compare at least two SAEs of one shape")
+    if any(alike(a, b) for a, b in combinations(saes, 2)):
+        raise UserError("two of the SAEs have the same decoder weights, so they are one training and no two seeds")
     trained = PairwiseOverlaps(saes, rows)
     level = round(float((trained.latents[0] != 0).sum(1).float().mean())) or 1
     random = PairwiseOverlaps(nulls.random_saes(SAERecipe(d_sae=saes[0].d_sae, k=level), rows, range(len(saes))), rows)

@@ -121,7 +121,7 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
     if any(imported) and not all(imported):
         raise UserError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
     common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
-    are_copies = _alike if all(imported) else _equal_weights
+    are_copies = alike if all(imported) else _equal_weights
     if any(are_copies(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
     known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
@@ -174,7 +174,8 @@ def _equal_weights(a: SAE, b: SAE) -> bool:
     return torch.equal(a.W_dec, b.W_dec)
 
 
-def _alike(a: SAE, b: SAE) -> bool:
+def alike(a: SAE, b: SAE) -> bool:
+    """Whether two SAEs are one, whatever the units, order or precision of their latents."""
     return pwmcc(a.decoder, b.decoder) > COPIED
 
 

@@ -73,6 +73,8 @@ def test_what_cannot_be_compared_is_refused(rows: torch.Tensor, saes: list[Train
     for wrong in (saes[:1], [saes[0], narrow]):
         with pytest.raises(UserError, match="at least two SAEs of one shape"):
             hc.compare_seeds(wrong, rows)
+    with pytest.raises(UserError, match="one training and no two seeds"):
+        hc.compare_seeds([saes[0], saes[1], saes[0]], rows)
 
 
 def test_a_saved_sae_comes_back_with_its_training(rows: torch.Tensor, saes: list[TrainedSAE], tmp_path: Path) -> None:
