@@ -75,11 +75,13 @@ class Objective:
         """What is differentiated: the sum over members.
 
         Raises:
-            ValueError: the term is neither one value per member nor one for all.
+            ValueError: the term is neither one value per member nor one for all, or has no gradient.
         """
         if self.term is None:
             return forward.loss.sum()
         term = self.term(forward)
+        if not isinstance(term, Tensor) or not term.requires_grad:
+            raise ValueError(f"the term of {self.name} has no gradient, so it would change nothing")
         if term.shape not in ((), forward.loss.shape):
             members = len(forward.loss)
             raise ValueError(f"the term of {self.name} has shape {tuple(term.shape)}, not () or ({members},)")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -121,6 +123,12 @@ def test_a_term_of_another_shape_is_refused() -> None:
     objective = Objective("wide", lambda forward: forward.latents.dense())
     with pytest.raises(ValueError, match=r"term of wide has shape \(1, 64, 48\), not \(\) or \(1,\)"):
         train(TOPK, rows(), [0], validation=HELD, objective=objective)
+
+
+@pytest.mark.parametrize("term", [lambda _: 0.5, lambda forward: forward.loss.detach()])
+def test_a_term_without_a_gradient_is_refused(term: Any) -> None:
+    with pytest.raises(ValueError, match="term of constant has no gradient"):
+        train(TOPK, rows(), [0], validation=HELD, objective=Objective("constant", term))
 
 
 def test_a_checkpoint_names_its_objective_and_is_not_trained_again_without_it(tmp_path: Path) -> None:
