@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_LAYERS = 256
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+"""Files that a model may have, and that then decide how text becomes tokens."""
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 """The name of a hook point, and what is called with its value."""
 
@@ -122,7 +124,8 @@ class LanguageModel(Model):
             with torch.no_grad():
                 for old, new in zip(_embeddings(trained), _embeddings(fresh), strict=True):
                     new.weight.copy_(old.weight)
-        return LanguageModel(_bridge(fresh, str(self.bridge.cfg.device), self.tokenizer), self.tokenizer, self.digest)
+        identity = digest({"untrained": self.digest, "seed": seed, "keep_embeddings": keep_embeddings})
+        return LanguageModel(_bridge(fresh, str(self.bridge.cfg.device), self.tokenizer), self.tokenizer, identity)
 
     def has_hook(self, name: str) -> bool:
         """Whether there is a hook of this name, whatever it gives."""
@@ -260,7 +263,8 @@ def _embeddings(model: torch.nn.Module) -> list[torch.nn.Embedding]:
 def _digest(directory: Path) -> str:
     """Digest of the files that decide what the model computes."""
     files = dict[str, str]()
-    for path in sorted(path for pattern in assets.MODEL_FILES for path in directory.glob(pattern)):
+    patterns = (*assets.MODEL_FILES, *TOKENIZER_FILES)
+    for path in sorted(path for pattern in patterns for path in directory.glob(pattern)):
         with path.open("rb") as file:
             files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digest(files)

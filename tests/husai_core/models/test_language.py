@@ -84,6 +84,10 @@ def test_the_digest_names_the_weights(directory: Path, model: LanguageModel, tmp
     tiny_language.write(tmp_path / "same")
     tiny_language.write(tmp_path / "other", n_layers=2)
     assert language.load(tmp_path / "same").digest == model.digest != language.load(tmp_path / "other").digest
+    assert model.untrained(0).digest not in (model.digest, model.untrained(1).digest)
+    config = tmp_path / "same/tokenizer_config.json"
+    config.write_text(config.read_text() + "\n")
+    assert language.load(tmp_path / "same").digest != model.digest
 
 
 @pytest.mark.parametrize(
