@@ -233,7 +233,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     """The verdict, the floors, and the stages with their key figures; what each stage shows comes after it."""
     figures = [
         panels.Figure(label="candidate", value=result.candidate, format="digest"),
-        panels.Figure(label="decision", value=result.decision, format="digest"),
+        panels.Figure(label="decision artifact", value=result.decision, format="digest"),
     ]
     text = f"{ANSWERS[result.verdict]}. All {len(result.stages)} stages ran and reached their floors of quality."
     reasons = [panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)]
