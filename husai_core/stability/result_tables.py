@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from pydantic import Field
 
 from husai_core.evidence import BaseResult
 
+RANGES = {
+    "explained_variance": (-inf, 1.0),
+    "normalised_mse": (0.0, inf),
+    "l0": (0.0, inf),
+    "dead_fraction": (0.0, 1.0),
+    "drift_from_init": (0.0, 1.0),
+}
+"""The values that each figure of an SAE can take."""
 Matrix = list[list[float | None]]
 """One value per pair of seeds, rows and columns in the order of the seeds; None where it cannot be computed."""
 

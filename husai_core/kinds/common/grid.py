@@ -99,7 +99,7 @@ class Grid:
         name: how the names of the trainings begin, for studies with several grids.
 
     Raises:
-        ValueError: a variant is no recipe.
+        ValueError: a variant is no recipe, or a seed is repeated.
     """
 
     recipe: SAERecipe
@@ -109,6 +109,8 @@ class Grid:
     name: str = "saes"
 
     def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed is repeated: {', '.join(map(str, self.seeds))}")
         for change in self.variants.values():
             self.recipe.changed(change)
 

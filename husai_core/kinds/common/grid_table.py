@@ -11,7 +11,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -21,6 +21,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult
 from husai_core.job import Job
 from husai_core.kinds.common.grid import Row
+from husai_core.stability.result_tables import RANGES
 
 if TYPE_CHECKING:
     from husai_core.stability.intervals import Statistic
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 Key = tuple[str, str]
 """Condition and variant."""
-SHARES = ("explained_variance", "dead_fraction", "drift_from_init")
-"""Figures that are at most 1."""
 
 
 class Summary(BaseResult):
@@ -84,7 +83,12 @@ def tabulate(
         against: the variant that the others of a condition are compared with; none are compared without it.
         compared: figures that are compared; all unless given. The fewer, the less the correction costs.
         estimates: figures that are not means of the rows', such as overlaps, by condition and variant.
+
+    Raises:
+        ValueError: `against` is no variant of the rows.
     """
+    if against is not None and against not in {row.variant for row in rows}:
+        raise ValueError(f"{against!r} is no variant, so nothing can be compared with it")
     groups = {key: list(members) for key, members in groupby(rows, lambda row: (row.condition, row.variant))}
     summaries = []
     for (condition, variant), members in groups.items():
@@ -152,7 +156,7 @@ def _mean(name: str, rows: Sequence[Row]) -> Estimate:
     if not values:
         return Estimate(value=None, method="no seed has this figure")
     estimate = seed_mean(values).estimate()
-    return estimate.within(most=1) if name in SHARES else estimate
+    return estimate.within(*RANGES.get(name, (-inf, inf)))
 
 
 def _comparisons(groups: Mapping[Key, Sequence[Row]], against: str, figures: Sequence[str]) -> list[Comparison]:

@@ -21,7 +21,7 @@ from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
-from husai_core.stability.result_tables import Matrix, Member
+from husai_core.stability.result_tables import RANGES, Matrix, Member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], group.seeds), test)
     table = stress.members(test)
     known = MEANS if stress.paired else MEANS[:1]
-    means = {name: seed_mean([getattr(row, name) for row in table]).estimate().within(most=1) for name in known}
+    means = {name: seed_mean([getattr(row, name) for row in table]).estimate().within(*RANGES[name]) for name in known}
     return Result(
         **stress.evidence(),
         statistics=means | _overlaps(trained, random, controls, stress.paired),

@@ -12,7 +12,6 @@ its curve. Every other figure is measured on the `test` rows.
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -28,6 +27,7 @@ from husai_core.kinds.common.training import Reporter, StateKeeper
 from husai_core.kinds.common.variants import Variant
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
+from husai_core.stability.result_tables import RANGES
 from husai_core.stability.result_tables import Member as SAEFigures
 
 if TYPE_CHECKING:
@@ -132,16 +132,6 @@ class Means(BaseResult):
     l0: Estimate
     dead_fraction: Estimate
     drift_from_init: Estimate
-
-
-RANGES = {
-    "explained_variance": (-inf, 1.0),
-    "normalised_mse": (0.0, inf),
-    "l0": (0.0, inf),
-    "dead_fraction": (0.0, 1.0),
-    "drift_from_init": (0.0, 1.0),
-}
-"""The values that each of them can take."""
 
 
 class Result(BaseResult):

@@ -1,7 +1,6 @@
 """Training through autograd: as the fast gradients train, with further terms, and with a fixed reference dictionary."""
 
 from pathlib import Path
-
 from typing import Any
 
 import pytest

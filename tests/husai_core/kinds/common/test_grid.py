@@ -90,6 +90,11 @@ def test_a_wrong_variant_is_refused_when_the_grid_is_made() -> None:
         grid(variants={"": {"experts": 4}})
 
 
+def test_a_repeated_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="a seed is repeated: 0, 1, 0"):
+        grid(seeds=[0, 1, 0])
+
+
 @pytest.mark.parametrize("failing", [Cell("early", "k = 4", 1), Cell("late", "wide", 2)])
 def test_a_cell_that_fails_costs_no_other_cell(failing: Cell) -> None:
     cells, done, rounds = grid(), dict[str, Done](), 0

@@ -51,6 +51,22 @@ def test_differences_are_paired_by_seed_and_corrected_for_their_number() -> None
     assert sparse.difference.value == pytest.approx((-0.10 - 0.03) / 2)
 
 
+def test_a_variant_that_does_not_exist_cannot_be_compared_with() -> None:
+    with pytest.raises(ValueError, match="'bsae' is no variant"):
+        tabulate(rows(), ["ev"], against="bsae")
+
+
+@pytest.mark.parametrize(("name", "limits"), [("dead_fraction", (0.0, 1.0)), ("drift_from_init", (0.0, 1.0))])
+def test_intervals_end_where_figures_can(name: str, limits: tuple[float, float]) -> None:
+    shares = [0.0, 0.9, 1.0]
+    cells = [
+        Row(condition="", variant="a", seed=seed, state="succeeded", sae="d" * 64, figures={name: share})
+        for seed, share in enumerate(shares)
+    ]
+    mean = tabulate(cells, [name]).summaries[0].estimates[name]
+    assert (mean.low, mean.high) == limits
+
+
 def test_conditions_are_compared_within_themselves() -> None:
     both = tabulate([*rows("early"), *rows("late")], ["ev"], against="base")
     assert [(c.condition, c.variant) for c in both.comparisons] == [
