@@ -39,11 +39,16 @@ def _detail(data: Mapping[str, Any]) -> str:
 
 
 def curves(events: Sequence[Event]) -> list[AnyPanel]:
-    """One panel per metric; what stands after a slash in a metric's name tells its lines apart."""
+    """One panel per metric; what stands after a slash in a metric's name tells its lines apart.
+
+    A figure that is not finite is null in an event, and no point of its line.
+    """
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for event in events:
         step = float(event.data.get("step", 0))
         for name, value in event.data.get("values", {}).items():
+            if value is None:
+                continue
             metric, _, line = str(name).partition("/")
             points.setdefault(metric, {}).setdefault(line, []).append((step, float(value)))
     return [_curve(metric, lines) for metric, lines in list(points.items())[:MOST_CURVES]]

@@ -74,6 +74,13 @@ def test_a_job_shows_its_states_curves_log_and_command(server, browser, submit):
     assert browser.client.get(page_twin(page)).json()["id"] == job["id"]
 
 
+def test_figures_that_are_not_finite_leave_a_gap_in_the_curve(server, browser, submit):
+    job = submit()
+    for step, loss in enumerate((1.0, None, 2.0)):
+        say(server, job["id"], "metrics", {"step": step, "values": {"loss": loss, "never finite": None}})
+    assert len(browser.get(f"/jobs/{job['id']}").all("svg")) == 1
+
+
 def test_progress_is_shown_with_its_unit(server, browser, submit):
     job = submit()
     claim = server.claim(job["id"])
