@@ -1,4 +1,4 @@
-"""Fields of a spec that are instants: set to the database's time where they are left out, never far ahead of it."""
+"""Fields of a spec that are instants: the database's time where they are left out, near it where they are not."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,9 @@ from services.problems import invalid
 AHEAD_SECONDS = 300
 """How far clocks may differ. An instant further ahead would make every evidence stale and its decision the latest."""
 
+EARLIEST_YEAR = 2020
+"""Before it there was nothing to decide; and the first instants of all cannot be told in UTC."""
+
 
 def stamped(kind: Kind, spec: dict[str, Any], clock: float) -> dict[str, Any]:
     """A spec whose absent instants are the database's `clock`."""
@@ -17,14 +20,20 @@ def stamped(kind: Kind, spec: dict[str, Any], clock: float) -> dict[str, Any]:
 
 
 def check(kind: Kind, spec: BaseSpec, clock: float) -> None:
-    """Refuse an instant that lies ahead.
+    """Refuse an instant that lies ahead, or in another age.
 
     Raises:
-        Problem: `as-of-ahead`.
+        Problem: `as-of-ahead` or `as-of-past`.
     """
     for name in fields(kind):
         value = getattr(spec, name)
-        if value is not None and datetime.fromisoformat(value).timestamp() > clock + AHEAD_SECONDS:
+        if value is None:
+            continue
+        at = datetime.fromisoformat(value)
+        if at.year < EARLIEST_YEAR:
+            detail = f"{kind.name}: {name}: {value} is too long ago; it may be of {EARLIEST_YEAR} at the earliest."
+            raise invalid("as-of-past", "Instant too long ago", detail, field=name)
+        if at.timestamp() > clock + AHEAD_SECONDS:
             detail = f"{kind.name}: {name}: {value} lies ahead; it may be the present at the latest."
             raise invalid("as-of-ahead", "Instant lies ahead", detail, field=name)
 

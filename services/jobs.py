@@ -113,7 +113,7 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpe
     """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
 
     Raises:
-        Problem: `invalid-spec`, naming the first wrong field, or `as-of-ahead`.
+        Problem: `invalid-spec`, naming the first wrong field, `as-of-ahead` or `as-of-past`.
     """
     present = clock(session) if instants.fields(kind) else 0.0
     try:

@@ -30,14 +30,20 @@ def short(value: str | None) -> str:
 
 
 def instant(value: str | None) -> datetime | None:
-    """An RFC 3339 text as an instant."""
-    return datetime.fromisoformat(value) if value else None
+    """An RFC 3339 text as an instant in UTC."""
+    if not value:
+        return None
+    at = datetime.fromisoformat(value)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:  # within a day of the first or the last instant that a datetime holds
+        return at.replace(tzinfo=UTC)
 
 
 def when(value: str | None) -> str:
     """An instant to the minute, in UTC."""
     at = instant(value)
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else "–"
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "–"
 
 
 def ago(value: str | None) -> str:

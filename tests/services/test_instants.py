@@ -35,6 +35,13 @@ def test_an_instant_that_lies_ahead_is_refused(
     assert (refused.value.status, refused.value.slug) == (422, "as-of-ahead")
 
 
+@pytest.mark.parametrize("as_of", ["0001-01-01T00:00:00+23:59", "2019-12-31T23:59:59Z"])
+def test_an_instant_of_another_age_is_refused(database: Database, settings: Settings, as_of: str) -> None:
+    with pytest.raises(Problem) as refused:
+        submit(database, settings, "release.gate", {"as_of": as_of}, inputs=CANDIDATE)
+    assert (refused.value.status, refused.value.slug) == (422, "as-of-past")
+
+
 def test_an_absent_instant_is_the_present_and_clocks_may_differ_a_little(
     database: Database, settings: Settings
 ) -> None:
