@@ -38,6 +38,11 @@ def token(request: Request) -> str | None:
     return request.cookies.get(_cookie(request))
 
 
+def key_missing() -> Problem:
+    """401: nothing says who asks."""
+    return Problem(401, "bad-key", "Key missing", "Send the header `Authorization: Bearer <key>`.")
+
+
 async def principal(request: Request, context: Context) -> Principal:
     """Who is signed in with this browser, which must send a form's token with what changes anything.
 
@@ -46,7 +51,7 @@ async def principal(request: Request, context: Context) -> Principal:
     """
     cookie = token(request)
     if cookie is None:
-        raise Problem(401, "bad-key", "Key missing", "Send the header `Authorization: Bearer <key>`.")
+        raise key_missing()
     check_host(request, context)
     holder = await run_in_threadpool(read, context, cookie)
     if request.method not in SAFE:

@@ -108,6 +108,20 @@ async def holder(request: Request, credentials: Credentials, context: Ctx) -> Pr
 Holder = Annotated[Principal, Depends(holder)]
 
 
+async def key_holder(credentials: Credentials, context: Ctx) -> Principal:
+    """Whoever holds the key that came with the request; a browser that is signed in does not count.
+
+    Raises:
+        Problem: 401 `bad-key`, `expired-key` or `revoked-key`.
+    """
+    if credentials is None:
+        raise browsers.key_missing()
+    return await context.principal(credentials.credentials)
+
+
+KeyHolder = Annotated[Principal, Depends(key_holder)]
+
+
 def _holder_of(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
     async def principal(holder: Holder) -> Principal:
         accounts.require(holder, scope)

@@ -17,8 +17,10 @@ IfNoneMatch = Annotated[str | None, Header()]
 IfRange = Annotated[str | None, Header(description="the range is sent only of this version, else the whole")]
 Range = Annotated[str | None, Header()]
 LONGEST = 1000
-IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="makes a retry harmless")]
-NamePath = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
+IdempotencyKey = Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY, description="makes a retry harmless")]
+NamePath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+"""The name of a kind or a policy. It becomes part of ETags, and a header holds ASCII only."""
 
 
 def reply(document: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -50,6 +50,8 @@ def _value(field: Field, text: str) -> Any:
             return json.loads(text)
         except ValueError as wrong:
             raise ValueError(f"not JSON: {wrong}") from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     if field.widget == "list":
         return [_scalar(field.type, item) for item in re.split(r"[,\s]+", text.strip("[]")) if item]
     return _scalar(field.type, text)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from api import kinds as documents
 from api import schemas
 from api.deps import Context, Ctx
 from api.errors import from_validation
-from api.http import NamePath
+from api.http import IDEMPOTENCY_KEY, NamePath
 from api.pages import forms, schema_fields
 from api.pages.shell import Form, Seen, Sent, Visitor, back_to, pages_router, render
 from api.routes import jobs as v1
@@ -22,7 +23,7 @@ from husai_core import kinds
 from husai_core.errors import UserError
 from husai_core.kinds.kind import QUEUES
 from services import accounts, jobs
-from services.problems import Problem
+from services.problems import Problem, invalid
 from services.queries import artifacts as artifact_queries
 from services.queries import ids
 from services.tables import ArtifactRow
@@ -48,6 +49,7 @@ class Filled:
 @router.get("/kinds")
 def listing(request: Request, visitor: Seen) -> Response:
     """Every job kind by family, with the question that it answers."""
+    accounts.require(visitor.principal, "read")
     families: dict[str, list[schemas.Kind]] = {family: [] for family in QUEUES}
     for name in kinds.names():
         families[name.split(".")[0]].append(documents.document(name))
@@ -64,6 +66,7 @@ def show(
     origin: Annotated[str, Query(alias="from", max_length=24)] = "",
 ) -> Response:
     """The form of a kind: empty, with a preset filled in, or with what an earlier job was asked."""
+    accounts.require(visitor.principal, "read")
     document = documents.document(kind)
     fields = schema_fields.of_spec(document.spec_schema)
     filled = Filled()
@@ -83,6 +86,7 @@ def show(
 @router.post("/kinds/{kind}")
 def submit(request: Request, kind: NamePath, context: Ctx, form: Sent) -> Response:
     """Submit what the form says, or show what it would run; what is wrong stands beside its field."""
+    accounts.require(form.visitor.principal, "read")
     document = documents.document(kind)
     filled = _filled(document, form)
     spec, filled.errors = forms.to_spec(schema_fields.of_spec(document.spec_schema), filled.values)
@@ -91,7 +95,7 @@ def submit(request: Request, kind: NamePath, context: Ctx, form: Sent) -> Respon
         if not filled.errors:
             accounts.require(form.visitor.principal, "submit")
             body = _body(document, spec, filled)
-            key = form.get("once") or None
+            key = _once(form)
             answer = v1.submit(body, context, form.visitor.principal, None if planning else key, planning)
             if not planning:
                 return back_to(answer.headers["Location"].removeprefix("/v1"))
@@ -102,6 +106,18 @@ def submit(request: Request, kind: NamePath, context: Ctx, form: Sent) -> Respon
         filled.problem = str(wrong)
     status = 422 if filled.errors or filled.problem else 200
     return _form(request, context, form.visitor, document, filled, status)
+
+
+def _once(form: Form) -> str | None:
+    """The key that makes sending a form twice harmless.
+
+    Raises:
+        Problem: 422 `invalid-request`: no page of this server holds such a key.
+    """
+    key = form.get("once")
+    if key and not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise invalid("invalid-request", "Invalid request", "The form was changed on its way. Load it again.")
+    return key or None
 
 
 def _filled(document: schemas.Kind, form: Form) -> Filled:

@@ -138,3 +138,7 @@ def test_a_worker_says_why_it_takes_no_jobs(server: Server, ada: httpx.Client):
 def test_the_digest_of_a_badge_is_not_shortened(server: Server):
     digest = hashlib.sha256(b"x").hexdigest()
     assert httpx.get(f"{server.url}/badges/{digest[:12]}/strict.svg").status_code == 404
+
+
+def test_a_badge_has_the_name_of_a_policy(server: Server):
+    assert httpx.get(f"{server.url}/badges/{'a' * 64}/中文.svg").status_code == 404

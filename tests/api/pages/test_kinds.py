@@ -73,6 +73,19 @@ def browser_page(response):
     return Page(response.text)
 
 
+def test_json_that_is_nested_too_deeply_is_said_beside_its_field(browser):
+    page = browser_page(browser.post("/kinds/train.sae", fill(**{"spec.variants": "[" * 100_000})))
+    (wrong,) = page.all("p", id="spec.variants-error")
+    assert "nested too deeply" in wrong.text
+
+
+@pytest.mark.parametrize("once", ["a" * 256, "with space", "ключ"])
+def test_a_form_is_refused_whose_key_no_page_holds(browser, once):
+    response = browser.post(WHERE, fill(once=once))
+    assert response.status_code == 422
+    assert "Load it again" in response.text
+
+
 def test_a_wrong_input_is_said_beside_its_port(browser):
     response = browser.post("/kinds/train.sae", {"action": "submit", "inputs.activations": "nonsense"})
     assert browser_page(response).all("p", id="inputs.activations-error")

@@ -153,6 +153,19 @@ def test_a_code_needs_a_key(visitor):
     assert slug(visitor.client.post("/v1/login-codes")) == (401, "bad-key")
 
 
+def test_a_session_makes_no_code_that_would_renew_it(browser):
+    token = {"X-CSRF-Token": browser.token()}
+    assert slug(browser.client.post("/v1/login-codes", headers=token)) == (401, "bad-key")
+
+
+@pytest.mark.parametrize(
+    "path", ["/jobs", "/kinds", "/kinds/train.sae", "/candidates", "/decisions", "/workers", "/keys"]
+)
+def test_every_page_needs_the_scope_to_read(server, visitor, path):
+    visitor.sign_in(server.make_key("ada", ["submit"]))
+    assert visitor.client.get(path).status_code == 403
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[::1]evil"])
 def test_a_foreign_name_is_refused_to_browsers(server, browser, host):
     response = browser.client.get("/sign-in", headers={"Host": host})
