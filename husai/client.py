@@ -109,8 +109,17 @@ class Husai(ArtifactCalls):
         """The job once it is final, or once `until` says so. Sits through restarts of the service.
 
         Raises:
-            TimedOut: that took more than `timeout` seconds.
+            TimedOut: that took more than `timeout` seconds, whether or not the service answered.
         """
+        earlier = self._transport.deadline
+        if timeout is not None:
+            self._transport.deadline = min(earlier, time.monotonic() + timeout)
+        try:
+            return self._wait(job_id, timeout, until)
+        finally:
+            self._transport.deadline = earlier
+
+    def _wait(self, job_id: str, timeout: float | None, until: Callable[[Job], bool] | None) -> Job:
         deadline = None if timeout is None else time.monotonic() + timeout
         job = self.job(job_id)
         while not (job.final or (until and until(job))):

@@ -115,6 +115,14 @@ def test_a_restart_is_sat_through_and_a_refusal_is_not() -> None:
         assert len(seen) == 1
 
 
+def test_waiting_ends_at_the_timeout_while_the_service_is_away() -> None:
+    with service(reply(503)) as (url, _):
+        husai, began = Husai(url, "k", patience=60), time.monotonic()
+        with pytest.raises(TimedOut):
+            husai.wait("a" * 24, timeout=0.5)
+        assert time.monotonic() - began < 20
+
+
 def test_waiting_ends_at_the_timeout() -> None:
     with service(job("running")) as (url, _), Husai(url, "k") as husai, pytest.raises(TimedOut, match="still running"):
         husai.wait("a" * 24, timeout=0.3)
