@@ -84,6 +84,12 @@ def submit(
     return job, True
 
 
+def names_of(kind: str) -> list[str]:
+    """Every name under which jobs of a kind are stored: its own and earlier ones."""
+    kind = kinds.ALIASES.get(kind, kind)
+    return [kind, *(earlier for earlier, name in kinds.ALIASES.items() if name == kind)]
+
+
 def find_kind(name: str) -> Kind:
     """A kind by name.
 

@@ -13,7 +13,7 @@ from api.pages import live
 from api.pages.paths import JobPath
 from api.pages.shell import Seen, Sent, Visitor, back_to, pages_router, render
 from api.routes import jobs as v1
-from husai_core.kinds import names
+from husai_core.kinds import ALIASES, names
 from husai_core.render import html
 from services import accounts, events, jobs, tables
 from services.queries import jobs as job_queries
@@ -54,7 +54,7 @@ def listing(
     accounts.require(visitor.principal, "read")
     filters = Filters(
         State(state) if state in list(State) else None,
-        kind if kind in names() else None,
+        kind if kind in {*names(), *ALIASES} else None,
         label or None,
         owner=owner or None,
         top=not children,

@@ -93,7 +93,7 @@ def _matching(session: Session, principal: Principal, filters: Filters) -> Selec
     if filters.state is not None:
         query = query.where(Job.state == filters.state)
     if filters.kind is not None:
-        query = query.where(Job.kind == filters.kind)
+        query = query.where(Job.kind.in_(job_service.names_of(filters.kind)))
     if filters.label is not None:
         query = query.where(cast(Job.labels, Text).contains(json.dumps(filters.label), autoescape=True))
     if filters.owner is not None:

@@ -1,7 +1,9 @@
 """Lists of jobs: pages, filters, what a row carries, and queries that are refused."""
 
 import httpx
+import pytest
 
+from services.tables import Job
 from tests.api.serving import Server, slug
 
 UNKNOWN = "0" * 24
@@ -56,6 +58,19 @@ def test_lists_of_jobs_can_be_narrowed(ada, admin: httpx.Client, submit, server:
     assert not set(children) & set(ids(ada, top="true"))
     assert set(children) <= set(ids(ada))
     ada.post(f"/v1/jobs/{study}:cancel")
+
+
+@pytest.mark.parametrize("name", ["train.imported", "data.import"])
+def test_jobs_under_an_earlier_name_of_their_kind_are_listed_under_both(
+    ada: httpx.Client, submit, server: Server, name: str
+):
+    job = submit()["id"]
+    with server.database.write() as session:
+        session.get_one(Job, job).kind = "train.imported"
+    rows = ada.get("/v1/jobs", params={"kind": name, "limit": "200"}).json()["items"]
+    assert job in [row["id"] for row in rows]
+    with server.database.write() as session:
+        session.get_one(Job, job).kind = "train.transformer"
 
 
 def test_the_next_page_is_named_by_its_path(ada, submit):
