@@ -47,6 +47,12 @@ class Comparison:
     surroundings: list[str]
 
     @property
+    def other_version(self) -> bool:
+        """True when the surroundings differ in nothing but the version of the code."""
+        fields = {path.partition(".")[0] for path in self.surroundings}
+        return bool(fields) and fields <= {"code", "digest"}
+
+    @property
     def exit_code(self) -> Exit:
         """0 equal; 4 different in other surroundings; 1 different in the same."""
         if all(row.verdict == "equal" for row in self.rows):

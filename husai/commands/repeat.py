@@ -27,7 +27,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Write what there is to see of a job as one HTML file."""
+    """Write what there is to see of a job, of any kind and in any state, as one HTML file."""
     terminal = Terminal(json)
     path = output or Path(f"husai-{job}.html")
     with connect() as husai:
@@ -45,7 +45,7 @@ def rerun(
     timeout: Timeout = None,
     json: Json = False,
 ) -> int:
-    """Compute a job once more, whatever is stored; --check compares (exit 1 different, 4 on other hardware)."""
+    """Compute a job once more, whatever is stored; --check compares (exit 1 different, 4 other hardware or version)."""
     terminal = Terminal(json)
     check_timeout(timeout, check, "--check")
     with connect() as husai:
@@ -76,7 +76,9 @@ def _show(terminal: Terminal, comparison: Comparison, first: str, second: str) -
     columns = ["job", "output", "first", "second", "verdict", "note"]
     cells = [(r.job, r.output, short(r.first or ""), short(r.second or ""), r.verdict, r.note) for r in comparison.rows]
     terminal.table(columns, cells, droppable=["note", "second", "first"])
-    if comparison.surroundings:
+    if comparison.other_version:
+        terminal.paragraph("The second was computed by another version of the code.")
+    elif comparison.surroundings:
         terminal.paragraph(f"The surroundings differ in: {', '.join(comparison.surroundings)}")
     same = sum(row.verdict == "equal" for row in comparison.rows)
     terminal.line(f"{same} of {len(comparison.rows)} are equal.")

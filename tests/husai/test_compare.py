@@ -22,6 +22,12 @@ def test_only_other_surroundings_excuse_a_difference(rows: list[Row], surroundin
     assert Comparison(rows, surroundings).exit_code == code
 
 
+def test_another_version_of_the_code_is_told_from_other_hardware() -> None:
+    assert Comparison([OTHER], ["code.commit", "digest"]).other_version
+    assert not Comparison([OTHER], ["capability.cpu.model", "digest"]).other_version
+    assert not Comparison([OTHER], []).other_version
+
+
 @pytest.mark.parametrize(
     ("first", "second", "paths"),
     [
