@@ -10,14 +10,14 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Axis:
-    """Where values lie on a line of `width` characters."""
+    """Where values lie on a line of `width` characters, at least of 1."""
 
     def __init__(self, values: Iterable[float | None], width: int) -> None:
         known = [value for value in values if value is not None and math.isfinite(value)]
         self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
         if self.low == self.high:
             self.low, self.high = self.low - 0.5, self.high + 0.5
-        self.width = width
+        self.width = max(1, width)
 
     def place(self, value: float) -> int:
         """The character that a value falls on; what lies outside falls on an end."""

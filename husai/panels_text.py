@@ -14,6 +14,7 @@ from husai_core import panels as p
 from husai_core.render import numbers
 
 MARKS = {"good": "✓ ", "bad": "✗ ", "unknown": "? ", "neutral": ""}
+NAMES = frozenset({"title", "label", "group", "x_label", "y_label", "low_label", "high_label"})
 MOST_SERIES, MOST_CONTEXTS = 12, 6
 """Lines and texts that are shown before `--all`."""
 
@@ -34,8 +35,13 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
-        return {name: _clean(item) for name, item in value.items()}
+        return {name: _one_line(item) if name in NAMES else _clean(item) for name, item in value.items()}
     return [_clean(item) for item in value] if isinstance(value, list) else value
+
+
+def _one_line(value: Any) -> Any:
+    """A name, whose line breaks and tabs would break a column."""
+    return " ".join(printable(value).split()) if isinstance(value, str) else _clean(value)
 
 
 def render(

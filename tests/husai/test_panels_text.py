@@ -1,6 +1,7 @@
 """Every kind of panel as text: whole words, whole figures, at every width."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -136,3 +137,13 @@ def test_what_a_service_sends_cannot_steer_the_terminal_and_news_do_not_break_it
     assert lines[0] == "fine"
     assert "\x1b" not in "".join(lines)
     assert any("This version of husai cannot show this" in line for line in lines)
+
+
+def test_intervals_are_drawn_even_at_width_1_and_names_stay_on_one_line() -> None:
+    rows = [{"label": "two\nlines\tand a tab", "estimate": estimate(0.4, 0.3, 0.5).model_dump(), "bar": 0.1}]
+    document: dict[str, Any] = {"type": "intervals", "title": "a\nb", "rows": rows}
+    panels = read([document])
+    assert render(panels, 1)
+    text = render(panels, 100)
+    assert text[0] == "a b"
+    assert any("two lines and a tab" in line for line in text)
