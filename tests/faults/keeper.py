@@ -43,6 +43,7 @@ class Keeper:
     def __init__(self, home: Path, **environment: str) -> None:
         self.home, self.armed = home, home / "armed"
         self.armed.mkdir(parents=True)
+        home.chmod(0o700)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
