@@ -24,6 +24,8 @@ from husai.transport import RESTARTING, Backoff, is_cut
 STREAM_SILENCE, EVENT_PAUSE = 40.0, 1.5
 """Seconds without a byte after which an event stream counts as broken, and between two looks at stored events."""
 DETAILS = ("spec", "inputs", "outputs")
+SLACK_SECONDS = 5.0
+"""What a request that is under way when a time limit is over may still take."""
 
 
 class Husai(ArtifactCalls):
@@ -109,11 +111,12 @@ class Husai(ArtifactCalls):
         """The job once it is final, or once `until` says so. Sits through restarts of the service.
 
         Raises:
-            TimedOut: that took more than `timeout` seconds, whether or not the service answered.
+            TimedOut: that took more than `timeout` seconds, whether or not the service answered. A request that is
+                under way may take five more, so that a timeout of 0 is one look.
         """
         earlier = self._transport.deadline
         if timeout is not None:
-            self._transport.deadline = min(earlier, time.monotonic() + timeout)
+            self._transport.deadline = min(earlier, time.monotonic() + timeout + SLACK_SECONDS)
         try:
             return self._wait(job_id, timeout, until)
         finally:

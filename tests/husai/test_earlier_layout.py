@@ -37,7 +37,7 @@ def test_a_pickle_is_refused_and_never_run(husai: Husai, tmp_path: Path) -> None
 
     torch.save({"sae_state_dict": Evil()}, tmp_path / "sae.pt")
     done = husai("import", tmp_path / "sae.pt")
-    assert done.code == Exit.FAIL
+    assert done.code == Exit.SERVICE
     assert len(done.err.strip().splitlines()) >= 1
     assert "Traceback" not in done.err
     assert not (tmp_path / "run").exists()
