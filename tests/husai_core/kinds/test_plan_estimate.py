@@ -82,14 +82,15 @@ def test_rows_of_worlds_and_texts_take_the_bytes_that_were_foretold(spec: dict[s
 
 
 MEASURED = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from tests.husai_core.kinds.stress_job import run
 home, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
 world = {"rows": 30_000, "n_features": 64, "d_model": 256}
 _, rows, _ = run("train.activations", home / "rows", {"source": "synthetic", "world": world})
 _, saes, _ = run("train.sae", home / "saes", spec, activations=rows)
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+memory = int(status['VmHWM'].split()[0]) * 1024  # ru_maxrss would be that of the process that started this one
 print(json.dumps({"memory": memory, "rows": str(rows[0].path), "saes": [str(sae.path) for sae in saes]}))
 """
 
