@@ -55,10 +55,10 @@ def byte_range(
     Raises:
         Problem: 416 `range-not-satisfiable`.
     """
-    asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
-    if asked is None or asked.group() == "bytes=-" or if_range not in (None, etag):
+    matched = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
+    if matched is None or matched.group() == "bytes=-" or if_range not in (None, etag):
         return None
-    first, last = asked.groups()
+    first, last = matched.groups()
     if first and last and int(last) < int(first):
         return None
     start = int(first) if first else max(0, size - int(last))
@@ -89,6 +89,6 @@ def content(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     body = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
         200: {"description": description, "content": body},
-        206: {"description": "The range that was asked for", "content": body},
+        206: {"description": "The range that was matched for", "content": body},
         304: {"description": "Not modified"},
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,13 +39,13 @@ BESIDE = ("cfg.json", "config.json")
 """Configurations that lie beside a file of weights."""
 
 
-class View:
+class View(ABC):
     """Panels to look at: HTML in a notebook, text elsewhere."""
 
     @property
+    @abstractmethod
     def panels(self) -> Sequence[panels.AnyPanel]:
         """What there is to see."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         from husai_core.render.notebook import Shown
