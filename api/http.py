@@ -89,6 +89,6 @@ def content(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     body = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
         200: {"description": description, "content": body},
-        206: {"description": "The range that was matched for", "content": body},
+        206: {"description": "The range that was asked for", "content": body},
         304: {"description": "Not modified"},
     }
