@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal, get_args
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core.estimate import Estimate
 
 KeyFigures = dict[str, str | bool | int | float | None]
 """A few figures of a result by name."""
+Provenance = Literal["trained here", "attested", "claimed", "unknown"]
+"""What shows how an SAE was trained, from the strongest to the weakest: its job is in this store; a signed manifest
+that verifies; its user's word; nothing."""
+
+
+def weakest(provenances: Iterable[Provenance]) -> Provenance:
+    """The provenance that holds for all of some SAEs.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return max(provenances, key=get_args(Provenance).index)
 
 
 class BaseResult(BaseModel):
@@ -34,6 +49,20 @@ class Evidence(BaseResult):
     )
     leaks_label: bool = Field(description="the input of the model, where it was read or trained, shows the answer")
     statistics: dict[str, Estimate] = Field(description="the figures that rules may name")
+    changes: dict[str, Estimate] = Field(
+        default={},
+        description="by statistic, its paired change over the last doubling of training: whole budget minus half, in "
+        "units of the statistic; none for a statistic that no training done here stands behind",
+    )
+    provenance: Provenance | None = Field(
+        default=None, description="the weakest of the SAEs'; absent from earlier results, whose `imported` tells it"
+    )
+    retrained: bool = Field(default=False, description="SAEs behind the figures were trained here by a claimed recipe")
+
+    @property
+    def origin(self) -> Provenance:
+        """`provenance`, also of earlier results: of imported SAEs these knew what the user said."""
+        return self.provenance or ("claimed" if self.imported else "trained here")
 
     @property
     def key_figures(self) -> KeyFigures:
