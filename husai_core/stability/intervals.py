@@ -82,20 +82,31 @@ class Statistic:
         """This figure as a term for figures about other seeds; of unknown variance below 3 seeds."""
         return Independent(self.value, self.variance, self.n - 1)
 
-    def estimate(self) -> Estimate:
-        """The figure with its 95 % interval."""
+    def estimate(self, bootstrap: bool = True) -> Estimate:
+        """The figure with its 95 % interval; without `bootstrap` that of Student's t, however many seeds there are.
+
+        The latter is the interval that excludes zero exactly where `comparisons.p_value` is below 0.05.
+        """
         if not isfinite(self.value):
             return Estimate(value=None, n=self.n, method="cannot be computed")
-        variances = [self.variance, *(term.variance for term in self.terms)]
-        if not all(map(isfinite, variances)):
+        if not isfinite(self.total_variance[0]):
             return Estimate(value=self.value, n=self.n, method="unknown below 3 seeds")
-        return self._bca() if self.n >= BOOTSTRAP_FROM else self._t(variances)
+        return self._bca() if bootstrap and self.n >= BOOTSTRAP_FROM else self._t()
 
-    def _t(self, variances: list[float]) -> Estimate:
+    @property
+    def total_variance(self) -> tuple[float, float]:
+        """The variance with that of the independent terms, and its degrees of freedom (Welch and Satterthwaite).
+
+        The variance is NaN below 3 seeds.
+        """
+        variances = [self.variance, *(term.variance for term in self.terms)]
         dfs = [self.n - 1, *(term.df for term in self.terms)]
         total = sum(variances)
-        below = sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
-        df = total**2 / below if below > 0 else self.n - 1
+        below = sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True) if df)
+        return total, total**2 / below if below > 0 else self.n - 1
+
+    def _t(self) -> Estimate:
+        total, df = self.total_variance
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * total**0.5
         method = f"leave-one-seed-out jackknife, t quantile, {df:.3g} degrees of freedom"
         return Estimate(value=self.value, low=self.value - half, high=self.value + half, n=self.n, method=method)

@@ -19,6 +19,7 @@ study that is repeated finds the trainings of the first one by their digests.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -34,6 +35,8 @@ from husai_core.saes.recipe import SPARSITY, SAERecipe, together
 MOST = 64
 """Variants, and seeds, of one training."""
 TRAINING = "train.sae"
+MISSING = "missing"
+"""The state of a cell or measure that has not ended, or was never asked for."""
 
 
 class Cell(NamedTuple):
@@ -204,7 +207,11 @@ class Measure:
     at_least: int = 2
 
     def plan(self, rows: Sequence[Row], done: Mapping[str, Done]) -> list[Child]:
-        """The jobs that are still to be asked for, about the SAEs that exist."""
+        """The jobs that are still to be asked for, about the SAEs that exist.
+
+        A job over seeds waits until every seed of its variant has ended: a bank that failed is trained again in
+        halves, and the job is asked for only once.
+        """
         children = []
         for name, members in self._jobs(rows).items():
             if name not in done:
@@ -234,21 +241,30 @@ class Measure:
         trained = [row for row in rows if row.sae is not None]
         if not self.over_seeds:
             return {self._label(row.condition, row.variant, f"seed {row.seed}"): [row] for row in trained}
+        pending = {(row.condition, row.variant) for row in rows if row.state == MISSING}
         groups: dict[str, list[Row]] = {}
         for row in trained:
-            groups.setdefault(self._label(row.condition, row.variant), []).append(row)
+            if (row.condition, row.variant) not in pending:
+                groups.setdefault(self._label(row.condition, row.variant), []).append(row)
         return {name: members for name, members in groups.items() if len(members) >= self.at_least}
 
-    def _label(self, *parts: str) -> str:
-        return ", ".join(filter(None, (self.name, *parts)))
+    def _label(self, condition: str, variant: str, *seed: str) -> str:
+        """A name that no other cell's job has. An empty condition is left out, and then an empty variant, too."""
+        cell = [condition, variant] if condition else [variant] if variant else []
+        return ", ".join(map(_quoted, (self.name, *cell, *seed)))
 
     def _measured(self, row: Row, ended: Done | None) -> Row:
         if row.sae is None:
             return row
         if ended is None or ended.state != "succeeded" or ended.result is None:
-            state = ended.state if ended else "missing"
+            state = ended.state if ended else MISSING
             return row.model_copy(update={"reason": f"{self.name}: {(ended and ended.reason) or state}"})
         return row.model_copy(update={"figures": {**row.figures, **self.figures(ended.result)}})
+
+
+def _quoted(text: str) -> str:
+    """A piece of a name, in quotes where it could be mistaken for none, for two, or for one in quotes."""
+    return text if text and ", " not in text and '"' not in text else json.dumps(text, ensure_ascii=False)
 
 
 def _change(base: SAERecipe, recipe: SAERecipe) -> dict[str, Any]:
@@ -261,7 +277,7 @@ def _change(base: SAERecipe, recipe: SAERecipe) -> dict[str, Any]:
 def _rows(bank: Bank, ended: Done | None) -> list[Row]:
     """What became of the cells of one bank."""
     if ended is None or ended.state != "succeeded" or ended.result is None:
-        state, reason = (ended.state, ended.reason) if ended else ("missing", None)
+        state, reason = (ended.state, ended.reason) if ended else (MISSING, None)
         return [Row(**cell._asdict(), state=state, reason=reason) for cell in bank.cells]
     saes, members = ended.outputs["saes"], ended.result["members"]
     return [

@@ -48,8 +48,8 @@ class Comparison(BaseResult):
     variant: str
     against: str
     figure: str
-    difference: Estimate
-    p_value: float | None = Field(description="two-sided, for no difference; unknown below 3 shared seeds")
+    difference: Estimate = Field(description="with the interval of the same paired t-test, at any number of seeds")
+    p_value: float | None = Field(description="two-sided paired t-test over seeds; unknown below 3 shared seeds")
     p_adjusted: float | None = Field(description="corrected by Holm for all comparisons of the table")
 
     @property
@@ -115,11 +115,11 @@ def write(table: GridTable, job: Job, output: str = "table") -> None:
 
 
 def to_csv(table: GridTable) -> str:
-    """The summaries as CSV: each figure with the ends of its interval, then its comparison."""
-    ends = ("", "_low", "_high")
+    """The summaries as CSV: each figure with the ends of its interval and its number of seeds, then its comparison."""
+    ends = ("", "_low", "_high", "_n")
     columns = ["condition", "variant", "seeds", "planned", *(name + end for name in table.figures for end in ends)]
     compared = sorted({comparison.figure for comparison in table.comparisons}, key=table.figures.index)
-    parts = ("difference", "difference_low", "difference_high", "p_adjusted")
+    parts = ("difference", "difference_low", "difference_high", "difference_n", "p_adjusted")
     columns += [f"{name}_{suffix}" for name in compared for suffix in parts]
     differences = {(c.condition, c.variant, c.figure): c for c in table.comparisons}
     lines = []
@@ -176,7 +176,7 @@ def _comparisons(groups: Mapping[Key, Sequence[Row]], against: str, figures: Seq
             variant=variant,
             against=against,
             figure=name,
-            difference=difference.estimate() if difference else unknown,
+            difference=difference.estimate(bootstrap=False) if difference else unknown,
             p_value=p,
             p_adjusted=adjusted,
         )
@@ -209,15 +209,29 @@ def _headline(table: GridTable) -> panels.Headline:
 
 
 def _means(table: GridTable) -> panels.Table:
-    labels = _labels(table)
+    """The means; beside one that does not rest on all seeds of its row, a column with the number that it rests on."""
+    labels, fewer = _labels(table), {name for name in table.figures if _rests_on_fewer(table, name)}
     columns = [panels.Column(label=label) for label in labels]
     columns += [panels.Column(label="seeds", format="integer")]
-    columns += [panels.Column(label=name.replace("_", " "), format="number") for name in table.figures]
     rows: list[list[panels.Cell]] = [
-        [*(getattr(summary, label) for label in labels), summary.seeds, *map(summary.estimates.get, table.figures)]
-        for summary in table.summaries
+        [*(getattr(summary, label) for label in labels), summary.seeds] for summary in table.summaries
     ]
-    return panels.Table(title="Means over seeds", note="With 95 % intervals over seeds.", columns=columns, rows=rows)
+    for name in table.figures:
+        label = name.replace("_", " ")
+        columns.append(panels.Column(label=label, format="number"))
+        columns += [panels.Column(label=f"seeds with {label}", format="integer")] if name in fewer else []
+        for summary, row in zip(table.summaries, rows, strict=True):
+            estimate = summary.estimates.get(name)
+            row.append(estimate)
+            row += [estimate.n if estimate else 0] if name in fewer else []
+    note = "With 95 % intervals over seeds. Each mean is over all seeds of its row unless a column beside it says less."
+    return panels.Table(title="Means over seeds", note=note, columns=columns, rows=rows)
+
+
+def _rests_on_fewer(table: GridTable, name: str) -> bool:
+    """True where a mean of a figure leaves out seeds that were trained."""
+    estimates = [(summary.estimates.get(name), summary.seeds) for summary in table.summaries]
+    return any((estimate.n if estimate else 0) != seeds for estimate, seeds in estimates)
 
 
 def _differences(table: GridTable) -> list[panels.AnyPanel]:
@@ -231,7 +245,10 @@ def _differences(table: GridTable) -> list[panels.AnyPanel]:
             )
             for c in comparisons
         ]
-        note = f"Against {table.comparisons[0].against}, paired by seed; * where it stands at 5 % after Holm."
+        note = (
+            f"Against {table.comparisons[0].against}, paired by seed, with the 95 % intervals of the paired t-test; "
+            "* where that test still rejects no difference at 5 % after Holm's correction."
+        )
         title = f"Differences in {name.replace('_', ' ')}"
         zero = [panels.Reference(label="no difference", value=0.0)]
         shown.append(panels.Intervals(title=title, note=note, rows=rows, references=zero))
@@ -255,7 +272,7 @@ def _labels(table: GridTable) -> list[str]:
 
 
 def _ends(estimate: Estimate | None) -> list[float | None]:
-    return [estimate.value, estimate.low, estimate.high] if estimate else [None] * 3
+    return [estimate.value, estimate.low, estimate.high, estimate.n] if estimate else [None] * 4
 
 
 def _csv(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> str:

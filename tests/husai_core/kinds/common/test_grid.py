@@ -11,7 +11,7 @@ import pytest
 from husai_core import identity, kinds, local_job
 from husai_core.errors import UserError
 from husai_core.kinds import study
-from husai_core.kinds.common.grid import MOST, Cell, Grid, Measure
+from husai_core.kinds.common.grid import MOST, Cell, Grid, Measure, Row
 from husai_core.kinds.kind import Done, From
 from husai_core.local_job import LocalResult, LocalRunner
 from husai_core.saes.recipe import SAERecipe
@@ -141,6 +141,28 @@ def test_measures_are_asked_for_what_was_trained_and_say_what_failed() -> None:
     first, second, third = measure.rows(rows, done)
     assert first.figures == {"l0": 0.0, "auc": 0.9}
     assert (second.reason, third.reason) == ("probing: missing", "probing: no data")
+
+
+def test_a_measure_over_seeds_waits_for_the_halves_of_a_bank_that_failed() -> None:
+    cells = grid(conditions={"early": ["a"]}, variants={"k = 2": {"k": 2}}, seeds=[0, 1, 2, 3, 4, 5])
+    measure = Measure("stability", "stress.trained_vs_random", dict, over_seeds=True)
+    failing, done, asked = Cell("early", "k = 2", 5), dict[str, Done](), []
+    while trainings := cells.plan(done):
+        done |= trained(cells, done, failing)
+        asked += measure.plan(cells.rows(done), done) if cells.plan(done) else []
+        assert trainings
+    assert asked == []
+    (child,) = measure.plan(cells.rows(done), done)
+    assert child.inputs["sae"] == [f"early/k = 2/{seed}" for seed in range(5)]
+
+
+def test_no_two_cells_have_a_measure_of_one_name() -> None:
+    labels = ["", "a", "b", "a, b", '"a"', '""', "seed 0"]
+    cells = [Cell(*cell, 0) for cell in product(labels, labels)]
+    rows = [Row(**cell._asdict(), state="succeeded", sae=str(cell)) for cell in cells]
+    for over_seeds in (False, True):
+        measure = Measure("m", "stress.ood", dict, over_seeds=over_seeds, at_least=1)
+        assert len({child.name for child in measure.plan(rows, {})}) == len(cells)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 from husai_core.estimate import Estimate
 from husai_core.kinds.common.grid import Row
 from husai_core.kinds.common.grid_table import GridTable, cells_to_csv, present, tabulate, to_csv
+from husai_core.stability.intervals import seed_mean
 
 VALUES = {
     "base": [0.80, 0.82, 0.78, 0.81],
@@ -49,6 +50,34 @@ def test_differences_are_paired_by_seed_and_corrected_for_their_number() -> None
     assert alike.differs is False
     assert (sparse.difference.n, sparse.p_value, sparse.differs) == (2, None, None)
     assert sparse.difference.value == pytest.approx((-0.10 - 0.03) / 2)
+
+
+def test_a_star_and_its_interval_never_contradict_each_other() -> None:
+    """A mean of 0.012 over eight seeds whose bootstrap interval excludes zero, though the paired t-test does not."""
+    differences = [0.002, 0.001, 0.003, 0.0, 0.002, 0.04, 0.001, 0.05]
+    cells = [
+        Row(condition="", variant=variant, seed=seed, state="succeeded", sae="d" * 64, figures={"ev": value})
+        for variant, offset in (("base", 0.0), ("new", 1.0))
+        for seed, value in enumerate(0.5 + offset * difference for difference in differences)
+    ]
+    (comparison,) = tabulate(cells, ["ev"], against="base").comparisons
+    bootstrap = seed_mean(differences).estimate()
+    assert bootstrap.low is not None
+    assert bootstrap.low > 0
+    assert comparison.difference.low is not None
+    assert comparison.difference.low < 0
+    assert comparison.differs is False
+
+
+def test_a_mean_over_fewer_seeds_than_were_trained_says_so() -> None:
+    cells = [row.model_copy(update={"figures": {"ev": 0.8}}) if row.seed == 0 else row for row in rows()]
+    partial = tabulate(cells, ["ev", "l0"])
+    means = present(partial)[1]
+    assert means.type == "table"
+    assert [column.label for column in means.columns] == ["variant", "seeds", "ev", "l0", "seeds with l0"]
+    assert [row[-1] for row in means.rows] == [3, 3, 3, 1]
+    lines = list(csv.DictReader(io.StringIO(to_csv(partial))))
+    assert [(line["ev_n"], line["l0_n"]) for line in lines] == [("4", "3"), ("4", "3"), ("4", "3"), ("2", "1")]
 
 
 def test_a_variant_that_does_not_exist_cannot_be_compared_with() -> None:
