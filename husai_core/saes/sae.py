@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -85,6 +85,10 @@ class SAE:
     def decoder(self) -> Tensor:
         """Decoder rows scaled to unit norm [d_sae, d_out]; a zero row stays zero."""
         return torch.nn.functional.normalize(self.W_dec, dim=-1)
+
+    def to(self, device: str) -> SAE:
+        """The same SAE with its weights on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in PARAMETERS[self.architecture]})
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents [n, d_sae] of rows [n, d_in]."""

@@ -10,6 +10,8 @@ from husai_core.evidence import BaseResult
 
 RANGES = {
     "explained_variance": (-inf, 1.0),
+    "explained_variance_all_rows": (-inf, 1.0),
+    "explained_variance_without_outliers": (-inf, 1.0),
     "normalised_mse": (0.0, inf),
     "l0": (0.0, inf),
     "dead_fraction": (0.0, 1.0),
@@ -25,6 +27,10 @@ class Member(BaseResult):
 
     seed: int
     explained_variance: float
+    explained_variance_without_outliers: float | None = Field(
+        None, description="without rows of more than 10 times the median norm; unknown in earlier results"
+    )
+    outlier_fraction: float | None = Field(None, description="share of rows of more than 10 times the median norm")
     normalised_mse: float = Field(description="sum of squared errors / sum of squares")
     l0: float = Field(description="non-zero latents per row")
     dead_fraction: float = Field(description="share of latents that are zero on all held-out rows")
@@ -32,3 +38,9 @@ class Member(BaseResult):
         description="mean |cosine| between final and initial decoder rows; 1 is no change; unknown if imported"
     )
     converged: bool | None = Field(description="unknown if imported")
+
+    @property
+    def lower_explained_variance(self) -> float:
+        """The lower of explained variance over all rows and without outliers, which alone can hold nearly all of it."""
+        usual = self.explained_variance_without_outliers
+        return self.explained_variance if usual is None else min(self.explained_variance, usual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from torch import Tensor
 
@@ -80,16 +81,8 @@ def member(
     sae: SAE, seed: int, drift: float | None, converged: bool | None, rows: Tensor, targets: Tensor | None = None
 ) -> Member:
     """The table row of one SAE on held-out rows [n, d_in] (of a transcoder, also targets [n, d_out])."""
-    figures = evaluate(sae, rows, targets)
-    return Member(
-        seed=seed,
-        explained_variance=figures.explained_variance,
-        normalised_mse=figures.normalised_mse,
-        l0=figures.l0,
-        dead_fraction=figures.dead_fraction,
-        drift_from_init=drift,
-        converged=converged,
-    )
+    figures = asdict(evaluate(sae, rows, targets))
+    return Member(seed=seed, drift_from_init=drift, converged=converged, **figures)
 
 
 def members(trained: Sequence[TrainedSAE], rows: Tensor, targets: Tensor | None = None) -> list[Member]:

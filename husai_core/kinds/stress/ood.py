@@ -152,11 +152,11 @@ def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) ->
 
 
 def _candidates(group: SeedGroup, rows: Tensor) -> dict[str, Estimate]:
-    """Explained variance of the given SAEs themselves on rows of the upper half [n, d]."""
+    """Explained variance of the given SAEs themselves on rows of the upper half [n, d], outliers in or out."""
     from husai_core.saes.evaluate import evaluate
     from husai_core.stability.intervals import seed_mean
 
-    explained = [evaluate(sae, rows).explained_variance for sae in group.saes]
+    explained = [evaluate(sae, rows).lower_explained_variance for sae in group.saes]
     return {"candidate_explained_variance_ood": seed_mean(explained).estimate().within(most=1)}
 
 

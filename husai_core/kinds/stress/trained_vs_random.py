@@ -4,7 +4,8 @@ Every overlap of every pair of sibling SAEs, over all features and over those th
 nulls: Gaussian dictionaries of the same shape (for activation-matched overlaps: untrained SAEs on the same rows), and
 the same recipe and seeds trained on two controls: shuffled activations, where every dimension is permuted on its own,
 and Gaussian rows with the covariance of the activations. The excess is over the largest null. MMCS is given signed;
-averaged over both directions, absolute MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows.
+averaged over both directions, absolute MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows:
+the lower of that over all rows and that without outliers, as a few rows of huge norm can hold nearly all variance.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import RANGES, Matrix, Member
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -36,7 +37,12 @@ INPUTS = {
     "activations": Port("activations", "the rows that they were trained on"),
 }
 CONTROLS = ("shuffled", "covariance")
-MEANS = ("explained_variance", "drift_from_init")
+MEANS = {
+    "explained_variance": "lower_explained_variance",
+    "explained_variance_all_rows": "explained_variance",
+    "explained_variance_without_outliers": "explained_variance_without_outliers",
+}
+"""Statistics, and the figures of single SAEs whose means they are."""
 
 
 class Spec(StressSpec):
@@ -66,7 +72,6 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train the controls and compare."""
     from husai_core.activations.store import load
     from husai_core.stability import nulls
-    from husai_core.stability.intervals import seed_mean
     from husai_core.stability.pairwise import PairwiseOverlaps
     from husai_core.stability.retrain import members
 
@@ -81,8 +86,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     controls = {name: PairwiseOverlaps(saes[name], parts["test"]) for name, parts in noise.items()}
     random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], group.seeds), test)
     table = stress.members(test)
-    known = MEANS if stress.paired else MEANS[:1]
-    means = {name: seed_mean([getattr(row, name) for row in table]).estimate().within(*RANGES[name]) for name in known}
+    means = _means(table, len(test), stress.paired)
     return Result(
         **stress.evidence(),
         statistics=means | _overlaps(trained, random, controls, stress.paired),
@@ -95,6 +99,17 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
             for name, overlaps in controls.items()
         },
     )
+
+
+def _means(members: Sequence[Member], n_rows: int, knows_drift: bool) -> dict[str, Estimate]:
+    """Means over the SAEs, and the share of the test rows that are outliers."""
+    from husai_core.stability.intervals import seed_mean
+
+    names = MEANS | ({"drift_from_init": "drift_from_init"} if knows_drift else {})
+    figures = {name: [getattr(member, figure) for member in members] for name, figure in names.items()}
+    means = {name: seed_mean(values).estimate().within(*RANGES[name]) for name, values in figures.items()}
+    share = members[0].outlier_fraction
+    return means | {"outlier_fraction": Estimate(value=share, n=n_rows, unit="row", method="share of the test rows")}
 
 
 def _overlaps(

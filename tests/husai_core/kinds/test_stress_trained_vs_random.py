@@ -15,6 +15,8 @@ from husai_core.evidence import Evidence
 from husai_core.job import Artifact
 from husai_core.kinds.stress.trained_vs_random import Result
 from husai_core.local_job import artifact_in
+from husai_core.release.judge import judge_result
+from husai_core.release.policy import load as load_policy
 from tests.husai_core.kinds.stress_job import forged, run, siblings, stress
 
 KIND = "stress.trained_vs_random"
@@ -88,13 +90,39 @@ def test_members_are_measured_on_held_out_rows(evidence: Result) -> None:
     assert [member.seed for member in evidence.members] == [0, 1, 2]
     assert all(member.explained_variance > 0.7 for member in evidence.members)
     explained = sum(member.explained_variance for member in evidence.members) / 3
-    assert bounds(evidence, "explained_variance")[1] == pytest.approx(explained)
+    for name in ("explained_variance", "explained_variance_all_rows", "explained_variance_without_outliers"):
+        assert bounds(evidence, name)[1] == pytest.approx(explained)
+    assert evidence.statistics["outlier_fraction"].value == 0.0
     drift = sum(member.drift_from_init for member in evidence.members) / 3
     assert bounds(evidence, "drift_from_init")[1] == pytest.approx(drift)
     assert {name: len(control.members) for name, control in evidence.controls.items()} == {
         "shuffled": 3,
         "covariance": 3,
     }
+
+
+def test_a_few_huge_rows_do_not_carry_the_rule_about_reconstruction(tmp_path: Path) -> None:
+    """0.45 % of the rows have 300 times the median norm; one active latent of 16 is enough for them."""
+    world = {"rows": 6000, "n_features": 64, "d_model": 16, "active": 12.0}
+    stored = store.load(
+        run("train.activations", tmp_path / "world", {"source": "synthetic", "world": world})[1][0].path
+    )
+    rows = stored.rows[:]
+    huge = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: round(0.0045 * len(rows))]
+    rows[huge] = 300 * float(rows.norm(dim=1).median()) * torch.eye(16)[0]
+    (tmp_path / "planted").mkdir()
+    store.save(tmp_path / "planted", replace(stored, rows=StoredRows([rows])))
+    activations = artifact_in(tmp_path / "planted", "activations")
+    saes = siblings(tmp_path / "saes", activations, d_sae=16, k=1, lr=1e-2)
+    measured = stress(KIND, tmp_path / "stress", saes=saes, activations=[activations])
+    assert bounds(measured, "explained_variance_all_rows")[0] > 0.9
+    assert bounds(measured, "explained_variance")[2] < 0.7
+    lower = [member.lower_explained_variance for member in measured.members]  # type: ignore[attr-defined]
+    assert bounds(measured, "explained_variance")[1] == pytest.approx(sum(lower) / 3)
+    policy = load_policy("strict")
+    (rule,) = (rule for rule in policy.rules if rule.name == "reconstruction")
+    read = measured.model_copy(update={"converged": True, "unconverged": []})
+    assert judge_result(policy, rule, read).verdict == "fail"
 
 
 def test_repeats_bit_for_bit_and_reports_progress(good: Control, evidence: Result, tmp_path: Path) -> None:

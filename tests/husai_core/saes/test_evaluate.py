@@ -48,7 +48,7 @@ def test_blocks_give_the_figures_of_all_rows_at_once(size: int, shift: float) ->
     assert 0.5 < figures.explained_variance < 0.999
 
 
-def test_all_saes_read_the_rows_once_and_only_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_saes_read_the_rows_once_after_their_norms_and_only_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
     class Watched(StoredRows):
@@ -61,7 +61,7 @@ def test_all_saes_read_the_rows_once_and_only_block_by_block(monkeypatch: pytest
     reports = list[tuple[int, int]]()
     monkeypatch.setattr("husai_core.saes.evaluate.RESIDENT", 300 * first.d_sae)
     both = evaluate_all([first, second], Watched([x[:450], x[450:]]), on_block=lambda *said: reports.append(said))
-    assert read == [300, 300, 300, 100]
+    assert read == 2 * [300, 300, 300, 100]
     assert [done for done, _ in reports] == [300, 600, 900, 1200, 1500, 1800, 1900, 2000]
     assert {total for _, total in reports} == {2000}
     assert both == [evaluate(first, x), evaluate(second, x)]
@@ -101,3 +101,31 @@ def test_transcoder_is_compared_with_its_targets() -> None:
 def test_constant_rows_have_no_explained_variance() -> None:
     assert not math.isfinite(explained_variance(torch.ones(9, 3), torch.zeros(9, 3)))
     assert not math.isfinite(evaluate(identity(), torch.ones(9, 4), batch_size=2).explained_variance)
+
+
+def planted(n: int = 20_000, d: int = 16) -> tuple[SAE, torch.Tensor]:
+    """Rows of which 0.45 % have 300 times the median norm, in one direction, and an SAE of 16 latents that has it."""
+    torch.manual_seed(0)
+    rows = torch.randn(n, d)
+    at = torch.randperm(n)[: round(0.0045 * n)]
+    rows[at] = 300 * float(rows.norm(dim=1).median()) * torch.nn.functional.one_hot(torch.tensor(0), d).float()
+    W_dec = torch.eye(16, d)
+    return SAE(architecture="topk", k=1, W_enc=W_dec.T, b_enc=torch.zeros(16), W_dec=W_dec, b_dec=torch.zeros(d)), rows
+
+
+@pytest.mark.parametrize("size", [700, 8192])
+def test_a_few_huge_rows_do_not_hide_what_is_missing_of_all_others(size: int) -> None:
+    sae, rows = planted()
+    figures = evaluate(sae, rows, batch_size=size)
+    usual = rows[rows.norm(dim=1) < 100]
+    assert figures.explained_variance > 0.997
+    assert figures.explained_variance_without_outliers == pytest.approx(explained_variance(usual, sae(usual)), rel=1e-9)
+    assert figures.lower_explained_variance == figures.explained_variance_without_outliers < 0.3
+    assert figures.outlier_fraction == pytest.approx(0.0045)
+
+
+def test_rows_without_outliers_have_one_explained_variance() -> None:
+    sae, rows = noisy(0)
+    figures = evaluate(sae, rows)
+    assert figures.explained_variance_without_outliers == figures.explained_variance
+    assert figures.outlier_fraction == 0.0
