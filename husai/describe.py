@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from husai.layout import cells
 from husai.models import Job, Kind
+from husai_core.render.text_layout import cells
 
 Schema = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from husai.layout import indented
 from husai.terminal import Terminal, short
+from husai_core.render.text_layout import indented
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -53,7 +53,8 @@ def outputs(terminal: Terminal, job: Job) -> None:
         for position, digest in enumerate(digests)
     ]
     if pairs:
-        terminal.line("\nArtifacts")
+        terminal.line()
+        terminal.line("Artifacts")
         terminal.pairs(pairs, indent=2)
 
 
@@ -62,7 +63,8 @@ def show_panels(terminal: Terminal, document: Mapping[str, Any], everything: boo
     _draw(terminal, document["panels"], everything)
     children = document.get("children", [])
     if children and not everything:
-        terminal.line("\nIts jobs (--all shows all of each)")
+        terminal.line()
+        terminal.line("Its jobs (--all shows all of each)")
     for child in children:
         panels = child["panels"] if everything else [p for p in child["panels"] if p.get("type") == "headline"]
         terminal.lines(["", f"{child.get('name') or child['kind']}: {child['state']}"])
@@ -70,7 +72,7 @@ def show_panels(terminal: Terminal, document: Mapping[str, Any], everything: boo
 
 
 def _draw(terminal: Terminal, panels: Sequence[Mapping[str, Any]], everything: bool, indent: int = 0) -> None:
-    from husai.panels_text import read, render
+    from husai_core.render.text_panels import read, render
 
     if panels:
         lines = render(read(panels), terminal.width - indent, everything=everything, paint=terminal.paint())
@@ -82,7 +84,7 @@ def write_csv(terminal: Terminal, document: Mapping[str, Any], folder: Path) -> 
     for name, text in _as_csv(document):
         if str(folder) == "-":
             terminal.line(f"# {name}")
-            terminal.line(text)
+            terminal.lines(text.split("\n"))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.csv").write_text(text, encoding="utf-8")
@@ -91,8 +93,8 @@ def write_csv(terminal: Terminal, document: Mapping[str, Any], folder: Path) -> 
 
 def _as_csv(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """File name and CSV of each panel, in their order."""
-    from husai.panels_text import read
     from husai_core.panels import to_csv
+    from husai_core.render.text_panels import read
 
     sources = [("", document), *((str(c.get("name") or c["kind"]), c) for c in document.get("children", []))]
     position = 0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from husai.errors import TimedOut
 from husai.models import Job
-from husai.terminal import Terminal, console, number, printable
+from husai.terminal import Terminal, console, number
+from husai_core.render.text_layout import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

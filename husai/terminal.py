@@ -8,7 +8,8 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from husai import layout
+from husai_core.render import text_layout as layout
+from husai_core.render.text_layout import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,11 +114,6 @@ def painted(piece: str, cell: str) -> str:
     """A piece of a cell in the colour of its state or verdict."""
     colour = COLOURS.get(cell)
     return f"\x1b[{colour}m{piece}\x1b[0m" if colour else piece
-
-
-def printable(text: str) -> str:
-    """Text without control characters, so that a log or a name cannot steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def number(value: object, digits: int = 4) -> str:

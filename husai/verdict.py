@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from husai.errors import Exit
-from husai.terminal import number, printable
+from husai.terminal import number
+from husai_core.render.text_layout import printable
 
 if TYPE_CHECKING:
     from husai.models import Decision
@@ -138,7 +139,7 @@ def junit(judgement: Judgement) -> str:
         case = SubElement(suite, "testcase", {"classname": "husai.gate", "name": str(rule.get("name"))})
         tag = {"fail": "failure", "inconclusive": "error"}.get(str(rule["verdict"]))
         if tag:
-            message = printable(str(rule.get("reason") or "")).replace("\n", " ")
+            message = printable(str(rule.get("reason") or ""))
             SubElement(case, tag, {"type": str(rule["verdict"]), "message": message})
     indent(suite)
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

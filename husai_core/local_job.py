@@ -79,7 +79,7 @@ class LocalJob:
         self.resume = path.rename(kept)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalResult:
     """What a kind resulted in: its figures, and by output the artifacts that it wrote."""
 
@@ -104,6 +104,11 @@ class LocalResult:
         from husai_core.render.notebook import Shown
 
         return Shown(self.panels)._repr_html_()
+
+    def __repr__(self) -> str:
+        from husai_core.render.notebook import Shown
+
+        return repr(Shown(self.panels))
 
 
 @dataclass

@@ -53,7 +53,9 @@ class View(ABC):
         return Shown(self.panels)._repr_html_()
 
     def __repr__(self) -> str:
-        return "\n\n".join(_text(panel) for panel in self.panels if not panel.folded)
+        from husai_core.render.notebook import Shown
+
+        return repr(Shown(self.panels))
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,12 +251,3 @@ def _seed(sae: SAE) -> int | None:
 def _label(sae: SAE, place: int) -> str:
     seed = _seed(sae)
     return f"{sae.architecture}, " + (f"number {place + 1}" if seed is None else f"seed {seed}")
-
-
-def _text(panel: panels.AnyPanel) -> str:
-    """A panel as lines of text: its sentences, or its figures in columns."""
-    if isinstance(panel, panels.Headline):
-        return panel.text
-    if isinstance(panel, panels.Text):
-        return "\n".join(panel.paragraphs)
-    return "\n".join(filter(None, (panel.title, panels.to_csv(panel).rstrip())))

@@ -191,6 +191,12 @@ class Context(_Model):
     tokens: list[str]
     activations: list[float]
 
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if len(self.tokens) != len(self.activations):
+            raise ValueError(f"a context has {len(self.tokens)} tokens, but {len(self.activations)} activations")
+        return self
+
 
 class FeatureCard(Panel):
     """One latent: its figures, where it fires, and what it writes."""
@@ -256,9 +262,29 @@ def to_csv(panel: AnyPanel) -> str:
 
     Figures keep their full precision; what is unknown is left empty.
     """
+    return as_csv(_lines_of(panel))
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+"""How a text begins that a spreadsheet takes for a formula."""
+
+
+def as_csv(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of cells as comma-separated values, safe to open in a spreadsheet.
+
+    A text that a spreadsheet would run as a formula (names, labels and tokens come from users) gets a leading
+    apostrophe. Figures stay as they are.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(_lines_of(panel))
+    csv.writer(text, lineterminator="\n").writerows(map(_harmless, line) for line in lines)
     return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", "\n")  # the csv module leaves a carriage return unquoted: it would begin a new line
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _lines_of(panel: AnyPanel) -> Iterable[Sequence[object]]:

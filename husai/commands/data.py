@@ -14,10 +14,10 @@ from husai.commands.options import Json, Limit, Timeout, outcome
 from husai.connect import connect
 from husai.errors import Exit, Refused, Usage
 from husai.job_text import show_all
-from husai.layout import indented
 from husai.models import Artifact, Job, Kind
 from husai.progress import follow
-from husai.terminal import Terminal, printable, short, size
+from husai.terminal import Terminal, short, size
+from husai_core.render.text_layout import indented, printable
 
 if TYPE_CHECKING:
     from husai.client import Husai

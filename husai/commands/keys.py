@@ -11,6 +11,7 @@ from husai.commands.options import Json
 from husai.connect import connect
 from husai.errors import Exit, Usage
 from husai.terminal import Terminal
+from husai_core.render.text_layout import printable
 
 SCOPES = {
     "read": "see jobs, results and decisions",
@@ -91,7 +92,8 @@ def signing(json: Json = False) -> int:
     if json:
         terminal.document({"items": [dict(key.raw) for key in keys]})
     for key in keys:
-        terminal.line(f"# {key.keyid}{'' if key.current else ' (an earlier key)'}\n{key.pem.strip()}")
+        terminal.line(f"# {key.keyid}{'' if key.current else ' (an earlier key)'}")
+        terminal.lines(map(printable, key.pem.strip().split("\n")))
     return Exit.OK
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LARGEST, LEAST_LOG, LARGEST_LOG = 1e300, 1e-200, 1e200
+"""Values beyond these are drawn at the end of the axis: spreads, margins and powers of ten of larger ones overflow."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -20,7 +23,8 @@ class Axis:
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, log: bool = False, pad: float = 0.06) -> Axis:
         """An axis that shows all finite values, with a margin."""
-        kept = [v for v in values if math.isfinite(v) and (v > 1e-200 or not log)] or ([1.0] if log else [0.0])
+        kept = [_bounded(v, log) for v in values if math.isfinite(v) and (v > LEAST_LOG or not log)]
+        kept = kept or ([1.0] if log else [0.0])
         low, high = (math.log10(min(kept)), math.log10(max(kept))) if log else (min(kept), max(kept))
         size, spread = max(abs(low), abs(high)), high - low
         margin = spread * pad if spread > 1e-9 * size + 1e-300 else max(size * 0.1, 0.1)
@@ -50,3 +54,7 @@ class Axis:
         step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _bounded(value: float, log: bool) -> float:
+    return min(value, LARGEST_LOG) if log else max(-LARGEST, min(LARGEST, value))

@@ -276,7 +276,7 @@ def bars(panel: panels.Bars) -> Markup:
     """Horizontal bars from zero."""
     gutter = min(190.0, EM * max((len(bar.label) for bar in panel.bars), default=0) + 14)
     values = [bar.value for bar in panel.bars if math.isfinite(bar.value)] + [r.value for r in panel.references]
-    axis = Axis(min([0.0, *values]), max([0.0, *values]) or 1.0, gutter, WIDTH - NUMBERS - 4)
+    axis = Axis.around([0.0, *(values if any(values) else [1.0])], gutter, WIDTH - NUMBERS - 4, pad=0.0)
     top, pitch = 8 + reference_room(axis, panel.references), 26.0
     bottom = top + pitch * len(panel.bars)
     marks = x_axis(axis, top, bottom, panel.x_label)

@@ -192,7 +192,7 @@ def _card(panel: panels.FeatureCard) -> Markup:
 
 def _context(context: panels.Context, highest: float) -> Markup:
     marks = []
-    for token, activation in zip(context.tokens, context.activations, strict=False):
+    for token, activation in zip(context.tokens, context.activations, strict=True):
         share = activation / highest if highest > 0 and math.isfinite(activation) else 0.0
         level = math.ceil(5 * min(1.0, max(0.0, share)))
         marks.append(tag("mark", token, class_=f"a{level}", title=numbers.number(activation)))

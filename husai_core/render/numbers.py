@@ -8,6 +8,8 @@ from husai_core.estimate import Estimate
 from husai_core.panels import Cell, Format
 
 UNKNOWN = "–"
+LONGEST = 1e15
+"""From here on a figure is written with an exponent."""
 BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -15,13 +17,26 @@ def number(value: float | None, digits: int = 3) -> str:
     """Fixed decimals."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
+    if abs(value) >= LONGEST:
+        return _exponent(value)
     text = f"{value:.{digits}f}"
     return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Fixed decimals with a sign, `+` too."""
+    return number(value, digits) if value < 0 else f"+{number(value, digits)}"
+
+
+def _exponent(value: float) -> str:
+    return f"{value:.3g}".replace("e+", "e").replace("-", "−")
 
 
 def compact(value: float) -> str:
     """A short axis label: 0.25, 30, 2 M, 1e-4."""
     size = abs(value)
+    if size >= LONGEST:
+        return _exponent(value)
     for factor, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if size >= factor * 0.9995:
             return f"{value / factor:.3g}{suffix}".replace("-", "−")
@@ -35,6 +50,8 @@ def plain(value: float | None, digits: int | None = None) -> str:
         return UNKNOWN
     if digits is not None and not isinstance(value, int):
         return number(value, digits)
+    if abs(value) >= LONGEST:
+        return _exponent(value)
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", "−")
     if 0 < abs(value) < 5e-4:
@@ -52,6 +69,8 @@ def size(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as the two largest units: 4.2 s, 3 min 10 s, 2 h 5 min."""
+    if abs(seconds) >= LONGEST:
+        return f"{_exponent(seconds)} s"
     if seconds < 1:
         return f"{seconds:.2f} s"
     if seconds < 60:
@@ -101,5 +120,5 @@ def _figure(value: float, form: Format, digits: int | None) -> str:
     if form == "seconds":
         return duration(value)
     if form == "integer":
-        return f"{value:,.0f}".replace("-", "−")
+        return plain(value if abs(value) >= LONGEST else round(value))
     return plain(value, digits)

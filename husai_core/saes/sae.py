@@ -71,6 +71,14 @@ class SAE:
     provenance: dict[str, Any] = field(default_factory=dict)
     """The checkpoint's `husai` entry: recipe, seed, digests, convergence."""
 
+    def __repr__(self) -> str:
+        """What tells it apart, in one line; the weights are long."""
+        facts = [self.architecture, f"d_in={self.d_in}", f"d_sae={self.d_sae}"]
+        facts += [
+            f"{name}={value}" for name, value in (("k", self.k), ("hook_name", self.hook_name)) if value is not None
+        ]
+        return f"{type(self).__name__}({', '.join(facts)})"
+
     @property
     def d_in(self) -> int:
         """Width of the input rows."""

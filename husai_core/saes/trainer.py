@@ -20,7 +20,7 @@ POINTS = 50
 Save = Callable[[Path], None]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class TrainedSAE(SAE):
     """An SAE fresh from training: fp32 weights on the CPU, for raw activations."""
 

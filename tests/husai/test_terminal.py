@@ -65,6 +65,18 @@ def test_a_job_says_how_it_stands_and_what_an_input_calls_each_artifact(capsys: 
     assert ["result", "c" * 12] in lines
 
 
+def test_a_name_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nsucceeded\tpass\x1b[2J\u202e"
+    Terminal().line(name)
+    Terminal().table(["name"], [[name]])
+    Terminal().pairs([("name", name)])
+    Terminal().paragraph(name)
+    Terminal().note(name)
+    written = capsys.readouterr()
+    lines = [*written.out.splitlines(), *written.err.splitlines()]
+    assert [line.removeprefix("name  ") for line in lines if "succeeded" in line] == ["a succeeded pass�[2J�"] * 5
+
+
 def test_notes_on_a_terminal_break_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)

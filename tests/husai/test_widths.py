@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from husai.cli import app
-from husai.layout import cells
+from husai_core.render.text_layout import cells
 from tests.husai.conftest import Husai
 
 WIDE = 1000

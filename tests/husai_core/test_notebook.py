@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import husai_core as hc
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.saes.trainer import TrainedSAE
 from husai_core.stability import nulls
@@ -66,6 +67,16 @@ def test_seeds_are_compared_beside_their_nulls(rows: torch.Tensor, saes: list[Tr
     assert overlap.low is not None
     assert "PWMCC (mean maximum cosine between seeds)" in repr(comparison)
     assert "<svg" in hc.show(comparison)._repr_html_()
+
+
+def test_outside_a_notebook_panels_are_laid_out_and_an_sae_is_one_line(
+    saes: list[TrainedSAE], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    columns = [panels.Column(label="name"), panels.Column(label="x", format="number")]
+    shown = [panels.Table(title="T", columns=columns, rows=[["a", 0.5]]), panels.Text(paragraphs=["x"], folded=True)]
+    assert repr(hc.show(shown)).splitlines() == ["T", "  name      x", "  ────  ─────", "  a     0.500"]
+    assert repr(saes[0]) == "TrainedSAE(topk, d_in=10, d_sae=24, k=3)"
 
 
 def test_what_cannot_be_compared_is_refused(rows: torch.Tensor, saes: list[TrainedSAE]) -> None:

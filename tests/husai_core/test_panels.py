@@ -80,8 +80,8 @@ EXAMPLES: list[tuple[panels.AnyPanel, list[list[str]]]] = [
             ["what", "label", "value", "low", "high"],
             ["latent", "7", "", "", ""],
             ["figure", "frequency", "0.01", "", ""],
-            ["context 1", "=", "0.0", "", ""],
-            ["context 1", "\n", "1.5", "", ""],
+            ["context 1", "'=", "0.0", "", ""],
+            ["context 1", "'\n", "1.5", "", ""],
             ["promoted", "sum", "0.25", "", ""],
             ["suppressed", "the", "-0.5", "", ""],
         ],
@@ -104,6 +104,17 @@ def test_csv_keeps_full_precision() -> None:
     assert float(to_csv(bars).splitlines()[1].split(",")[1]) == 1 / 3
 
 
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\n=1", "＝1"])
+def test_no_text_of_a_csv_is_a_formula_and_figures_keep_their_sign(formula: str) -> None:
+    table = panels.Table(columns=[panels.Column(label="=a"), panels.Column(label="x")], rows=[[formula, -0.5]])
+    assert list(csv.reader(io.StringIO(to_csv(table), newline=""))) == [["'=a", "x"], [f"'{formula}", "-0.5"]]
+
+
+def test_a_carriage_return_begins_no_new_line_of_a_csv() -> None:
+    text = to_csv(panels.Text(paragraphs=["a\r=1+1", "b"]))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["text"], ["a\n=1+1"], ["b"]]
+
+
 def test_panels_survive_json() -> None:
     every = [panel for panel, _ in EXAMPLES]
     assert PANELS.validate_json(PANELS.dump_json(every)) == every
@@ -116,6 +127,7 @@ def test_panels_survive_json() -> None:
         {"type": "table", "columns": [{"label": "a"}], "rows": [[float("nan")]]},
         {"type": "heat_map", "rows": ["a"], "columns": ["b"], "values": [[0.5, 0.5]]},
         {"type": "bars", "bars": [{"label": "a", "value": float("inf")}]},
+        {"type": "feature_card", "latent": 1, "contexts": [{"tokens": ["a", "b"], "activations": [1.0]}]},
     ],
 )
 def test_a_panel_that_cannot_be_drawn_is_refused(broken: dict[str, Any]) -> None:

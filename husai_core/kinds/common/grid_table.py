@@ -6,8 +6,6 @@ counted.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -130,7 +128,7 @@ def to_csv(table: GridTable) -> str:
             comparison = differences.get((summary.condition, summary.variant, name))
             line += [*_ends(comparison.difference), comparison.p_adjusted] if comparison else [None] * len(parts)
         lines.append(line)
-    return _csv(columns, lines)
+    return panels.as_csv([columns, *lines])
 
 
 def cells_to_csv(table: GridTable) -> str:
@@ -140,7 +138,7 @@ def cells_to_csv(table: GridTable) -> str:
         [row.condition, row.variant, row.seed, row.state, row.reason, row.sae, *map(row.figures.get, figures)]
         for row in table.rows
     )
-    return _csv(["condition", "variant", "seed", "state", "reason", "sae", *figures], lines)
+    return panels.as_csv([["condition", "variant", "seed", "state", "reason", "sae", *figures], *lines])
 
 
 def present(table: GridTable) -> list[panels.AnyPanel]:
@@ -273,11 +271,3 @@ def _labels(table: GridTable) -> list[str]:
 
 def _ends(estimate: Estimate | None) -> list[float | None]:
     return [estimate.value, estimate.low, estimate.high, estimate.n] if estimate else [None] * 4
-
-
-def _csv(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(lines)
-    return text.getvalue()

@@ -1,3 +1,6 @@
+import re
+from typing import get_args
+
 import pytest
 
 from husai_core.estimate import Estimate
@@ -8,6 +11,7 @@ from husai_core.panels import (
     Context,
     FeatureCard,
     Figure,
+    Format,
     Headline,
     HeatMap,
     IntervalRow,
@@ -19,10 +23,11 @@ from husai_core.panels import (
     Table,
     Text,
 )
-from husai_core.render import html
+from husai_core.render import html, text_panels
 from husai_core.render.notebook import Shown
 
 HOSTILE = "</style><script>alert('x')</script><img src=x onerror=alert(1)>\"'"
+FORMATS = get_args(Format)
 ESTIMATE = Estimate(value=0.5, low=0.4, high=0.6, n=3)
 
 
@@ -61,6 +66,31 @@ def test_no_panel_lets_markup_through(panel, folded):
 
 def test_the_same_panels_give_the_same_bytes():
     assert html.fragment(every_panel("a")) == html.fragment(every_panel("a"))
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, 1e-308])
+def test_figures_at_the_end_of_floating_point_are_drawn(value):
+    """Spreads, margins and powers of ten of such figures overflow."""
+    ends = Estimate(value=value, low=-1.7e308, high=1.7e308)
+    rows = [IntervalRow(label="a", estimate=ends, bar=bar, points=[("b", value)]) for bar in (value, 0.5)]
+    points = [(0.0, -1.7e308), (1.0, value), (1.7e308, 1.7e308)]
+    shown = [
+        Headline(text="a", figures=[Figure(label="a", value=value, format=form) for form in FORMATS]),
+        Table(columns=[Column(label="a", format=form) for form in FORMATS], rows=[[value] * len(FORMATS)]),
+        Intervals(rows=rows[:1]),
+        Intervals(rows=rows),
+        Lines(series=[Series(label="a", points=points)], x_label="x", y_label="y"),
+        Lines(series=[Series(label="a", points=points)], x_label="x", y_label="y", log_x=True, log_y=True),
+        Scatter(points=[ScatterPoint(label="a", x=ends, y=ends)], x_label="x", y_label="y", joined=True),
+        HeatMap(rows=["a"], columns=["b"], values=[[value]], low=-1.7e308, high=1.7e308),
+        Bars(bars=[Bar(label="a", value=value), Bar(label="b", value=-1.7e308)]),
+        FeatureCard(latent=1, contexts=[Context(tokens=["a"], activations=[value])], promoted=[("a", value)]),
+    ]
+    markup = html.fragment(shown)
+    assert "nan" not in markup
+    assert "inf" not in markup
+    assert not re.search(r"\d{40}", markup)
+    assert max(map(len, text_panels.render(shown, 100, everything=True))) <= 100
 
 
 def test_folded_tables_say_how_many_rows_they_hide():

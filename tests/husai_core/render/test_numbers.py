@@ -16,10 +16,15 @@ from husai_core.render import numbers
         (0.0, "0.000"),
         (12, "12"),
         (12345.6, "12,346"),
+        (-1e308, "−1e308"),
     ],
 )
 def test_a_figure_for_people(value, text):
     assert numbers.plain(value) == text
+
+
+def test_a_signed_figure_has_the_same_minus_as_the_others():
+    assert [numbers.signed(0.25), numbers.signed(-0.25), numbers.compact(-2e300)] == ["+0.25", "−0.25", "−2e300"]
 
 
 def test_fixed_decimals_never_say_minus_zero():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from husai.layout import blocks, cells, pairs, table, wrap
+from husai_core.render.text_layout import blocks, cells, pairs, table, wrap
 
 COLUMNS = ["job", "kind", "state", "reason"]
 ROWS = [
@@ -28,16 +28,19 @@ def test_columns_that_can_be_done_without_go_first_then_rows_become_blocks() -> 
     assert table(COLUMNS, ROWS, 30) == blocks(COLUMNS, ROWS, 30)
 
 
-def test_wide_characters_count_twice_and_long_words_stay_whole() -> None:
+def test_wide_characters_count_twice_and_a_word_that_is_too_long_is_broken() -> None:
     assert cells("三国") == 4
     assert wrap("三国 三国 三国", 9) == ["三国 三国", "三国"]
-    assert wrap(f"a {'b' * 20} c", 5) == ["a", "b" * 20, "c"]
+    assert wrap(f"a {'b' * 12} c", 5) == ["a", "b" * 5, "b" * 5, "bb c"]
+    assert wrap("三国三国", 3) == ["三", "国", "三", "国"]
     assert wrap("a\nb", 5) == ["a", "b"]
 
 
 def test_values_stand_beside_their_names_or_below_them() -> None:
     assert pairs([("a", "1"), ("long name", "2")], 40) == ["a          1", "long name  2"]
-    assert pairs([("digest", "f" * 30)], 30) == ["digest", "  " + "f" * 30]
+    assert pairs([("digest", "f" * 30)], 32) == ["digest", "  " + "f" * 30]
+    assert pairs([("digest", "f" * 30)], 30) == ["digest", "f" * 30]
+    assert pairs([("digest", "f" * 30)], 20) == ["digest", "f" * 20, "f" * 10]
 
 
 def test_columns_of_figures_stand_flush_right_and_empty_columns_are_left_out() -> None:

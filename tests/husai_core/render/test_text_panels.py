@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from husai.layout import cells
-from husai.panels_text import cell, read, render
 from husai_core import panels as p
 from husai_core.estimate import Estimate
+from husai_core.render.text_layout import cells
+from husai_core.render.text_panels import cell, read, render
 
 
 def estimate(value: float, low: float | None = None, high: float | None = None) -> Estimate:

@@ -7,11 +7,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from husai import charts
-from husai.layout import GAP, Paint, cells, indented, pad, pairs, table, unpainted, wrap
-from husai.terminal import printable
 from husai_core import panels as p
 from husai_core.render import numbers
+from husai_core.render import text_charts as charts
+from husai_core.render.text_layout import (
+    GAP,
+    Paint,
+    cells,
+    indented,
+    pad,
+    pairs,
+    printable,
+    printable_lines,
+    table,
+    unpainted,
+    wrap,
+)
 
 MARKS = {"good": "✓ ", "bad": "✗ ", "unknown": "? ", "neutral": ""}
 NAMES = frozenset({"title", "label", "group", "x_label", "y_label", "low_label", "high_label"})
@@ -33,7 +44,7 @@ def read(documents: Sequence[Mapping[str, Any]]) -> list[p.AnyPanel]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return printable(value)
+        return printable_lines(value)
     if isinstance(value, Mapping):
         return {name: _one_line(item) if name in NAMES else _clean(item) for name, item in value.items()}
     return [_clean(item) for item in value] if isinstance(value, list) else value
@@ -167,7 +178,7 @@ def _scatter(panel: p.Scatter, width: int, everything: bool, paint: Paint) -> li
 
 def _heat_map(panel: p.HeatMap, width: int, everything: bool, paint: Paint) -> list[str]:
     """Figures instead of shades; columns that do not fit beside each other follow below."""
-    values = [["" if value is None else f"{value:.2f}" for value in row] for row in panel.values]
+    values = [["" if value is None else numbers.number(value, 2) for value in row] for row in panel.values]
     label = min(max(map(cells, panel.rows), default=0), width // 3)
     columns = list(panel.columns)
     legend: list[str] = []
@@ -184,7 +195,11 @@ def _heat_map(panel: p.HeatMap, width: int, everything: bool, paint: Paint) -> l
             names = wrap(name, label)
             figures = "".join("  " + pad(value, column, right=True) for value in row[span])
             lines += [(pad(names[0], label) + figures).rstrip(), *names[1:]]
-    ends = [f"{low:g}: {text}" for low, text in ((panel.low, panel.low_label), (panel.high, panel.high_label)) if text]
+    ends = [
+        f"{numbers.compact(low)}: {text}"
+        for low, text in ((panel.low, panel.low_label), (panel.high, panel.high_label))
+        if text
+    ]
     return lines + (wrap(", ".join(legend), width) if legend else []) + (wrap(", ".join(ends), width) if ends else [])
 
 
@@ -221,7 +236,9 @@ def _feature_card(panel: p.FeatureCard, width: int, everything: bool, paint: Pai
     if len(panel.contexts) > len(shown):
         lines += ["", f"{len(panel.contexts) - len(shown)} more texts; --all shows them"]
     effects = (("promoted", panel.promoted), ("suppressed", panel.suppressed))
-    words = [(name, ", ".join(f"{token!r} {effect:+.2f}" for token, effect in tokens)) for name, tokens in effects]
+    words = [
+        (name, ", ".join(f"{token!r} {numbers.signed(effect)}" for token, effect in tokens)) for name, tokens in effects
+    ]
     filled = [pair for pair in words if pair[1]]
     return lines + (["", *pairs(filled, width)] if filled else [])
 
@@ -230,12 +247,12 @@ def _marked(context: p.Context) -> str:
     """A text whose active tokens stand in brackets, the strongest with its activation."""
     largest = max(context.activations, default=0.0)
     pieces = []
-    for token, activation in zip(context.tokens, context.activations, strict=False):
+    for token, activation in zip(context.tokens, context.activations, strict=True):
         if activation <= 0:
             pieces.append(token)
         else:
             lead = token[: len(token) - len(token.lstrip())]
-            strength = f":{activation:.2f}" if activation == largest else ""
+            strength = f":{numbers.number(activation, 2)}" if activation == largest else ""
             pieces.append(f"{lead}[{token.strip()}{strength}]")
     return " ".join("".join(pieces).split())
 

@@ -1,4 +1,5 @@
-"""Plain text at any width: words are never split, and a table that cannot fit becomes one block for each row."""
+"""Plain text at any width: a word is split only where it is wider than the line, and a table that cannot fit becomes
+one block for each row."""
 
 from __future__ import annotations
 
@@ -32,11 +33,11 @@ def pad(text: str, width: int, right: bool = False) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns, broken between words; a word that is wider has a line of its own."""
+    """Lines of at most `width` columns, broken between words; a word that is wider is broken where the line ends."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
-        for word in paragraph.split():
+        for word in (piece for whole in paragraph.split() for piece in _pieces(whole, width)):
             if line and cells(line) + 1 + cells(word) > width:
                 lines.append(line)
                 line = word
@@ -44,6 +45,28 @@ def wrap(text: str, width: int) -> list[str]:
                 line = f"{line} {word}" if line else word
         lines.append(line)
     return lines
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    """A word in pieces of at most `width` columns, but at least a character each."""
+    if cells(word) <= width:
+        return [word]
+    pieces = [""]
+    for character in word:
+        if pieces[-1] and cells(pieces[-1] + character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
+
+
+def printable(text: str) -> str:
+    """Text on one line, without control characters: it can neither steer the terminal nor forge a line of our own."""
+    return printable_lines(text.replace("\n", " ").replace("\t", " "))
+
+
+def printable_lines(text: str) -> str:
+    """Text whose line breaks and tabs are wanted, without other control characters."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def indented(lines: Sequence[str], by: int = 2) -> list[str]:
@@ -62,7 +85,7 @@ def table(
     """A table in lines of at most `width` columns.
 
     What does not fit is wrapped at words; then `droppable` columns are left out, the last first; then each row becomes
-    a block of its own. Only a single word that is wider than `width` runs over the edge.
+    a block of its own.
     """
     shown = [position for position, name in enumerate(columns) if any(row[position] for row in rows) or not rows]
     order = list(droppable)
@@ -98,7 +121,8 @@ def pairs(items: Sequence[tuple[str, str]], width: int, paint: Paint = unpainted
             for left, right in zip_longest(wrap(name, label), wrap(value, room), fillvalue=""):
                 lines.append((pad(left, label + GAP) + (paint(right, value) if right else "")).rstrip())
         else:
-            lines += [name, *indented([paint(piece, value) for piece in wrap(value, width - GAP)], GAP)]
+            by = GAP if _longest(value) <= width - GAP else 0
+            lines += [name, *indented([paint(piece, value) for piece in wrap(value, width - by)], by)]
     return lines
 
 

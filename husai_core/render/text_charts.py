@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from husai_core.render.axis import LARGEST
+
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -13,10 +15,11 @@ class Axis:
     """Where values lie on a line of `width` characters, at least of 1."""
 
     def __init__(self, values: Iterable[float | None], width: int) -> None:
-        known = [value for value in values if value is not None and math.isfinite(value)]
+        known = [max(-LARGEST, min(LARGEST, value)) for value in values if value is not None and math.isfinite(value)]
         self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
         if self.low == self.high:
-            self.low, self.high = self.low - 0.5, self.high + 0.5
+            margin = max(0.5, 1e-6 * abs(self.low))
+            self.low, self.high = self.low - margin, self.high + margin
         self.width = max(1, width)
 
     def place(self, value: float) -> int:
