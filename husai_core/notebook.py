@@ -150,7 +150,10 @@ def save_sae(sae: SAE, folder: str | Path) -> Path:
     """Write an SAE in the layout of SAELens 6 with what is known of its training; returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(sae, folder, sae.describe() if isinstance(sae, TrainedSAE) else sae.provenance)
+    if isinstance(sae, TrainedSAE):
+        checkpoint.save(sae, folder, sae.describe(), sae.half)
+    else:
+        checkpoint.save(sae, folder, sae.provenance)
     return folder
 
 

@@ -14,6 +14,7 @@ from husai_core.errors import UserError
 from husai_core.saes.architectures import ARCHITECTURES
 from husai_core.saes.architectures.base import StackedSAEs
 from husai_core.saes.codes import recall
+from husai_core.saes.half import HalfRun
 from husai_core.saes.kernels import choose
 from husai_core.saes.objective import Objective
 from husai_core.saes.recipe import SAERecipe, together
@@ -69,6 +70,7 @@ class Bank:
         ]
         for stack in self.stacks:
             stack.to(device)
+        self.halves = [HalfRun(stack) for stack in self.stacks]
         for scaler in (self.input, self.target):
             scaler.mean = scaler.mean.to(device)
         self.curve: list[list[float]] = []
@@ -83,7 +85,8 @@ class Bank:
         """One optimiser step of every member on the rows at indices `batch` [seeds or 1, batch_size]."""
         x = self.input(self._read(self.rows, batch))
         y = x if self.targets is None else self.target(self._read(self.targets, batch))
-        for stack in self.stacks:
+        for stack, half in zip(self.stacks, self.halves, strict=True):
+            half.advance(x, y, self.objective)
             stack.advance(x, y, self.objective)
         self.step += 1
 
@@ -118,9 +121,9 @@ class Bank:
         """The lowest recall among the stacks that let their kernels choose the largest, on some normalised rows."""
         count = max(1, CHECKED_LATENTS // self.stacks[0].silent.numel())
         recalls = [
-            recall(x[:, :count], stack.encoder, stack.small["b_enc"], stack.recipe.k, stack.kernels)
+            recall(x[:, :count], stack.encoder, stack.small["b_enc"], stack.k, stack.kernels)
             for stack in self.stacks
-            if stack.recipe.architecture == "topk" and stack.recipe.k is not None
+            if stack.recipe.architecture == "topk" and stack.k is not None
         ]
         return {"selection_recall": min(recalls)} if recalls else {}
 
@@ -141,8 +144,9 @@ class Bank:
     def save(self, directory: Path) -> None:
         """Write everything that the next step depends on."""
         tensors = {"curve": torch.tensor(self.curve, dtype=torch.float64), "step": torch.tensor(self.step)}
-        for i, stack in enumerate(self.stacks):
+        for i, (stack, half) in enumerate(zip(self.stacks, self.halves, strict=True)):
             tensors |= {f"{i}.{name}": tensor for name, tensor in stack.state().items()}
+            tensors |= {f"{i}.half.{name}": tensor for name, tensor in half.state().items()}
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / "state.safetensors"
         )
@@ -151,10 +155,13 @@ class Bank:
         """Go on from a state written by `save` with the same recipes, seeds and rows."""
         tensors = load_file(directory / "state.safetensors")
         self.curve, self.step = tensors["curve"].tolist(), int(tensors["step"])
-        for i, stack in enumerate(self.stacks):
+        for i, (stack, half) in enumerate(zip(self.stacks, self.halves, strict=True)):
             stack.step, stack.columns = self.step, None
             for name, tensor in stack.state().items():
                 tensor.copy_(tensors[f"{i}.{name}"])
+            half.enter()
+            for name, tensor in half.state().items():
+                tensor.copy_(tensors[f"{i}.half.{name}"])
 
 
 class Scaler:

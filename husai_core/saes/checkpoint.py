@@ -21,7 +21,7 @@ from husai_core.identity import canonical
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import PARAMETERS, SAE, Architecture, Reshape, scale_by_decoder_norms
 
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+WEIGHTS, CONFIG, HALF = "sae_weights.safetensors", "cfg.json", "half"
 FOLDABLE = ("expected_average_only_in", "covariance_whitening")
 """Normalisations of SAELens that one map describes, which the checkpoint does not hold."""
 TRAINING_FORMS = ("batchtopk", "matryoshka_batchtopk")
@@ -45,14 +45,18 @@ NAMES: dict[tuple[Architecture, bool], str] = {
 ARCHITECTURES = {name: key for key, name in NAMES.items()} | {SIGNED: ("topk", False)}
 
 
-def save(sae: SAE, directory: Path, provenance: Mapping[str, Any]) -> None:
+def save(sae: SAE, directory: Path, provenance: Mapping[str, Any], half: SAE | None = None) -> None:
     """Write `sae` into `directory`; `provenance` (recipe, seed, hook_name, digests) becomes the `husai` entry.
 
-    The bytes depend on nothing but the arguments.
+    `half`, the same training's SAE at half the tokens, goes into the folder `half` with its own provenance. The bytes
+    depend on nothing but the arguments.
     """
     tensors = {name: getattr(sae, name).detach().float().cpu().contiguous() for name in PARAMETERS[sae.architecture]}
     save_file(tensors, directory / WEIGHTS)
     (directory / CONFIG).write_bytes(canonical(_config(sae) | {"husai": dict(provenance)}))
+    if half is not None:
+        (directory / HALF).mkdir(exist_ok=True)
+        save(half, directory / HALF, half.provenance)
 
 
 def load(directory: Path) -> SAE:
@@ -86,6 +90,15 @@ def load(directory: Path) -> SAE:
     if cfg.get("rescale_acts_by_decoder_norm"):
         scale_by_decoder_norms(sae)
     return sae
+
+
+def load_half(directory: Path) -> SAE | None:
+    """The SAE that the same training gave at half the tokens; None where the checkpoint has none.
+
+    Raises:
+        UserError: see `load`.
+    """
+    return load(directory / HALF) if (directory / HALF / CONFIG).is_file() else None
 
 
 def recipe(sae: SAE) -> SAERecipe:

@@ -37,11 +37,13 @@ class Batch:
     """Latents [s, n] that the auxiliary loss revives; None: that loss is left out."""
     sparsity: float = 1.0
     """Share of the sparsity penalty that counts in this step."""
+    k: int | None = None
+    """Active latents per row in this step; None: the recipe's k."""
 
 
 def topk(p: Parameters, batch: Batch, recipe: SAERecipe, selected: Latents | None = None) -> tuple[Tensor, Latents]:
     """|e|², where f are the k largest entries of each row of relu(z) (Gao et al. 2024, arXiv 2406.04093)."""
-    f = selected or DenseLatents(_largest(_pre_activations(p, batch.x), _k(recipe)))
+    f = selected or DenseLatents(_largest(_pre_activations(p, batch.x), _k(recipe, batch)))
     error = _error(p, f, batch)
     return _mean_square(error) + revival(p, batch, error, recipe), f
 
@@ -76,7 +78,9 @@ def switch(p: Parameters, batch: Batch, recipe: SAERecipe, selected: Latents | N
     picked = torch.nn.functional.one_hot(expert, recipe.experts).to(probabilities.dtype)
     if selected is None:
         other = picked.repeat_interleave(recipe.latents_per_row, -1) == 0
-        selected = DenseLatents(_largest(_pre_activations(p, batch.x).masked_fill(other, -torch.inf), _k(recipe)))
+        selected = DenseLatents(
+            _largest(_pre_activations(p, batch.x).masked_fill(other, -torch.inf), _k(recipe, batch))
+        )
     f = selected.scaled(probability)
     error = _error(p, f, batch)
     balance = recipe.balance * recipe.experts * (picked.mean(1) * probabilities.mean(1)).sum(-1)
@@ -179,12 +183,13 @@ def _largest(z: Tensor, k: int) -> Tensor:
 def _largest_of_batch(p: Parameters, batch: Batch, recipe: SAERecipe) -> Latents:
     """The b · k largest entries of each member's relu(z)."""
     z = _pre_activations(p, batch.x)
-    return DenseLatents(_largest(z.flatten(1), z.shape[1] * _k(recipe)).view_as(z))
+    return DenseLatents(_largest(z.flatten(1), z.shape[1] * _k(recipe, batch)).view_as(z))
 
 
-def _k(recipe: SAERecipe) -> int:
-    assert recipe.k is not None
-    return recipe.k
+def _k(recipe: SAERecipe, batch: Batch) -> int:
+    k = batch.k or recipe.k
+    assert k is not None
+    return k
 
 
 def _l1(recipe: SAERecipe, batch: Batch) -> float:

@@ -26,6 +26,10 @@ SPECIAL = {
     "l0_coefficient": {"jumprelu"},
     "bandwidth": {"jumprelu"},
     "sparsity_warmup_fraction": {"relu", "gated", "jumprelu"},
+    "k_start": {"topk", "batchtopk", "matryoshka", "switch"},
+    "k_rise_fraction": {"topk", "batchtopk", "matryoshka", "switch"},
+    "resample_tokens": {"topk", "batchtopk", "matryoshka", "relu"},
+    "resample_fraction": {"topk", "batchtopk", "matryoshka", "relu"},
     "aux_coefficient": {"topk", "batchtopk", "matryoshka", "switch"},
     "k_aux": {"topk", "batchtopk", "matryoshka", "switch"},
 }
@@ -33,6 +37,8 @@ SPECIAL = {
 USUAL_K = 8
 SHARED = ("d_sae", "tokens", "batch_size", "normalise", "order_seed")
 """Fields in which all members of a bank agree."""
+RISEN_BY = 0.4
+"""Share of half the steps by which all that rises or starts anew has ended: then half and whole are one recipe."""
 
 
 class SAERecipe(BaseModel):
@@ -50,6 +56,10 @@ class SAERecipe(BaseModel):
         ge=1,
         description="active latents per row (batchtopk, matryoshka: on average); 8 if left out where it is read",
     )
+    k_start: int | None = Field(
+        None, ge=1, description="active latents per row in the first step, from which they rise to k; always k if unset"
+    )
+    k_rise_fraction: float = Field(0.2, ge=0, le=1, description="share of the steps in which k_start rises to k")
     l1: float | None = Field(None, ge=0, description="weight of the summed latents in the loss (relu, gated)")
     target_l0: float | None = Field(None, gt=0, description="active latents per row that are aimed at (jumprelu)")
     l0_coefficient: float = Field(10.0, ge=0, description="weight of (L0 / target_l0 - 1)² in the loss (jumprelu)")
@@ -63,11 +73,19 @@ class SAERecipe(BaseModel):
     batch_size: int = Field(512, ge=1, description="rows per step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of Adam")
     warmup_fraction: float = Field(0.05, ge=0, le=1, description="share of the steps with rising learning rate")
-    decay_fraction: float = Field(0.8, ge=0, le=1, description="share of the steps with falling learning rate")
+    decay_fraction: float = Field(0.2, ge=0, le=1, description="share of the steps with falling learning rate")
     sparsity_warmup_fraction: float = Field(0.1, ge=0, le=1, description="share of the steps in which l1 or L0 rises")
     aux_coefficient: float = Field(1 / 32, ge=0, description="weight of the loss that revives dead latents (k only)")
     k_aux: int | None = Field(None, ge=1, description="dead latents per row in that loss; half the row width if unset")
     dead_after_tokens: int = Field(20_000, ge=1, description="rows without firing after which a latent is dead")
+    resample_tokens: int | None = Field(
+        None, ge=1, description="rows after which dead latents start anew, time and again; never if unset"
+    )
+    resample_fraction: float = Field(0.2, ge=0, le=1, description="share of the steps in which dead latents start anew")
+    measure_half: bool = Field(
+        True,
+        description="keep a copy of every SAE that comes to rest at half the tokens, for decay_fraction / 2 more steps",
+    )
     normalise: bool = Field(True, description="scale rows to unit variance, folded into the saved weights")
     order_seed: int | None = Field(
         None, ge=0, lt=2**53, description="one order of the rows for all seeds of a bank; each seed its own if unset"
@@ -88,6 +106,8 @@ class SAERecipe(BaseModel):
                 raise ValueError(f"a {self.architecture} SAE needs {needed} and takes no other of k, l1 and target_l0")
         if self.k is not None and self.k > self.latents_per_row:
             raise ValueError(f"k = {self.k} is larger than the {self.latents_per_row} latents that a row can use")
+        if self.k is not None and self.k_start is not None and self.k_start >= self.k:
+            raise ValueError(f"k_start = {self.k_start} must lie below k = {self.k}")
         if self.target_l0 is not None and self.target_l0 > self.d_sae:
             raise ValueError(f"target_l0 = {self.target_l0:g} is larger than d_sae = {self.d_sae}")
         return self
@@ -151,6 +171,63 @@ class SAERecipe(BaseModel):
     def steps(self) -> int:
         """Optimiser steps."""
         return ceil(self.tokens / self.batch_size)
+
+    @property
+    def half_steps(self) -> int:
+        """Steps of the copy that is measured at half the tokens."""
+        return self.steps // 2
+
+    @property
+    def half_from(self) -> int:
+        """Steps after which that copy leaves the main run, and its learning rate falls."""
+        return self.half_steps - int(self.decay_fraction * self.half_steps)
+
+    @property
+    def halved(self) -> SAERecipe:
+        """The training of that copy: half the steps, in which all that rises takes as many as in this one."""
+        longer = self.steps / self.half_steps
+        rising = {name: min(1.0, longer * share) for name, share in self._rising.items()}
+        change = {"tokens": self.half_steps * self.batch_size, "measure_half": False, **rising}
+        return self.model_copy(update=change)
+
+    @property
+    def why_no_half(self) -> str | None:
+        """Why no copy is measured at half the tokens, as a sentence; None where one is."""
+        if not self.measure_half:
+            return "The recipe leaves the measurement at half the tokens out (measure_half)."
+        if self.steps < 2:
+            return "A training of one step has no half."
+        if self.decay_fraction > 1 / 2:
+            return f"The learning rate falls before half the tokens (decay_fraction = {self.decay_fraction:g} > 0.5)."
+        for name, share in self._rising.items():
+            if share > RISEN_BY / 2:
+                return f"What rises at first ends too late for a half ({name} = {share:g} > {RISEN_BY / 2:g})."
+        return None
+
+    @property
+    def _rising(self) -> dict[str, float]:
+        """The shares of the steps in which something rises or starts anew, of what this recipe has."""
+        shares = {"warmup_fraction": self.warmup_fraction}
+        if self.k is None:
+            shares["sparsity_warmup_fraction"] = self.sparsity_warmup_fraction
+        elif self.k_start is not None:
+            shares["k_rise_fraction"] = self.k_rise_fraction
+        if self.resample_tokens is not None:
+            shares["resample_fraction"] = self.resample_fraction
+        return shares
+
+    def k_at(self, step: int) -> int | None:
+        """Active latents per row in a step counted from 0: equally many steps for each number from k_start to k."""
+        if self.k is None or self.k_start is None:
+            return self.k
+        share = min(1.0, step / max(1.0, self.k_rise_fraction * self.steps))
+        return self.k_start + int(share * (self.k - self.k_start))
+
+    def resamples_after(self, steps: int) -> bool:
+        """Whether dead latents start anew once so many steps are done."""
+        if self.resample_tokens is None or steps > self.resample_fraction * self.steps:
+            return False
+        return steps % max(1, self.resample_tokens // self.batch_size) == 0
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, plateau, linear decay towards 0."""

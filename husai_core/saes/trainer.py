@@ -34,16 +34,18 @@ class TrainedSAE(SAE):
     """(tokens, validation sum of squared errors / sum of squares)."""
     objective: str | None = None
     """The name of the objective, where one was given."""
+    half: SAE | None = None
+    """The copy that came to rest at half the tokens; None where `recipe.why_no_half` says why."""
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps about the training."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "seed": self.seed,
-            "drift_from_init": self.drift_from_init,
-            "converged": self.converged,
-            "transcoder": self.transcoder,
-        } | ({} if self.objective is None else {"objective": self.objective})
+        rest = {"drift_from_init": self.drift_from_init, "converged": self.converged}
+        return _described(self.recipe, self.seed, self.transcoder, self.objective) | rest
+
+
+def _described(recipe: SAERecipe, seed: int, transcoder: bool, objective: str | None) -> dict[str, Any]:
+    facts = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "transcoder": transcoder}
+    return facts if objective is None else facts | {"objective": objective}
 
 
 @torch.no_grad()
@@ -64,7 +66,7 @@ def train(
     """Train one SAE per recipe and seed on `rows` [n, d_in], or transcoders from `rows` to `targets` [n, d_out].
 
     A seed fixes its member's initial weights and (unless the recipe has an `order_seed`) order of rows, whatever the
-    other members are. Members come recipe by recipe.
+    other members are. Members come recipe by recipe. Each has its `half` where its recipe allows for one.
 
     Args:
         validation: rows [m, d_in] on which the curve and `converged` are measured; never trained on.
@@ -125,6 +127,29 @@ def members(bank: Bank) -> list[TrainedSAE]:
 
 
 def _member(bank: Bank, stack: StackedSAEs, i: int, drift: float, curve: list[tuple[int, float]]) -> TrainedSAE:
+    return TrainedSAE(
+        **_weights(bank, stack, i),
+        recipe=stack.recipe,
+        seed=stack.seeds[i],
+        drift_from_init=drift,
+        converged=converged(curve),
+        curve=curve,
+        objective=None if bank.objective is None else bank.objective.name,
+        half=_half(bank, stack, i),
+    )
+
+
+def _half(bank: Bank, stack: StackedSAEs, i: int) -> SAE | None:
+    copy = bank.halves[bank.stacks.index(stack)].copy
+    if copy is None:
+        return None
+    objective = None if bank.objective is None else bank.objective.name
+    facts = _described(copy.recipe, copy.seeds[i], copy.transcoder, objective)
+    return SAE(**_weights(bank, copy, i), provenance=facts)
+
+
+def _weights(bank: Bank, stack: StackedSAEs, i: int) -> dict[str, Any]:
+    """What an SAE is for raw rows, from one of a stack for normalised rows."""
     scale, weights = bank.target.scale, stack.encoder[i].T
     if stack.transcoder:
         weights = weights * (scale / bank.input.scale)
@@ -141,20 +166,14 @@ def _member(bank: Bank, stack: StackedSAEs, i: int, drift: float, curve: list[tu
         extra["W_router"] = extra["W_router"] / bank.input.scale
         extra["b_router"] = bank.input.mean + extra["b_router"] * bank.input.scale
     fields: dict[str, Any] = {n: _out(value) if isinstance(value, Tensor) else value for n, value in extra.items()}
-    return TrainedSAE(
-        W_enc=_out(weights),
-        W_dec=_out(stack.decoder[i]),
-        b_dec=_out(bank.target.mean + stack.b_dec[i] * scale),
-        apply_b_dec_to_input=not stack.transcoder,
-        transcoder=stack.transcoder,
-        recipe=stack.recipe,
-        seed=stack.seeds[i],
-        drift_from_init=drift,
-        converged=converged(curve),
-        curve=curve,
-        objective=None if bank.objective is None else bank.objective.name,
+    return {
+        "W_enc": _out(weights),
+        "W_dec": _out(stack.decoder[i]),
+        "b_dec": _out(bank.target.mean + stack.b_dec[i] * scale),
+        "apply_b_dec_to_input": not stack.transcoder,
+        "transcoder": stack.transcoder,
         **fields,
-    )
+    }
 
 
 def _out(tensor: Tensor) -> Tensor:

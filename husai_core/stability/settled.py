@@ -1,9 +1,9 @@
 """Whether a training's figures had settled: how much the last doubling of its tokens changed them.
 
-A learning rate that decays brings any run to rest, so coming to rest proves nothing. A training is measured at half the
-tokens as well, by a copy that came to rest there, and *settled* is an equivalence: the interval over seeds of the paired
-change, whole less half, lies inside a margin. It says that the last doubling changed little, not that more tokens would
-bring nothing. Light: no torch, no scipy.
+A learning rate that decays brings any run to rest, so coming to rest proves nothing. A training is measured at half
+the tokens as well, by a copy that came to rest there, and *settled* is an equivalence: the interval over seeds of the
+paired change, whole less half, lies inside a margin. It says that the last doubling changed little, not that more
+tokens would bring nothing. Light: no torch, no scipy.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Cost:
 def bank(
     recipes: Sequence[SAERecipe], seeds: int, d_in: int, d_out: int | None = None, validation: float = 0.0
 ) -> Cost:
-    """Training of every recipe with every seed, and the error on `validation` rows along the curve."""
+    """Training of every recipe with every seed, with the halves, and the error on `validation` rows on the curve."""
     return Cost(
         sum(seeds * _member(recipe, d_in, d_out or d_in, validation) for recipe in recipes),
         _bank_memory(recipes, seeds, d_in, d_out or d_in),
@@ -125,13 +125,15 @@ def _member(recipe: SAERecipe, d_in: int, d_out: int, validation: float) -> floa
     else:
         row = TRAINED * parameters
     measured = min(CURVE_POINTS, recipe.steps) * validation * encoded
-    return recipe.tokens * row + recipe.steps * 4 * parameters + measured
+    with_half = 1 + recipe.decay_fraction / 2 if recipe.why_no_half is None else 1
+    return with_half * (recipe.tokens * row + recipe.steps * 4 * parameters) + measured
 
 
 def _bank_memory(recipes: Sequence[SAERecipe], seeds: int, d_in: int, d_out: int) -> float:
-    """Parameters with their moments, and the latents of a batch or of the rows that are measured at once."""
+    """Parameters with their moments, also of the copies at half the tokens, and the latents that are held at once."""
     d_sae, batch = recipes[0].d_sae, recipes[0].batch_size
-    parameters = ADAM * len(recipes) * seeds * d_sae * (d_in + d_out)
+    trained = len(recipes) + sum(recipe.why_no_half is None for recipe in recipes)
+    parameters = ADAM * trained * seeds * d_sae * (d_in + d_out)
     latents = max(batch * seeds * d_sae, min(MEASURED_ROWS * seeds * d_sae, MEASURED_LATENTS))
     return parameters + 2 * FLOAT * latents
 

@@ -256,7 +256,9 @@ def _save(sae: TrainedSAE, activations: Activations, digest: str, seeds: list[in
     names = ("hook_name", "position", "source", "model_digest", "leaks_label")
     origin = {name: getattr(activations, name) for name in names} | {"activations_digest": digest, "bank_seeds": seeds}
     sae.hook_name = activations.hook_name
-    checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin)
+    if sae.half is not None:
+        sae.half.hook_name, sae.half.provenance = activations.hook_name, sae.half.provenance | origin
+    checkpoint.save(sae, job.output("saes", "sae"), sae.describe() | origin, sae.half)
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
@@ -336,7 +338,8 @@ def estimate(spec: Spec, facts: Facts) -> Work:
         "k": recipe.k,
         "husai": {"recipe": recipe.model_dump(mode="json")},
     }
-    written = count * work.checkpoint_bytes(recipe.d_sae, d_in) + work.result_bytes(count, work.CURVE_POINTS)
+    saved = seeds * sum(1 + (recipe.why_no_half is None) for recipe in spec.recipes)
+    written = saved * work.checkpoint_bytes(recipe.d_sae, d_in) + work.result_bytes(count, work.CURVE_POINTS)
     return cost.work(written, {"saes": {"count": count, **described}}, base=held)
 
 

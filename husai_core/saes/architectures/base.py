@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from husai_core.saes.architectures.resampling import resample
 from husai_core.saes.codes import Code, Outer, Scattered, Sums
 from husai_core.saes.kernels import Kernels
 from husai_core.saes.kernels.torch_cpu import starts_of
@@ -45,6 +46,8 @@ class StackedSAEs(ABC):
 
     revives = False
     """Whether the loss has the auxiliary term that revives dead latents."""
+    restart = 1.0
+    """Length of the encoder row of a latent that starts anew, as a share of the mean length of those alive."""
 
     def __init__(
         self, recipe: SAERecipe, seeds: Sequence[int], d_in: int, d_out: int, transcoder: bool, kernels: Kernels
@@ -63,6 +66,11 @@ class StackedSAEs(ABC):
     def parameters(self) -> dict[str, Tensor]:
         """All that the optimiser moves, by name."""
         return {"encoder": self.encoder, "decoder": self.decoder, **self.small}
+
+    @property
+    def k(self) -> int | None:
+        """Active latents per row in the next step; None where the recipe has no k."""
+        return self.recipe.k_at(self.step)
 
     @property
     def b_dec(self) -> Tensor:
@@ -103,7 +111,7 @@ class StackedSAEs(ABC):
         """As `gradients`, by autograd of the documented loss and of the objective's term."""
         parameters = {name: tensor.detach().requires_grad_() for name, tensor in self.parameters.items()}
         with torch.enable_grad():
-            batch = Batch(x, y, self._revived(), self.recipe.sparsity_weight(self.step))
+            batch = Batch(x, y, self._revived(), self.recipe.sparsity_weight(self.step), self.k)
             selected = self.selected(parameters, x)
             loss, latents = LOSSES[self.recipe.architecture](parameters, batch, self.recipe, selected)
             forward = Forward(parameters, latents, batch, loss, self.recipe, self.step, objective.reference)
@@ -189,6 +197,8 @@ class StackedSAEs(ABC):
             gradient = gradients.small[name]
             assert isinstance(gradient, Tensor)
             self.kernels.adam(weights, gradient, self.moments[name], lr, self.step, False)
+        if self.recipe.resamples_after(self.step):
+            resample(self, x, y)
 
     def _descend(self, name: str, sums: Sequence[Outer], lr: float) -> None:
         """Update a dictionary block by block, so that its whole gradient never exists."""

@@ -29,17 +29,13 @@ class BatchTopK(TopK):
     def code(self, x: Tensor) -> SparseCode:
         """See `TopK`."""
         guess = None if self.step == 0 else self.threshold.float()
-        count = x.shape[1] * self._k
+        assert self.k is not None
+        count = x.shape[1] * self.k
         chosen = self.kernels.batch_top(x, self.encoder, self.small["b_enc"], count, guess)
         values, latents, starts, smallest = chosen
         self.threshold += max(1 - MEMORY, 1 / (self.step + 1)) * (smallest - self.threshold)
         shape = (len(self.seeds), x.shape[1], self.recipe.d_sae)
         return SparseCode(values.relu_(), latents, starts, shape, self.kernels)
-
-    @property
-    def _k(self) -> int:
-        assert self.recipe.k is not None
-        return self.recipe.k
 
     def inference(self, x: Tensor) -> SparseCode:
         """See `StackedSAEs`."""

@@ -20,6 +20,7 @@ class ReLU(StackedSAEs):
 
     start = 0.1
     """Length of the encoder's rows before the first step."""
+    restart = 0.2
 
     def initial(self) -> tuple[Tensor, Tensor]:
         """See `StackedSAEs`."""

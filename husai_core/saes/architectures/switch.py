@@ -30,7 +30,7 @@ class Switch(TopK):
 
     def code(self, x: Tensor) -> SparseCode:
         """See `TopK`."""
-        s, b, n, k = len(self.seeds), x.shape[1], self.recipe.d_sae, self.recipe.k
+        s, b, n, k = len(self.seeds), x.shape[1], self.recipe.d_sae, self.k
         assert k is not None
         self.shares = self.probabilities(x)
         weight, self.expert = self.shares.max(-1)

@@ -19,8 +19,8 @@ class TopK(StackedSAEs):
 
     def code(self, x: Tensor) -> Code:
         """Latents of a training batch."""
-        assert self.recipe.k is not None
-        return top(x, self.encoder, self.small["b_enc"], self.recipe.k, self.kernels)
+        assert self.k is not None
+        return top(x, self.encoder, self.small["b_enc"], self.k, self.kernels)
 
     def inference(self, x: Tensor) -> Code:
         """See `StackedSAEs`."""

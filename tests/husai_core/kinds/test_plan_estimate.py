@@ -32,7 +32,8 @@ def estimated(kind: str, spec: Mapping[str, Any], **inputs: list[Artifact]) -> W
 
 def size(artifacts: list[Artifact]) -> int:
     """Bytes of all files."""
-    return sum(file.stat().st_size for artifact in artifacts for file in artifact.path.iterdir())
+    files = [path for artifact in artifacts for path in artifact.path.rglob("*") if path.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def counted(mode: FlopCounterMode) -> float:

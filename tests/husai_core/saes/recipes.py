@@ -9,8 +9,10 @@ from husai_core.seeding import generator
 COMMON = {"tokens": 64 * 30, "batch_size": 64, "lr": 3e-3, "dead_after_tokens": 128}
 RECIPES = {
     "topk": SAERecipe(d_sae=48, k=4, k_aux=5, **COMMON),
+    "rising topk": SAERecipe(d_sae=48, k=4, k_aux=5, k_start=1, resample_tokens=128, **COMMON),
     "sparse topk": SAERecipe(d_sae=160, k=4, k_aux=5, **COMMON),
     "batchtopk": SAERecipe(architecture="batchtopk", d_sae=48, k=4, k_aux=5, **COMMON),
+    "rising batchtopk": SAERecipe(architecture="batchtopk", d_sae=48, k=4, k_start=2, resample_tokens=64, **COMMON),
     "matryoshka": SAERecipe(architecture="matryoshka", d_sae=48, k=4, k_aux=5, prefixes=(8, 20), **COMMON),
     "switch": SAERecipe(architecture="switch", d_sae=48, k=4, k_aux=5, experts=4, **COMMON),
     "relu": SAERecipe(architecture="relu", d_sae=48, l1=0.1, **COMMON),

@@ -61,6 +61,17 @@ def test_a_saved_sae_loads_as_the_same_function(name: str, tmp_path: Path) -> No
     assert checkpoint.architecture(loaded) == name
 
 
+def test_the_half_lies_beside_the_whole(tmp_path: Path) -> None:
+    half = sae(k=2, provenance={"seed": 3, "recipe": "half"})
+    checkpoint.save(sae(), tmp_path, {"seed": 3}, half)
+    loaded = checkpoint.load_half(tmp_path)
+    assert loaded is not None
+    assert torch.equal(loaded(X), half(X))
+    assert loaded.provenance == half.provenance
+    assert checkpoint.load(tmp_path).provenance == {"seed": 3}
+    assert checkpoint.load_half(tmp_path / "half") is None
+
+
 def test_topk_checkpoints_compute_what_the_published_formula_says(tmp_path: Path) -> None:
     checkpoint.save(sae(), tmp_path, {})
     cfg = json.loads((tmp_path / "cfg.json").read_text())

@@ -39,7 +39,7 @@ def a_batch(trained: Bank, shared: bool) -> tuple[Tensor, Tensor]:
 def documented(stack: StackedSAEs, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Autograd of the documented loss, computed densely by operations of torch alone."""
     parameters = {name: tensor.clone().requires_grad_() for name, tensor in stack.parameters.items()}
-    batch = Batch(x, y, stack.dead, stack.recipe.sparsity_weight(stack.step))
+    batch = Batch(x, y, stack.dead, stack.recipe.sparsity_weight(stack.step), stack.k)
     loss, _ = LOSSES[stack.recipe.architecture](parameters, batch, stack.recipe, None)
     return dict(zip(parameters, torch.autograd.grad(loss.sum(), list(parameters.values())), strict=True))
 

@@ -13,6 +13,7 @@ from husai_core.saes.recipe import Architecture, SAERecipe
         {"architecture": "relu"},
         {"architecture": "relu", "l1": 0.1, "k": 8},
         {"d_sae": 8, "k": 9},
+        {"k": 8, "k_start": 8},
         {"k": 8, "lr": float("nan")},
         {"k": 8, "unknown": 1},
     ],
@@ -66,6 +67,39 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
     assert rates[20:75] == [1.0] * 55
     assert rates[-1] == pytest.approx(0.05)
     assert min(rates) > 0
+
+
+def test_the_half_has_the_same_schedules_until_its_own_rate_falls() -> None:
+    recipe = SAERecipe(k=8, k_start=2, tokens=1000, batch_size=10, resample_tokens=30)
+    half = recipe.halved
+    assert (recipe.half_from, recipe.half_steps, half.steps) == (40, 50, 50)
+    for step in range(half.steps):
+        assert half.k_at(step) == recipe.k_at(step)
+        assert half.resamples_after(step + 1) == recipe.resamples_after(step + 1)
+        assert (half.learning_rate(step) == recipe.learning_rate(step)) == (step <= recipe.half_from)
+    assert half.learning_rate(49) == pytest.approx(recipe.lr / 10)
+    assert (recipe.k_at(0), recipe.k_at(19), recipe.k_at(20)) == (2, 7, 8)
+    assert [step for step in range(101) if recipe.resamples_after(step)] == list(range(0, 21, 3))
+    relu = SAERecipe(architecture="relu", l1=1.0, tokens=1000, batch_size=10)
+    assert [relu.halved.sparsity_weight(step) for step in range(50)] == [relu.sparsity_weight(s) for s in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"measure_half": False}, "leaves the measurement"),
+        ({"decay_fraction": 0.8}, "decay_fraction = 0.8 > 0.5"),
+        ({"warmup_fraction": 0.3}, "warmup_fraction = 0.3 > 0.2"),
+        ({"k_start": 2, "k_rise_fraction": 0.5}, "k_rise_fraction = 0.5 > 0.2"),
+        ({"resample_tokens": 100, "resample_fraction": 0.5}, "resample_fraction = 0.5 > 0.2"),
+        ({"tokens": 10}, "one step"),
+        ({"k_rise_fraction": 0.5, "resample_fraction": 0.5, "sparsity_warmup_fraction": 0.5}, None),
+        ({"decay_fraction": 0.5}, None),
+    ],
+)
+def test_a_recipe_without_a_half_says_why(change: dict[str, object], reason: str | None) -> None:
+    said = SAERecipe.model_validate({"tokens": 1000, "batch_size": 10, **change}).why_no_half
+    assert said is reason is None or (said is not None and reason is not None and reason in said)
 
 
 def test_steps_cover_all_tokens() -> None:

@@ -5,7 +5,8 @@ import torch
 
 from husai_core.errors import UserError
 from husai_core.saes import bank, trainer
-from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.recipe import Architecture, SAERecipe
+from husai_core.saes.sae import SAE
 from husai_core.saes.trainer import train
 from husai_core.seeding import generator
 from tests.husai_core.saes.recipes import RECIPES, TOPK, rows
@@ -13,10 +14,16 @@ from tests.husai_core.saes.recipes import RECIPES, TOPK, rows
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "b_gate", "r_mag", "b_mag", "W_router", "b_router")
 
 
-def same(a: trainer.TrainedSAE, b: trainer.TrainedSAE) -> bool:
+def same(a: SAE, b: SAE) -> bool:
     """Whether two SAEs are equal bit for bit."""
     pairs = [(getattr(a, name), getattr(b, name)) for name in WEIGHTS]
     return all(x is y is None or torch.equal(x, y) for x, y in pairs)
+
+
+def half_of(sae: trainer.TrainedSAE) -> SAE:
+    """The copy at half the tokens, which is there."""
+    assert sae.half is not None
+    return sae.half
 
 
 def test_auxiliary_loss_revives_dead_latents() -> None:
@@ -90,25 +97,88 @@ def test_same_seed_repeats_bit_for_bit_and_seeds_differ() -> None:
     assert not torch.allclose(first[0].W_dec, first[1].W_dec, atol=0.1)
 
 
+@pytest.mark.parametrize("stop", [5, 14, 17], ids=["rising", "with a copy on its way", "with a copy at rest"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_resumed_run_equals_uninterrupted_run_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(name: str, stop: int, tmp_path: Path) -> None:
     recipe = RECIPES[name]
     uninterrupted = train(recipe, rows(), [0, 1], validation=rows(seed=2))
     steps = 0
 
-    def stop_halfway(save: trainer.Save) -> None:
+    def interrupt(save: trainer.Save) -> None:
         nonlocal steps
         steps += 1
-        if steps == 17:
+        if steps == stop:
             save(tmp_path)
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(recipe, rows(), [0, 1], validation=rows(seed=2), on_state=stop_halfway)
+        train(recipe, rows(), [0, 1], validation=rows(seed=2), on_state=interrupt)
     resumed = train(recipe, rows(), [0, 1], validation=rows(seed=2), state=tmp_path)
     for a, b in zip(uninterrupted, resumed, strict=True):
         assert same(a, b)
+        assert same(half_of(a), half_of(b))
         assert (a.curve, a.converged, a.drift_from_init) == (b.curve, b.converged, b.drift_from_init)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_half_is_a_training_of_its_own_and_the_whole_does_not_notice_it(name: str) -> None:
+    recipe, data, held = RECIPES[name], rows(), rows(seed=2)
+    assert recipe.half_from < recipe.half_steps < recipe.steps
+    measured = train(recipe, data, [0, 1], validation=held)
+    alone = train(recipe.halved, data, [0, 1], validation=held)
+    without = train(recipe.model_copy(update={"measure_half": False}), data, [0, 1], validation=held)
+    for ours, half, whole in zip(measured, alone, without, strict=True):
+        assert same(half_of(ours), half)
+        assert same(ours, whole)
+        assert not same(ours, half)
+        assert whole.half is half.half is None
+        assert half_of(ours).provenance["recipe"] == recipe.halved.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_sparsity_rises_from_k_start_to_k(architecture: Architecture) -> None:
+    fields = {"architecture": architecture, "d_sae": 48, "k": 6, "k_start": 2, "tokens": 64 * 40, "batch_size": 64}
+    recipe = SAERecipe.model_validate(fields)
+    trained = bank.Bank([recipe], [3], rows(), None, "cpu")
+    (stack,) = trained.stacks
+    active = []
+    with torch.no_grad():
+        for _ in range(recipe.steps):
+            _, fired = stack.gradients(*(trained.input(rows()[:64])[None],) * 2)
+            active.append(float(fired.sum()) / 64)
+            trained.advance(torch.arange(64)[None])
+    assert active == [2, 2, 3, 3, 4, 4, 5, 5, *[6] * 32]
+
+
+@pytest.mark.parametrize("transcoder", [False, True], ids=["sae", "transcoder"])
+def test_dead_latents_start_anew_at_what_was_left_over(transcoder: bool) -> None:
+    recipe = TOPK.model_copy(update={"resample_tokens": 64, "aux_coefficient": 0.0})
+    targets = rows(d=10, seed=5) if transcoder else None
+    banks = [bank.Bank([recipe], seeds, rows(), targets, "cpu") for seeds in ([3, 4], [4])]
+    for trained in banks:
+        (stack,) = trained.stacks
+        stack.silent[:, :3] = recipe.dead_after_tokens
+        stack.small["b_enc"][:, :3] = -50.0
+        with torch.no_grad():
+            trained.advance(torch.arange(64)[None])
+    (stack,), (alone,) = banks[0].stacks, banks[1].stacks
+    x = banks[0].input(rows()[:64])[None]
+    y = x if targets is None else banks[0].target(targets[:64])[None]
+    torch.testing.assert_close(stack.decoder[1], alone.decoder[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(stack.decoder[0, :3], stack.decoder[1, :3], atol=0.1)
+    assert stack.silent[:, :3].count_nonzero() == stack.small["b_enc"][:, :3].count_nonzero() == 0
+    for name in ("encoder", "decoder", "b_enc"):
+        first, second = stack.moments[name]
+        assert first[:, :3].count_nonzero() == second[:, :3].count_nonzero() == 0
+        assert first[:, 3:].count_nonzero() > 0
+    stack.small["b_enc"][:, :3] = -50.0  # the reconstruction that the latents started from was made without them
+    left = torch.nn.functional.normalize(y - stack.predict(x), dim=-1)
+    torch.testing.assert_close((stack.decoder[:, :3] @ left.transpose(1, 2)).amax(-1), torch.ones(2, 3))
+    read = torch.nn.functional.normalize(x, dim=-1) if transcoder else left
+    lengths = stack.encoder.norm(dim=-1)
+    torch.testing.assert_close(lengths[:, :3], lengths[:, 3:].mean(1, keepdim=True).expand(-1, 3))
+    encoder = torch.nn.functional.normalize(stack.encoder[:, :3], dim=-1)
+    torch.testing.assert_close((encoder @ read.transpose(1, 2)).amax(-1), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("transcoder", [False, True], ids=["sae", "transcoder"])
