@@ -15,6 +15,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api.fields import SHAPES
+from api.kinds import unknown as unknown_kind
 from api.schemas import JobRequest
 from husai_core import kinds, wording
 from husai_core.errors import UserError
@@ -76,18 +77,12 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
             detail = f"There is no {what} {error['input']!r:.80}.{more}"
             return Problem(404, f"unknown-{what}", f"Unknown {what}", detail)
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
-            return _unknown_kind(str(error["ctx"]["tag"]), error["ctx"]["expected_tags"].split("'")[1::2])
+            return unknown_kind(422, str(error["ctx"]["tag"]), error["ctx"]["expected_tags"].split("'")[1::2])
     fields = list({field["field"]: field for field in (_field(error, kind) for error in errors)}.values())
     detail = "; ".join(": ".join(filter(None, (field["field"], field["message"]))) for field in fields[:5])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
         return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
     return Problem(422, "invalid-request", "Invalid request", detail, errors=fields)
-
-
-def _unknown_kind(name: str, known: list[str]) -> Problem:
-    near = wording.closest(name, known)
-    detail = f"There is no kind {name[:80]!r}{wording.hint(near) or '.'} The kinds are {', '.join(known)}."
-    return Problem(422, "unknown-kind", "Unknown kind", detail, known=known, suggestions=near)
 
 
 def _field(error: Any, kind: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Job kinds as request models and documents, made from the registry once."""
 
+from collections.abc import Sequence
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_jsonable_python
 
 from api import schemas
-from husai_core import kinds
+from husai_core import kinds, wording
 from husai_core.kinds.kind import Kind, Port
 from services.problems import Problem
 
@@ -43,10 +44,7 @@ def document(name: str) -> schemas.Kind:
     try:
         kind = kinds.get(name)
     except KeyError:
-        known = list(kinds.names())
-        raise Problem(
-            404, "unknown-kind", "Unknown kind", f"There is no job kind {name!r}, only {', '.join(known)}.", known=known
-        ) from None
+        raise unknown(404, name, list(kinds.names())) from None
     return schemas.Kind(
         name=kind.name, help=kind.help, queue=kind.queue, is_study=kind.is_study,
         spec_schema=kind.spec.model_json_schema(), result_schema=kind.result.model_json_schema(),
@@ -54,6 +52,13 @@ def document(name: str) -> schemas.Kind:
         outputs={name: _port(port) for name, port in kind.outputs.items()},
         presets=to_jsonable_python(dict(kind.presets)),
     )  # fmt: skip
+
+
+def unknown(status: int, name: str, known: Sequence[str]) -> Problem:
+    """The refusal of a name that no kind has, with the names that may have been meant."""
+    near = wording.closest(name, known)
+    detail = f"There is no kind {name[:80]!r}{wording.hint(near) or '.'} The kinds are {', '.join(known)}."
+    return Problem(status, "unknown-kind", "Unknown kind", detail, known=known, suggestions=near)
 
 
 def _port(port: Port) -> schemas.PortDocument:

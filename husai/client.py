@@ -190,12 +190,12 @@ class Husai(ArtifactCalls):
                 return
             time.sleep(EVENT_PAUSE)
 
-    def recent(self, job_id: str, after: int = 0, limit: int = 200) -> list[Event]:
-        """Stored events after the one with id `after`, oldest first."""
+    def recent(self, job_id: str, after: int = 0, limit: int = 200, type: str | None = None) -> list[Event]:
+        """Stored events (of one type) after the one with id `after`, oldest first."""
         page = self._json(
             "GET",
             f"/v1/jobs/{segment(job_id)}/events",
-            params={"after": after, "limit": limit},
+            params={"after": after, "limit": limit, "type": type},
             headers={"Accept": "application/json"},
         )
         return [Event.read(item) for item in page["items"]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ from husai_core.render.text_layout import indented
 if TYPE_CHECKING:
     from husai.client import Husai
     from husai.models import Job
+
+EVENTS, MOST_FIGURES = 1000, 12
+"""Events that are asked for at once, and the figures of a running job that are shown."""
 
 
 def show(terminal: Terminal, job: Job) -> None:
@@ -32,6 +37,8 @@ def show_all(husai: Husai, terminal: Terminal, job: Job, everything: bool = Fals
     status(terminal, job)
     if job.final:
         show_panels(terminal, husai.panels(job.id), everything)
+    else:
+        terminal.pairs(_so_far(husai, job), indent=2)
     outputs(terminal, job)
 
 
@@ -43,6 +50,38 @@ def status(terminal: Terminal, job: Job) -> None:
     if job.reused_from:
         origin = "somebody else's job" if ":" in job.reused_from else f"job {job.reused_from}"
         terminal.paragraph(f"the stored result of {origin}", indent=2)
+
+
+def _so_far(husai: Husai, job: Job) -> Iterator[tuple[str, str]]:
+    """How far a job is that has not ended: its attempt, work, speed, latest figures, and the jobs it asked for."""
+    from husai.progress import pace
+    from husai_core.render import numbers
+
+    if job.attempt:
+        yield "attempt", str(job.attempt)
+    if job.started_at:
+        yield "started", job.started_at[:19].replace("T", " ") + " UTC"
+    progress = job.progress
+    if progress and progress.get("total"):
+        done, total = (numbers.cell(progress[name], "integer") for name in ("done", "total"))
+        yield "done", f"{done} of {total} {progress.get('unit', '')}, {progress['done'] / progress['total']:.0%}"
+        if words := pace(progress.get("rate"), str(progress.get("unit", "")), progress.get("seconds_left")):
+            yield "speed", words
+    for name, value in islice(_latest_figures(husai, job).items(), MOST_FIGURES):
+        yield name.replace("_", " "), numbers.plain(value)
+    if states := Counter(child.state for child in husai.jobs(parent=job.id)):
+        yield "its jobs", ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def _latest_figures(husai: Husai, job: Job) -> Mapping[str, float | None]:
+    """The figures that a job reported last."""
+    figures: Mapping[str, float | None] = {}
+    seen = 0
+    while events := husai.recent(job.id, seen, limit=EVENTS, type="metrics"):
+        seen, figures = events[-1].id, events[-1].data.get("values", {})
+        if len(events) < EVENTS:
+            break
+    return figures
 
 
 def outputs(terminal: Terminal, job: Job) -> None:

@@ -142,8 +142,6 @@ class Speeds:
 
     def of(self, job: Job) -> str:
         """`1,200 rows/s, 3 min 10 s left`; empty before it is known."""
-        from husai_core.render.numbers import duration
-
         progress = job.progress
         if job.state != "running" or not progress:
             self._began.pop(job.id, None)
@@ -154,8 +152,15 @@ class Speeds:
             rate = (progress["done"] - before) / (now - at)
         if left is None and rate:
             left = max(0.0, progress["total"] - progress["done"]) / rate
-        speed = f"{_rounded(rate)} {progress.get('unit', '')}/s" if rate else ""
-        return ", ".join(filter(None, [speed, f"{duration(round(left))} left" if left is not None else ""]))
+        return pace(rate, str(progress.get("unit", "")), left)
+
+
+def pace(rate: float | None, unit: str, seconds_left: float | None) -> str:
+    """Speed and time left in words, as far as they are known."""
+    from husai_core.render.numbers import duration
+
+    speed = f"{_rounded(rate)} {unit}/s" if rate else ""
+    return ", ".join(filter(None, [speed, f"{duration(round(seconds_left))} left" if seconds_left is not None else ""]))
 
 
 def _rounded(rate: float) -> str:

@@ -35,6 +35,9 @@ TYPES = {
 }  # fmt: skip
 """What the first word of types such as `int_parsing`, `int_from_float` and `list_type` asks for."""
 
+SHORT = 3
+"""Letters up to which a name counts as short."""
+
 
 def plain(error: Mapping[str, Any]) -> str:
     """What a pydantic error says about its field, in plain words.
@@ -64,7 +67,8 @@ def _count(number: int, what: str) -> str:
 def closest(name: str, known: Iterable[str]) -> list[str]:
     """Those of some names that a misspelt one may stand for, the nearest first."""
     by_lower = {other.lower(): other for other in known}
-    return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)]
+    cutoff = 0.7 if len(name) > SHORT else 0.6  # between names as short as k and kk, one letter is a third
+    return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=2, cutoff=cutoff)]
 
 
 def hint(suggestions: Sequence[str]) -> str:

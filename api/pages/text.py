@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from husai_core.panels import Tone
-from husai_core.render.numbers import compact, duration, plain, size
+from husai_core.render.numbers import cell, compact, duration, size
 
 TONES: Mapping[str, Tone] = {
     "succeeded": "good",
@@ -86,6 +86,11 @@ def sign(word: str) -> str:
     return SIGNS[tone(word)] or LIVE_SIGNS.get(str(word), "")
 
 
+def count(value: float) -> str:
+    """A whole number with its thousands set apart."""
+    return cell(value, "integer")
+
+
 def words(name: str) -> str:
     """A state's name as words."""
     return str(name).replace("_", " ")
@@ -98,5 +103,5 @@ def as_json(value: Any) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "short": short, "when": when, "ago": ago, "span": span, "tone": tone, "sign": sign, "words": words, "size": size,
-    "plain": plain, "compact": compact, "duration": duration, "json": as_json, "day": day,
+    "count": count, "compact": compact, "duration": duration, "json": as_json, "day": day,
 }  # fmt: skip

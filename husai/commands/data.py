@@ -17,7 +17,8 @@ from husai.job_text import show_all
 from husai.models import Artifact, Job, Kind
 from husai.progress import follow
 from husai.terminal import Terminal, short, size
-from husai_core.render.text_layout import indented, printable
+from husai_core.render import prose
+from husai_core.render import text_layout as layout
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -108,8 +109,6 @@ def export(
         raise Usage(f"{directory} is not an empty folder")
     with connect() as husai:
         written = _export_any(husai, what, directory, terminal)
-    if not written:
-        raise Usage(f"job {what} has no outputs")
     if json:
         terminal.document(
             {"directory": str(directory), "files": [str(path.relative_to(directory)) for path in written]}
@@ -122,7 +121,8 @@ def _export_any(husai: Husai, what: str, directory: Path, terminal: Terminal) ->
     """Write a job's outputs, or one artifact: first digits are a job's where one begins with them."""
     if len(what) < SHA256_DIGITS:
         try:
-            return _export(husai, husai.job(what), directory, terminal)
+            job = husai.job(what)
+            return _export(husai, job, directory, terminal) or _nothing(job)
         except Refused as error:
             if error.slug != "unknown-job":
                 raise
@@ -132,6 +132,17 @@ def _export_any(husai: Husai, what: str, directory: Path, terminal: Terminal) ->
         except Refused:
             raise not_a_job from None
     return husai.fetch(what, directory)
+
+
+def _nothing(job: Job) -> list[Path]:
+    """Refuse to export a job without outputs.
+
+    Raises:
+        Usage: always; it says whether there will be some.
+    """
+    if job.final:
+        raise Usage(f"job {job.id} {job.state.replace('_', ' ')}, so it has nothing to export")
+    raise Usage(f"job {job.id} is {job.state}; it can be exported when it has succeeded (`husai watch {job.id}` waits)")
 
 
 def _export(husai: Husai, job: Job, directory: Path, terminal: Terminal) -> list[Path]:
@@ -188,9 +199,13 @@ def kinds(name: Annotated[str | None, typer.Argument(help="Show this kind.")] = 
 def _show_kind(terminal: Terminal, kind: Kind) -> None:
     """What a kind is for, takes, delivers, and can be told."""
     terminal.line(kind.name)
-    for paragraph in kind.help.split("\n\n"):
+    for block in prose.blocks(kind.help):
         terminal.line()
-        terminal.paragraph(" ".join(paragraph.split()))
+        if isinstance(block, str):
+            terminal.paragraph(block)
+        for item in block if isinstance(block, list) else ():
+            first, *others = layout.wrap(layout.printable(item), terminal.width - 2)
+            terminal.lines([f"- {first}", *layout.indented(others)])
     for title, ports in (("inputs", kind.inputs), ("outputs", kind.outputs)):
         rows = [
             (port, f"{'several ' * bool(p.get('many'))}{p['type']}", _needed(p), p["help"]) for port, p in ports.items()
@@ -224,7 +239,7 @@ def log(limit: Limit = 50, json: Json = False) -> int:
         place = f"  child {job.name!r} of {job.parent}" if job.parent else ""
         terminal.paragraph(f"{(job.created_at or '')[:19]}  {job.id}  {job.why}{place}")
         lines = describe.continued(command, terminal.width - 4)
-        terminal.lines(printable(line) for line in [f"  $ {lines[0]}", *indented(lines[1:], 4)])
+        terminal.lines(layout.printable(line) for line in [f"  $ {lines[0]}", *layout.indented(lines[1:], 4)])
         for name, digests in job.outputs.items():
             terminal.paragraph(f"{name}: {' '.join(map(short, digests))}", indent=4)
     return Exit.OK

@@ -37,7 +37,9 @@ class Spec(Model):
     [
         ({"seed": [1]}, "seed", "unknown field; did you mean seeds?", ["seeds"]),
         ({"zzz": 1}, "zzz", "unknown field", []),
-        ({"recipe": {"architecture": "topk", "kk": 1}}, "recipe.kk", "unknown field", []),
+        ({"recipe": {"architecture": "topk", "kk": 1}}, "recipe.kk",
+         "unknown field; did you mean k?", ["k"]),
+        ({"nested": [{"architecture": "topk", "kk": 1}]}, "nested.0.kk", "unknown field; did you mean k?", ["k"]),
         ({"recipe": {"architecture": "relu", "penalti": 1}}, "recipe.penalti",
          "unknown field; did you mean penalty?", ["penalty"]),
         ({"recipe": {"architecture": "rely"}}, "recipe",

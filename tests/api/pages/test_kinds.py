@@ -35,7 +35,7 @@ def test_every_kind_has_a_page_with_its_fields(browser):
 def test_an_unknown_kind_is_not_there(browser):
     response = browser.client.get("/kinds/train.nothing")
     assert response.status_code == 404
-    assert "There is no job kind" in response.text
+    assert "There is no kind" in response.text
 
 
 def test_the_form_submits_a_job(browser):
