@@ -10,11 +10,16 @@ with each other, and neither is comparable between shapes without its null (`hus
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from husai_core.stability.intervals import Statistic, pair_mean
 
 TILE = 2048
 
@@ -67,6 +72,18 @@ def pwmcc(a: Tensor, b: Tensor) -> float:
     Earlier reports call this PWMCC; it is not the assignment-based PW-MCC of Song et al. 2025.
     """
     return best_matches(a, b).pwmcc
+
+
+def pair_statistic(decoders: Sequence[Tensor], on_pair: Callable[[int], None]) -> Statistic:
+    """The mean of `pwmcc` over all pairs of decoders [n, d], as a figure about the seeds that they are of.
+
+    `on_pair` is called after every pair with the number of pairs done.
+    """
+    pairs = np.eye(len(decoders))
+    for done, (i, j) in enumerate(combinations(range(len(decoders)), 2), 1):
+        pairs[i, j] = pairs[j, i] = pwmcc(decoders[i], decoders[j])
+        on_pair(done)
+    return pair_mean(pairs)
 
 
 def mmcs(a: Tensor, b: Tensor, signed: bool = False) -> float:

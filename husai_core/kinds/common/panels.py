@@ -14,7 +14,7 @@ from husai_core.stability.result_tables import Matrix, Member
 MINUS = "\N{MINUS SIGN}"
 ROUNDING = 1e-12
 """Below this a figure is nothing but the rounding of zero."""
-LABELS = {"l0": "L0", "n_rows": "rows", "d_model": "width", "leaks_label": "input shows the answer"}
+LABELS = {"l0": "L0", "pwmcc": "PWMCC", "n_rows": "rows", "d_model": "width", "leaks_label": "input shows the answer"}
 
 
 def label(name: str) -> str:

@@ -12,9 +12,14 @@ from husai_core import panels
 from husai_core.estimate import Estimate
 from husai_core.kinds.common.panels import interval, interval_row, number
 from husai_core.stability.result_tables import Member
+from husai_core.stability.settled import Settled
 
 MATCHED = 1.1
 """Ratio of mean L0 up to which variants are called equally sparse."""
+REST_NOTES = {
+    "settled": "settled: the last doubling of the tokens changed little.",
+    "converged": "converged: seeds whose training had.",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Variant:
     architecture: str
     members: Sequence[Member]
     means: Mapping[str, Estimate]
+    settled: Settled | None = None
+    """Whether the last doubling of the tokens changed little; None in earlier results, which have `converged` alone."""
 
     def value(self, figure: str) -> float | None:
         """The mean of a figure, if it is known."""
@@ -35,13 +42,19 @@ class Variant:
         """How many of the trainings had converged."""
         return sum(bool(member.converged) for member in self.members)
 
+    @property
+    def rest(self) -> tuple[str, str]:
+        """What is known of the end of the trainings, and the name of that."""
+        if self.settled is None:
+            return f"{self.converged} of {len(self.members)}", "converged"
+        return self.settled, "settled"
 
-def headline(variants: Sequence[Variant]) -> panels.Headline:
+
+def headline(variants: Sequence[Variant], note: str) -> panels.Headline:
     """One variant's figures, or the range of several with a warning where they are not equally sparse."""
-    count, resting = sum(len(v.members) for v in variants), sum(v.converged for v in variants)
-    note = f"{resting} of {count} trainings had converged." if resting < count else ""
+    count = sum(len(v.members) for v in variants)
     if len(variants) == 1:
-        return _single(variants[0])
+        return _single(variants[0]).model_copy(update={"note": note})
     ordered = sorted(variants, key=lambda variant: variant.value("explained_variance") or 0.0)
     worst, best = ordered[0], ordered[-1]
     warning = sparsity_warning(variants)
@@ -66,7 +79,7 @@ def _single(variant: Variant) -> panels.Headline:
         panels.Figure(label="active latents per row (L0)", value=variant.means["l0"]),
         panels.Figure(label="dead latents", value=variant.means["dead_fraction"], format="share"),
         panels.Figure(label="drift (cosine with start)", value=variant.means["drift_from_init"]),
-        panels.Figure(label="converged", value=f"{variant.converged} of {count}"),
+        panels.Figure(label=variant.rest[1], value=variant.rest[0]),
     ]
     return panels.Headline(text=text, figures=figures)
 
@@ -87,7 +100,7 @@ def table(variants: Sequence[Variant]) -> panels.Table:
             variant.means["explained_variance"],
             variant.means["l0"],
             variant.value("dead_fraction"),
-            f"{variant.converged}/{len(variant.members)}",
+            variant.rest[0].replace(" of ", "/"),
         ]
         for variant in variants
     ]
@@ -96,9 +109,9 @@ def table(variants: Sequence[Variant]) -> panels.Table:
         panels.Column(label="expl. variance", format="number", digits=3),
         panels.Column(label="L0", format="number", digits=1),
         panels.Column(label="dead", format="share"),
-        panels.Column(label="conv."),
+        panels.Column(label=variants[0].rest[1]),
     ]
-    note = "Means over seeds with 95 % intervals, on test rows. conv.: seeds whose training had converged."
+    note = f"Means over seeds with 95 % intervals, on test rows. {REST_NOTES[variants[0].rest[1]]}"
     return panels.Table(title="Variants", note=note, columns=columns, rows=rows)
 
 

@@ -157,6 +157,11 @@ def overlaps(groups: int, seeds: int, d_sae: int, d_in: int, rows: float) -> Cos
     return Cost(units, FLOAT * groups * seeds * profiled * d_sae * 2)
 
 
+def best_matches(groups: int, seeds: int, d_sae: int, d_in: int) -> Cost:
+    """PWMCC of every pair of some groups over all features."""
+    return Cost(groups * seeds * (seeds - 1) / 2 * d_sae**2 * d_in)
+
+
 def gaussian_nulls(d_sae: int, d_in: int, shapes: int = 2) -> Cost:
     """Chance levels of the decoder measures, by simulation."""
     return Cost(shapes * NULL_DRAWS * d_sae**2 * d_in)

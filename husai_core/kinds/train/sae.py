@@ -5,9 +5,10 @@ seed instead: all of them read the same rows once, so a sweep costs little more 
 come variant by variant, seed by seed. A variant takes from the recipe what its architecture reads; a field that it sets
 itself must be read by it, and a field of the recipe by one of those that are trained.
 
-Training sees the `train` rows only. Convergence is judged on the `validation` rows: a member has converged when its
-error there changed by less than 1 % over the last 10 % of its tokens and ended at least 1 % below the first point of
-its curve. Every other figure is measured on the `test` rows.
+Training sees the `train` rows only. Every figure is measured on the `test` rows, also of the copy of each SAE that came
+to rest at half the tokens: a variant has settled where the last doubling of the tokens changed it by less than a
+margin. `converged`, by which earlier versions judged, is measured on the `validation` rows: the error there changed by
+less than 1 % over the last 10 % of the tokens and ended at least 1 % below the first point of its curve.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import variants, work
+from husai_core.kinds.common.doubling import Doubling, HalfFigures, change_panels, doubling, half_figures, sentence
 from husai_core.kinds.common.training import Reporter, StateKeeper
 from husai_core.kinds.common.variants import Variant
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
 from husai_core.stability.result_tables import RANGES
 from husai_core.stability.result_tables import Member as SAEFigures
+from husai_core.stability.settled import Settled, all_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +118,7 @@ class Member(SAEFigures):
     target_l0: float | None
     drift_from_init: float = Field(description="mean |cosine| between final and initial decoder rows; 1 is no change")
     converged: bool
+    half: HalfFigures | None = Field(None, description="its copy at half the tokens; None where there is none")
 
 
 class Point(BaseResult):
@@ -139,8 +143,16 @@ class Result(BaseResult):
 
     members: list[Member] = Field(description="variant by variant, seed by seed")
     means: list[Means] = Field([], description="variant by variant, with intervals over seeds")
+    doublings: list[Doubling] = Field(
+        [], description="variant by variant, what the last doubling of the tokens changed; absent from earlier results"
+    )
     curves: list[Point]
     converged: bool = Field(description="every member converged")
+
+    @property
+    def settled(self) -> Settled:
+        """Whether every variant had settled."""
+        return all_settled(doubling.settled for doubling in self.doublings)
 
     @property
     def key_figures(self) -> KeyFigures:
@@ -153,6 +165,7 @@ class Result(BaseResult):
             **figures,
             "lowest_explained_variance": lowest,
             "converged": self.converged,
+            "settled": self.settled,
         }
 
 
@@ -184,6 +197,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     return Result(
         members=members,
         means=[_means(group) for group in _variants(members)],
+        doublings=_doublings(saes, members, job),
         curves=curves,
         converged=all(member.converged for member in members),
     )
@@ -195,6 +209,20 @@ def _variants(members: Sequence[Member]) -> list[list[Member]]:
     for member in members:
         groups.setdefault(member.variant, []).append(member)
     return list(groups.values())
+
+
+def _doublings(saes: list[TrainedSAE], members: list[Member], job: Job) -> list[Doubling]:
+    """Half and whole of every variant."""
+    groups = _variants(members)
+    return [
+        doubling(
+            saes[place * len(group) : (place + 1) * len(group)],
+            [member.explained_variance for member in group],
+            [member.half for member in group if member.half],
+            job,
+        )
+        for place, group in enumerate(groups)
+    ]
 
 
 def _means(members: Sequence[Member]) -> Means:
@@ -219,7 +247,7 @@ def _check(activations: Activations) -> None:
 
 
 def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, digest: str, job: Job) -> list[Member]:
-    """Save every SAE and measure it on the test rows; they come variant by variant, each with `n_seeds` seeds."""
+    """Save every SAE and measure it and its half on the test rows; they come variant by variant, seed by seed."""
     from dataclasses import asdict
 
     from husai_core.saes.evaluate import evaluate_all
@@ -227,12 +255,14 @@ def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, dige
     seeds = [sae.seed for sae in saes[:n_seeds]]
     for sae in saes:
         _save(sae, activations, digest, seeds, job)
+    halves = [sae.half for sae in saes if sae.half]
     figures = evaluate_all(
-        saes,
+        [*saes, *halves],
         activations.part("test"),
         device=job.device,
         on_block=lambda done, total: job.progress(done, total, "test rows"),
     )
+    of_halves = iter(figures[len(saes) :])
     return [
         Member(
             variant=place // n_seeds,
@@ -240,9 +270,10 @@ def _finish(saes: list[TrainedSAE], n_seeds: int, activations: Activations, dige
             seed=sae.seed,
             drift_from_init=sae.drift_from_init,
             converged=sae.converged,
+            half=half_figures(next(of_halves)) if sae.half else None,
             **asdict(measured),
         )
-        for place, (sae, measured) in enumerate(zip(saes, figures, strict=True))
+        for place, (sae, measured) in enumerate(zip(saes, figures, strict=False))
     ]
 
 
@@ -262,12 +293,15 @@ def _save(sae: TrainedSAE, activations: Activations, digest: str, seeds: list[in
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
-    """Means of the variants, what they trade for what, and how they came to rest; members folded."""
+    """Means of the variants, what they trade for what, and what the last doubling changed; members folded."""
     described = _described(result)
-    several = len(described) > 1
-    shown: list[panels.AnyPanel] = [variants.headline(described)]
+    several, resting = len(described) > 1, sum(variant.converged for variant in described)
+    earlier = f"{resting} of {len(result.members)} trainings had converged." if resting < len(result.members) else ""
+    shown: list[panels.AnyPanel] = [variants.headline(described, sentence(result.doublings) or earlier)]
     shown += [variants.table(described), *variants.frontier(described)] if several else []
-    return [*shown, variants.explained_variance(described), *_curves(result, described), _members(described)]
+    shown += [variants.explained_variance(described)]
+    shown += change_panels([variant.name for variant in described], result.doublings) if result.doublings else []
+    return [*shown, *_curves(result, described), _members(described)]
 
 
 def _described(result: Result) -> list[Variant]:
@@ -276,9 +310,10 @@ def _described(result: Result) -> list[Variant]:
     means = result.means or [_plain_means(group) for group in groups]
     names = [_name(group[0]) for group in groups]
     unique = [name if names.count(name) == 1 else f"{place}: {name}" for place, name in enumerate(names)]
+    ends: list[Settled | None] = [doubling.settled for doubling in result.doublings]
     return [
-        Variant(name=name, architecture=group[0].architecture, members=group, means=dict(mean))
-        for name, group, mean in zip(unique, groups, means, strict=True)
+        Variant(name=name, architecture=group[0].architecture, members=group, means=dict(mean), settled=end)
+        for name, group, mean, end in zip(unique, groups, means, ends or [None] * len(groups), strict=True)
     ]
 
 
@@ -325,11 +360,13 @@ def _members(described: Sequence[Variant]) -> panels.Table:
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:
-    """Training of all members in one pass, their curves, and their figures on the test rows."""
+    """Training of all members in one pass, their curves, and figures of halves and wholes on the test rows."""
     rows = work.first(facts, "activations")
     d_in, seeds = int(rows.get("d_model") or work.UNKNOWN_WIDTH), len(spec.seeds)
     cost = work.bank(spec.recipes, seeds, d_in, validation=work.split_rows(rows, "validation"))
-    cost += work.evaluation(spec.recipes, seeds, d_in, work.split_rows(rows, "test"))
+    halved = [recipe for recipe in spec.recipes if recipe.why_no_half is None]
+    cost += work.evaluation([*spec.recipes, *halved], seeds, d_in, work.split_rows(rows, "test"))
+    cost += work.best_matches(2 * len(halved), seeds, spec.recipe.d_sae, d_in)
     held = min(2 * IN_MEMORY, 2 * work.FLOAT * d_in * sum(work.split_rows(rows, split) for split in work.SHARES))
     recipe, count = spec.recipes[0], len(spec.recipes) * seeds
     described = {
@@ -338,8 +375,9 @@ def estimate(spec: Spec, facts: Facts) -> Work:
         "k": recipe.k,
         "husai": {"recipe": recipe.model_dump(mode="json")},
     }
-    saved = seeds * sum(1 + (recipe.why_no_half is None) for recipe in spec.recipes)
-    written = saved * work.checkpoint_bytes(recipe.d_sae, d_in) + work.result_bytes(count, work.CURVE_POINTS)
+    written = (count + seeds * len(halved)) * work.checkpoint_bytes(recipe.d_sae, d_in) + work.result_bytes(
+        count, work.CURVE_POINTS
+    )
     return cost.work(written, {"saes": {"count": count, **described}}, base=held)
 
 

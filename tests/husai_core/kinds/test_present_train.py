@@ -32,7 +32,7 @@ def shown(kind: str, result: BaseResult) -> list[panels.AnyPanel]:
 
 
 def test_a_bank_of_variants_warns_of_unequal_sparsity(results: dict[str, BaseResult]) -> None:
-    headline, table, scatter, intervals, curves, members = shown("train.sae", results["several"])
+    headline, table, scatter, intervals, *changes, curves, members = shown("train.sae", results["several"])
     assert isinstance(headline, panels.Headline)
     assert "3 variants, 9 SAEs: explained variance on held-out rows from" in headline.text
     assert "The variants differ in L0 (4 to " in headline.text
@@ -44,6 +44,10 @@ def test_a_bank_of_variants_warns_of_unequal_sparsity(results: dict[str, BaseRes
     assert all(point.y.low is not None for point in scatter.points)
     assert isinstance(intervals, panels.Intervals)
     assert [len(row.points) for row in intervals.rows] == [3, 3, 3]
+    assert [panel.title for panel in changes] == [
+        "Change of the explained variance by the last doubling of the tokens",
+        "Change of the PWMCC by the last doubling of the tokens",
+    ]
     assert isinstance(curves, panels.Lines)
     assert curves.log_y
     assert len(curves.series) == 9
@@ -64,6 +68,36 @@ def test_a_bank_of_one_recipe_gives_its_means_with_intervals(results: dict[str, 
     assert mean.dead_fraction.low >= 0
     assert headline.text.startswith("3 SAEs (topk k 4) explain 0.")
     assert "L0" not in headline.text
+
+
+def test_the_last_doubling_is_shown_against_its_margin(results: dict[str, BaseResult]) -> None:
+    headline, _, change, overlap, *_ = shown("train.sae", results["single"])
+    (said,) = kinds.get("train.sae").result.model_validate(results["single"]).doublings  # type: ignore[attr-defined]
+    assert isinstance(headline, panels.Headline)
+    assert next(figure.value for figure in headline.figures if figure.label == "settled") == said.settled == "no"
+    assert "more tokens would help" in headline.note
+    for panel, figure, limit in ((change, "explained_variance", 0.01), (overlap, "pwmcc", 0.02)):
+        assert isinstance(panel, panels.Intervals)
+        assert [reference.value for reference in panel.references] == [-limit, limit]
+        assert [row.estimate for row in panel.rows] == [said.changes[figure]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"recipe": RECIPE | {"measure_half": False}}, "unknown. The recipe leaves the measurement"),
+        ({"seeds": [0]}, "unknown: below 3 seeds"),
+        ({"recipe": RECIPE | {"lr": 1e-9}, "seeds": [0, 1, 2]}, "does not say that more tokens would bring nothing"),
+    ],
+)
+def test_what_is_not_known_of_the_last_doubling_is_said(
+    change: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    _, activations, _ = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": WORLD})
+    spec = {"recipe": RECIPE, "seeds": [0, 1]} | change
+    result, _, _ = run("train.sae", tmp_path / "saes", spec, activations=activations)
+    headline, *_ = shown("train.sae", result)
+    assert sentence in headline.note
 
 
 def test_tables_of_a_bank_fit_eighty_columns(results: dict[str, BaseResult]) -> None:

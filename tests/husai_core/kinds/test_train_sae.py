@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from husai_core.kinds.train import sae as kind
 from husai_core.local_job import LocalJob, artifact_in
 from husai_core.saes import checkpoint
 from husai_core.saes.evaluate import evaluate
+from husai_core.stability.intervals import seed_mean
+from husai_core.stability.overlap import pwmcc
 from tests.husai_core.kinds.stress_job import run
 
 RECIPE = {"d_sae": 48, "k": 4, "tokens": 128 * 60, "batch_size": 128, "lr": 5e-3, "dead_after_tokens": 2000}
@@ -45,10 +48,32 @@ def test_figures_are_those_of_the_saved_checkpoints_on_the_test_rows(activations
         assert checkpoint.recipe(loaded).k == 4
     assert result.curves[-1].tokens == RECIPE["tokens"]
     assert len(result.curves) == len(job.curves) > 10
-    trained, measured = RECIPE["tokens"], 2 * len(rows.part("test"))
+    trained, measured = RECIPE["tokens"], 4 * len(rows.part("test"))
     assert (trained, trained) in job.reports
-    assert job.reports[-2:] == [(measured / 2, measured), (measured, measured)]
+    assert job.reports[-6:-2] == [(share * measured / 4, measured) for share in (1, 2, 3, 4)]
+    assert job.reports[-2:] == [(1, 2), (2, 2)]
     assert result.converged == all(member.converged for member in result.members)
+
+
+def test_the_half_is_measured_beside_the_whole(activations: Artifact, tmp_path: Path) -> None:
+    result, saes, _ = run("train.sae", tmp_path, SPEC | {"seeds": [3, 5, 6]}, activations=[activations])
+    test_rows = store.load(activations.path).part("test")[:]
+    wholes = [checkpoint.load(saved.path) for saved in saes]
+    halves = [half for saved in saes if (half := checkpoint.load_half(saved.path))]
+    for member, half, whole in zip(result.members, halves, wholes, strict=True):
+        figures = evaluate(half, test_rows)
+        measured = (member.half.explained_variance, member.half.l0, member.half.dead_fraction)
+        assert measured == (figures.explained_variance, figures.l0, figures.dead_fraction)
+        names = ("seed", "activations_digest", "hook_name", "bank_seeds")
+        assert [half.provenance[name] for name in names] == [whole.provenance[name] for name in names]
+        assert checkpoint.recipe(half).tokens == RECIPE["tokens"] / 2
+    (doubling,) = result.doublings
+    differences = [member.explained_variance - member.half.explained_variance for member in result.members]
+    change, expected = doubling.changes["explained_variance"], seed_mean(differences).estimate()
+    assert (change.low, change.value, change.high) == pytest.approx((expected.low, expected.value, expected.high))
+    shared = [sum(pwmcc(a.decoder, b.decoder) for a, b in combinations(group, 2)) / 3 for group in (wholes, halves)]
+    assert doubling.changes["pwmcc"].value == pytest.approx(shared[0] - shared[1])
+    assert doubling.half["l0"].value == sum(member.half.l0 for member in result.members) / 3
 
 
 def test_test_rows_influence_no_weight_and_no_curve(activations: Artifact, tmp_path: Path) -> None:
