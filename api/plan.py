@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session
 
 from api import schemas
 from api.deps import Context
+from api.submission import refuse_unfit
 from husai_core import assets
 from husai_core.errors import UserError
 from husai_core.kinds.kind import BaseSpec, Child, From, Kind
-from services import estimates, jobs
+from services import estimates, input_facts, jobs
 from services.estimates import Forecast
 from services.jobs import Reference, Submission
 from services.problems import Problem
@@ -35,6 +36,7 @@ def plan(context: Context, session: Session, submission: Submission) -> schemas.
         if problem.slug != "missing-input":
             raise
         missing.append(problem.detail)
+    refuse_unfit(kind, spec, input_facts.of(session, context.store, submission.inputs))
     inputs = {
         port: [source for source in sources if isinstance(source, str)] for port, sources in submission.inputs.items()
     }
@@ -56,7 +58,7 @@ def _forecast(
 ) -> Forecasts:
     """What all of it will take, and each cell; nothing where that cannot be said, which is no reason to refuse."""
     try:
-        facts = estimates.facts(context.store, inputs)
+        facts = input_facts.of_artifacts(context.store, inputs)
         return estimates.forecast(session, kind.name, spec, facts, device)
     except UserError:
         raise

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.deps import Context
 from husai_core import kinds
-from services import accounts, jobs
+from husai_core.errors import UserError
+from husai_core.kinds.kind import BaseSpec, Facts, Kind
+from services import accounts, input_facts, jobs
 from services.accounts import Principal
 from services.jobs import Reference, Submission
 from services.problems import invalid
@@ -103,6 +105,33 @@ def check_visible(context: Context, session: Session, principal: Principal, subm
         for digest in sorted(digests - access.among(context.settings, session, principal, digests)):
             detail = f"Input {name!r}: there is no artifact {digest!r}."
             raise invalid("unknown-artifact", "Unknown artifact", detail)
+
+
+def check_facts(context: Context, session: Session, principal: Principal, submission: Submission) -> None:
+    """Refuse a spec where what is known about its inputs already shows that the job would fail.
+
+    Raises:
+        Problem: `unfit-input`; or `unknown-job` or `unknown-artifact`, for inputs that the caller may not see.
+    """
+    kind = jobs.find_kind(submission.kind)
+    if kind.spec.check_facts is BaseSpec.check_facts:
+        return
+    check_visible(context, session, principal, submission)
+    spec = jobs.validate_spec(kind, submission.spec, session)
+    jobs.check_inputs(session, kind, spec, submission.inputs)
+    refuse_unfit(kind, spec, input_facts.of(session, context.store, submission.inputs))
+
+
+def refuse_unfit(kind: Kind, spec: BaseSpec, facts: Facts) -> None:
+    """Refuse a spec that what is known about its inputs rules out.
+
+    Raises:
+        Problem: `unfit-input`.
+    """
+    try:
+        spec.check_facts(facts)
+    except UserError as wrong:
+        raise invalid("unfit-input", "Unfit input", f"{kind.name}: {wrong}.") from None
 
 
 def check_scope(principal: Principal, kind: str, priority: str | int) -> None:

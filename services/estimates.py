@@ -1,6 +1,5 @@
 """How long a job will take: its work by its kind's own estimate, at the speed that this service reached lately."""
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ from husai_core import kinds
 from husai_core.kinds import plan_estimate
 from husai_core.kinds.kind import BaseSpec, Facts, Work
 from husai_core.kinds.plan_estimate import PlannedJob
-from services.artifacts import Store, read_index
-from services.problems import Problem
 from services.states import State
 from services.tables import Attempt, Execution
 
@@ -100,17 +97,3 @@ def work_of(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> Work
     except Exception as error:
         log.warning("no estimate for %s: %s: %s", kind, type(error).__name__, error)
         return None
-
-
-def facts(store: Store, inputs: Mapping[str, list[str]]) -> dict[str, list[dict[str, Any]]]:
-    """What is known about the artifacts bound to each port: the `cfg.json` of each, empty where it has none."""
-    return {port: [_fact(store, digest) for digest in digests] for port, digests in inputs.items()}
-
-
-def _fact(store: Store, digest: str) -> dict[str, Any]:
-    try:
-        entry = read_index(store, digest)["files"].get("cfg.json")
-        content = json.loads(store.read(entry["sha256"])) if entry else {}
-    except (Problem, OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from husai_core import kinds
-from services import estimates, leases, lifecycle
+from services import estimates, input_facts, leases, lifecycle
 from services.artifacts import Store, Stored, materialise, productions, store_tree
 from services.db import Database, away
 from services.decisions import Signer
@@ -350,7 +350,7 @@ class Supervisor:
 
 def estimated(store: Store, claim: Claim) -> dict[str, Any] | None:
     """The work that a claimed execution will be, by its kind's estimate."""
-    work = estimates.work_of(claim.kind, claim.spec, estimates.facts(store, claim.inputs))
+    work = estimates.work_of(claim.kind, claim.spec, input_facts.of_artifacts(store, claim.inputs))
     return work.model_dump(mode="json", exclude={"outputs"}) if work else None
 
 

@@ -65,6 +65,8 @@ def submit(
         with context.database.read() as session:
             submissions.check_visible(context, session, principal, submission)
             return reply(plan.plan(context, session, submission))
+    with context.database.read() as session:
+        submissions.check_facts(context, session, principal, submission)
     return submit_for(context, principal, submission, idempotency_key)
 
 

@@ -40,6 +40,15 @@ class BaseSpec(BaseModel):
             UserError: it does not.
         """
 
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse this spec where what is known about the inputs already shows that the job would fail.
+
+        Of an artifact that does not exist yet little or nothing is known; that is no reason to refuse.
+
+        Raises:
+            UserError: what is wrong, and what to do.
+        """
+
 
 @dataclass(frozen=True)
 class Port:

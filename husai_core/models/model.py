@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Self
 
@@ -13,14 +12,12 @@ import torch
 from torch import Tensor
 
 from husai_core.errors import UserError
+from husai_core.models import hooks
 
 Replace = Callable[[Tensor], Tensor]
 """From the activations at a hook [n, t, width] to what the network goes on with there, of the same shape."""
 HEADS = re.compile(r"\.attn\.(hook_(rot_)?[qkvz]|[qkvo]\.hook_(in|out))$")
 """Hooks with one vector per attention head, which are read side by side as one vector of heads × d_head."""
-COMMON = re.compile(r"blocks\.0\.(hook_(resid_(pre|mid|post)|attn_out|mlp_out)|attn\.hook_z|mlp\.hook_post)")
-"""The hooks that are named where none is near."""
-NEAREST, CUTOFF = 4, 0.7
 PROBE_TOKENS = 3
 
 
@@ -115,7 +112,7 @@ class Model(ABC):
         """
         for name in names:
             if not self.has_hook(name):
-                raise UserError(unknown_hook(name, self.hooks, self.n_layers))
+                raise UserError(hooks.unknown(name, self.hooks, self.n_layers))
 
     def read(self, tokens: Tensor, hooks: Sequence[str], place: int, batch_size: int = 4096) -> dict[str, Tensor]:
         """Activations at one place of sequences [n, t], for each hook fp32 [n, width] on the CPU.
@@ -156,17 +153,6 @@ def replacing(name: str, replace: Replace, tokens: Tensor) -> Replace:
         return replace(vectors(name, value, tokens)).view_as(value)
 
     return of_values
-
-
-def unknown_hook(name: str, hooks: Collection[str], n_layers: int) -> str:
-    """What is said of a hook that does not exist: the nearest ones, or those of the first block."""
-    last_words = {hook.rpartition(".")[2]: hook for hook in reversed(list(hooks))}
-    words = get_close_matches(name.rpartition(".")[2], last_words, n=NEAREST, cutoff=CUTOFF)
-    nearest = get_close_matches(name, hooks, n=NEAREST, cutoff=CUTOFF) or [last_words[word] for word in words]
-    if nearest:
-        return f"the network has no hook {name!r}; the nearest are {', '.join(nearest)} (it has {n_layers} layers)"
-    common = [hook for hook in hooks if COMMON.fullmatch(hook)]
-    return f"the network has no hook {name!r}; in each of its {n_layers} layers it has {', '.join(common)}"
 
 
 def _one_vector_per_token(name: str, value: Tensor, tokens: Tensor) -> Tensor | None:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from husai_core.errors import UserError, is_host_fault
 from husai_core.identity import canonical
+from husai_core.saes.layout import ARCHITECTURES, NAMES, SELECTING, SIGNED
 from husai_core.saes.recipe import SAERecipe
-from husai_core.saes.sae import PARAMETERS, SAE, Architecture, Reshape, scale_by_decoder_norms
+from husai_core.saes.sae import PARAMETERS, SAE, Reshape, scale_by_decoder_norms
 
 WEIGHTS, CONFIG, HALF = "sae_weights.safetensors", "cfg.json", "half"
 FOLDABLE = ("expected_average_only_in", "covariance_whitening")
@@ -27,22 +28,6 @@ FOLDABLE = ("expected_average_only_in", "covariance_whitening")
 TRAINING_FORMS = ("batchtopk", "matryoshka_batchtopk")
 """Architectures of SAELens that exist in training only: saved for inference, they are JumpReLU SAEs."""
 RESHAPES = get_args(Reshape)
-SELECTING = ("topk", "switch")
-SIGNED = "husai_signed_topk"
-NAMES: dict[tuple[Architecture, bool], str] = {
-    ("topk", False): "topk",
-    ("relu", False): "standard",
-    ("jumprelu", False): "jumprelu",
-    ("gated", False): "gated",
-    ("switch", False): "husai_switch",
-    ("topk", True): "husai_topk_transcoder",
-    ("relu", True): "transcoder",
-    ("jumprelu", True): "jumprelu_transcoder",
-    ("gated", True): "husai_gated_transcoder",
-    ("switch", True): "husai_switch_transcoder",
-}
-"""The name of an architecture, as an SAE or as a transcoder, in `cfg.json`."""
-ARCHITECTURES = {name: key for key, name in NAMES.items()} | {SIGNED: ("topk", False)}
 
 
 def save(sae: SAE, directory: Path, provenance: Mapping[str, Any], half: SAE | None = None) -> None:

@@ -7,7 +7,7 @@ other, its place among the SAEs stands for its seed, and its convergence stays u
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -20,13 +20,10 @@ from husai_core.job import Artifact
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
+from husai_core.stability import origins
 from husai_core.stability.overlap import pwmcc
 
 ORIGIN = ("recipe", "hook_name", "position", "model_digest", "activations_digest")
-PLACE = ("hook_name", "position")
-UNKNOWN = "unknown"
-THRESHOLDED = ("batchtopk", "matryoshka")
-"""Architectures whose checkpoints are JumpReLU SAEs."""
 COPIED = 0.9999
 """PWMCC from which two imported SAEs are one in other units, order or precision."""
 
@@ -69,7 +66,7 @@ class SeedGroup:
 
     def leaks_label(self, artifact: Artifact) -> bool:
         """True when the input shows the answer: at the SAEs' position, or as this artifact they come from says."""
-        cfg = json.loads((artifact.path / "cfg.json").read_bytes())
+        cfg = _cfg(artifact)
         claimed = [sae.provenance.get("claimed", {}).get("position") for sae in self.saes]
         return "answer_token" in (self.position, *claimed) or bool(cfg["leaks_label"])
 
@@ -86,22 +83,17 @@ class SeedGroup:
 
     def check_width(self, width: int) -> None:
         """Raise UserError unless the SAEs can read rows of this width."""
-        if self.saes[0].d_in != width:
-            raise UserError(f"the SAEs read rows of width {self.saes[0].d_in}, but these have width {width}")
+        origins.check_width(self.saes[0].d_in, width)
 
     def _fits(self, artifact: Artifact) -> None:
-        if artifact.type == "transformer":
-            if self.hook_name == UNKNOWN or self.position not in POSITIONS:
-                raise UserError(
-                    "the imported SAEs do not say at which hook_name and position they read; import them so"
-                )
+        bound = _cfg(artifact)
+        sae = {"d_in": self.saes[0].d_in, "husai": self.saes[0].provenance}
+        if artifact.type == "activations":
+            origins.check_rows(sae, bound)
             return
-        cfg = json.loads((artifact.path / "cfg.json").read_bytes())
-        self.check_width(cfg["d_model"])
-        for name in PLACE:
-            read_at, taken_at = getattr(self, name), cfg[name]
-            if UNKNOWN not in (read_at, taken_at) and read_at != taken_at:
-                raise UserError(f"the SAEs read {name} {read_at!r}, but the activations are of {taken_at!r}")
+        if self.position not in POSITIONS:
+            raise UserError(origins.PLACE_UNKNOWN)
+        origins.check_network(sae, bound)
 
 
 def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> SeedGroup:
@@ -113,61 +105,46 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
             not theirs.
     """
     saes = [checkpoint.load(artifact.path) for artifact in artifacts]
+    origins.check_siblings([_cfg(artifact) for artifact in artifacts], recipe)
+    imported = bool(saes[0].provenance.get("imported"))
     names = [artifact.digest[:12] for artifact in artifacts]
-    for name, sae in zip(names, saes, strict=True):
-        if sae.transcoder:
-            raise UserError(f"SAE {name} is a transcoder; stresses start from SAEs")
-    imported = [bool(sae.provenance.get("imported")) for sae in saes]
-    if any(imported) and not all(imported):
-        raise UserError(f"SAE {names[imported.index(True)]} was imported, others were trained here: no siblings")
-    common, seeds = _imported(saes, recipe) if all(imported) else _trained(names, saes, recipe)
-    are_copies = alike if all(imported) else _equal_weights
+    common, seeds = _imported(saes, recipe) if recipe else _trained(names, saes)
+    are_copies = alike if imported else _equal_weights
     if any(are_copies(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
-    known = {name: saes[0].provenance[name] or UNKNOWN for name in PLACE}
-    return SeedGroup([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=all(imported))
+    known = {name: saes[0].provenance[name] or origins.UNKNOWN for name in origins.PLACE}
+    return SeedGroup([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=imported)
 
 
-def _trained(names: Sequence[str], saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
+def _cfg(artifact: Artifact) -> dict[str, Any]:
+    cfg: dict[str, Any] = json.loads((artifact.path / "cfg.json").read_bytes())
+    return cfg
+
+
+def _trained(names: Sequence[str], saes: Sequence[SAE]) -> tuple[SAERecipe, list[int]]:
     """Recipe and seeds of SAEs that say how they were trained."""
-    if recipe:
-        raise UserError("recipe is for imported SAEs; these say how they were trained")
     needed = ("seed", "converged", "drift_from_init", *ORIGIN)
     for name, sae in zip(names, saes, strict=True):
         if missing := [entry for entry in needed if entry not in sae.provenance]:
             raise UserError(
                 f"SAE {name} cannot be compared with its retrained controls: its cfg.json lacks {', '.join(missing)}"
             )
-    _equal([sae.provenance for sae in saes], ORIGIN)
+    origins.check_equal([sae.provenance for sae in saes], ORIGIN)
     seeds = [int(sae.provenance["seed"]) for sae in saes]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"two of the SAEs have the same seed: {sorted(seeds)}")
     return checkpoint.recipe(saes[0]), seeds
 
 
-def _imported(saes: Sequence[SAE], recipe: SAERecipe | None) -> tuple[SAERecipe, list[int]]:
-    """The recipe that is said to have made SAEs of this shape, and their places."""
-    if recipe is None:
-        raise UserError("imported SAEs do not say reliably how they were trained; set recipe to what is known of it")
-    if not all(sae.relu_after_topk for sae in saes):
-        raise UserError("the SAEs keep negative latents, as no recipe makes them")
-    shapes = [_shape(sae) for sae in saes]
-    _equal(shapes, list(shapes[0]))
-    _equal([sae.provenance for sae in saes], PLACE)
-    saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
-    expected: dict[str, Any] = {"architecture": saved, "d_sae": recipe.d_sae}
-    expected |= {"k": recipe.k} if saved in checkpoint.SELECTING else {}
-    expected |= {"experts": recipe.experts} if saved == "switch" else {}
-    for name, value in expected.items():
-        if shapes[0][name] != value:
-            raise UserError(f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shapes[0][name]}")
+def _imported(saes: Sequence[SAE], recipe: SAERecipe) -> tuple[SAERecipe, list[int]]:
+    """The recipe that is said to have made the SAEs, and their places."""
+    if recipe.architecture == "switch":
+        experts = [{"experts": None if sae.W_router is None else sae.W_router.shape[1]} for sae in saes]
+        origins.check_equal(experts, ["experts"])
+        origins.check_made(
+            "switch", recipe, {"architecture": "switch", "d_sae": saes[0].d_sae} | experts[0], ["experts"]
+        )
     return recipe, list(range(len(saes)))
-
-
-def _shape(sae: SAE) -> dict[str, Any]:
-    experts = None if sae.W_router is None else sae.W_router.shape[1]
-    names = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input")
-    return {name: getattr(sae, name) for name in names} | {"experts": experts}
 
 
 def _equal_weights(a: SAE, b: SAE) -> bool:
@@ -177,9 +154,3 @@ def _equal_weights(a: SAE, b: SAE) -> bool:
 def alike(a: SAE, b: SAE) -> bool:
     """Whether two SAEs are one, whatever the units, order or precision of their latents."""
     return pwmcc(a.decoder, b.decoder) > COPIED
-
-
-def _equal(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    for name in names:
-        if any(fact[name] != facts[0][name] for fact in facts):
-            raise UserError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")

@@ -3,10 +3,8 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from husai_core.artifact_index import index_tree
 from husai_core.kinds.kind import Work
 from services import accounts, estimates
-from services.artifacts import Store, store_tree
 from services.db import Database
 from services.ids import new_id
 from services.settings import Settings
@@ -45,17 +43,6 @@ def test_the_speed_is_the_median_of_what_executions_of_a_kind_reached(database: 
         assert estimates.seconds(session, KIND, "cpu", Work(units=100.0)) == pytest.approx(5.0)
         assert estimates.seconds(session, KIND, "cpu", None) is None
         assert estimates.speed(session, "stress.ood", "cpu") is None
-
-
-def test_facts_are_what_artifacts_say_of_themselves(settings: Settings) -> None:
-    store = Store(settings.artifacts)
-    for name, text in (("with", '{"d_model": 8}'), ("without", None)):
-        folder = settings.root / name
-        folder.mkdir()
-        (folder / ("cfg.json" if text else "other.json")).write_text(text or "{}")
-    digests = [store_tree(store, index_tree("sae", settings.root / name), settings.root / name).sha256
-               for name in ("with", "without")]  # fmt: skip
-    assert estimates.facts(store, {"saes": [*digests, "0" * 64]}) == {"saes": [{"d_model": 8}, {}, {}]}
 
 
 def test_a_finished_execution_keeps_the_work_that_was_estimated(settings: Settings, database: Database) -> None:

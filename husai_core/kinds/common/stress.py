@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from husai_core.job import Inputs, Job
-from husai_core.kinds.kind import BaseSpec, Port
+from husai_core.kinds.kind import BaseSpec, Facts, Port
 from husai_core.saes.recipe import SAERecipe
+from husai_core.stability import origins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,19 @@ class StressSpec(BaseSpec):
         if self.recipe:
             self.recipe.check_read([self.recipe.architecture])
         return self
+
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse SAEs that are no siblings, a recipe that is not theirs, and imported SAEs that do not fit."""
+        saes = facts.get("saes", ())
+        if not saes or not all(saes):
+            return
+        origins.check_siblings(saes, self.recipe)
+        if self.recipe is None:
+            return
+        for rows in filter(None, facts.get("activations", ())):
+            origins.check_rows(saes[0], rows)
+        for network in filter(None, facts.get("transformer", ())):
+            origins.check_network(saes[0], network)
 
 
 class Stress:

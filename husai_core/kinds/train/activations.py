@@ -27,7 +27,9 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import work
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
+from husai_core.models import hooks
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -142,6 +144,11 @@ class Spec(BaseSpec):
             raise UserError("source language needs either model or a transformer input, not both")
         if self.source in ("model", "untrained") and "transformer" not in bound:
             raise UserError(f"source {self.source} needs a transformer input")
+
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse hooks that the network is known not to have."""
+        if self.source != "synthetic":
+            hooks.check(self.hooks, hooks.built_in(self.model) if self.model else work.first(facts, "transformer"))
 
     @classmethod
     def _default(cls, name: str) -> object:

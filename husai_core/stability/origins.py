@@ -1,0 +1,127 @@
+"""What the `cfg.json` of SAEs, and of what is bound beside them, already rule out: before any weights are read.
+
+Imported SAEs are the ones that go wrong: their user has to say what their files do not. Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from husai_core.errors import UserError
+from husai_core.models import hooks
+from husai_core.saes.layout import ARCHITECTURES, SELECTING, SIGNED, THRESHOLDED
+from husai_core.saes.recipe import SAERecipe
+
+Cfg = Mapping[str, Any]
+PLACE = ("hook_name", "position")
+UNKNOWN = "unknown"
+IMPORT_AGAIN = "import them again with `husai import FILE --hook-name HOOK --set position=POSITION`"
+PLACE_UNKNOWN = f"the imported SAEs do not say at which hook_name and position they read; {IMPORT_AGAIN}"
+
+
+def check_siblings(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
+    """Refuse SAEs that cannot be siblings, and a recipe that is missing, not needed, or not theirs.
+
+    Raises:
+        UserError: what is wrong, and what to do.
+    """
+    for place, sae in enumerate(saes):
+        if ARCHITECTURES.get(sae.get("architecture", ""), ("", False))[1]:
+            raise UserError(f"SAE number {place} is a transcoder; stresses start from SAEs")
+    imported = [bool(sae.get("husai", {}).get("imported")) for sae in saes]
+    if any(imported) and not all(imported):
+        raise UserError(f"SAE number {imported.index(True)} was imported, others were trained here: no siblings")
+    if any(imported):
+        _check_imported(saes, recipe)
+    elif recipe:
+        raise UserError("recipe is for imported SAEs; these say how they were trained")
+
+
+def _check_imported(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
+    if recipe is None:
+        raise UserError(
+            "imported SAEs do not say reliably how they were trained; set recipe to what is known of it, with the "
+            "fields of train.sae's recipe (architecture, d_sae, k, tokens, lr, ...)"
+        )
+    if any(sae["architecture"] == SIGNED for sae in saes):
+        raise UserError("the SAEs keep negative latents, as no recipe makes them")
+    check_equal(saes, ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input"))
+    check_equal([sae["husai"] for sae in saes], PLACE)
+    architecture = ARCHITECTURES[saes[0]["architecture"]][0]
+    saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
+    check_made(saved, recipe, {**saes[0], "architecture": architecture}, ("k",) if saved in SELECTING else ())
+
+
+def check_made(saved: str, recipe: SAERecipe, shape: Cfg, names: Sequence[str]) -> None:
+    """Refuse a recipe that makes SAEs of another architecture, other `d_sae`, or other fields in `names`.
+
+    Args:
+        saved: the architecture of the checkpoints that the recipe makes.
+        recipe: what is said to have made the SAEs.
+        shape: what the SAEs are.
+        names: fields of both to compare besides.
+
+    Raises:
+        UserError: the first field that differs.
+    """
+    expected = {"architecture": saved} | {name: getattr(recipe, name) for name in ("d_sae", *names)}
+    for name, value in expected.items():
+        if shape.get(name) != value:
+            raise UserError(
+                f"a recipe with {name} {value} does not make the SAEs, whose {name} is {shape.get(name)}; mend recipe"
+            )
+
+
+def check_equal(facts: Sequence[Cfg], names: Sequence[str]) -> None:
+    """Refuse SAEs that differ in some facts.
+
+    Raises:
+        UserError: the first fact that is not one for all.
+    """
+    for name in names:
+        if any(fact.get(name) != facts[0].get(name) for fact in facts):
+            raise UserError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")
+
+
+def check_rows(sae: Cfg, rows: Cfg) -> None:
+    """Refuse rows that an imported SAE does not fit: of another width, hook or position.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    check_width(sae["d_in"], rows.get("d_model"))
+    for name in PLACE:
+        read_at, taken_at = sae["husai"].get(name) or UNKNOWN, rows.get(name) or UNKNOWN
+        if UNKNOWN not in (read_at, taken_at) and read_at != taken_at:
+            option = "--hook-name" if name == "hook_name" else "--set position="
+            raise UserError(
+                f"the SAEs read {name} {read_at!r}, but the activations are of {taken_at!r}; if the SAEs' is wrong, "
+                f"`husai import` sets it with {option}"
+            )
+
+
+def check_network(sae: Cfg, network: Cfg) -> None:
+    """Refuse a network that an imported SAE does not fit: the SAE names no hook of it, or one of another width.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    hook_name, position = (sae["husai"].get(name) or UNKNOWN for name in PLACE)
+    if UNKNOWN in (hook_name, position):
+        raise UserError(PLACE_UNKNOWN)
+    try:
+        hooks.check([hook_name], network)
+    except UserError as error:
+        raise UserError(f"{error}. The SAEs were imported with it: {IMPORT_AGAIN}") from None
+    check_width(sae["d_in"], hooks.width(hook_name, network))
+
+
+def check_width(read: int, width: int | None) -> None:
+    """Refuse rows of another width than SAEs read, where both are known.
+
+    Raises:
+        UserError: they differ.
+    """
+    if width is not None and read != width:
+        raise UserError(f"the SAEs read rows of width {read}, but these have width {width}")
