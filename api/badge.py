@@ -1,6 +1,8 @@
 """A small picture that says what a policy decided."""
 
-COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", "undecided": "#616161"}
+NONE = "no decision"
+"""What the badge says where nothing was decided, or nothing may be seen."""
+COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", NONE: "#616161"}
 
 
 def badge(policy: str, verdict: str) -> str:

@@ -113,4 +113,5 @@ def _type(field: Schema, root: Schema) -> str:
 def _range(field: Schema) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     schemas = [field, *field.get("anyOf", [])]
-    return ", ".join(f"{sign} {each[name]:g}" for each in schemas for name, sign in signs.items() if name in each)
+    limits = [f"{sign} {each[name]:g}" for each in schemas for name, sign in signs.items() if name in each]
+    return ", ".join(limits).replace("-", "−")

@@ -22,6 +22,7 @@ GREEN, RED, YELLOW, CYAN = "32", "31", "33", "36"
 COLOURS = {
     "succeeded": GREEN, "pass": GREEN, "equal": GREEN, "good": GREEN, "failed": RED, "fail": RED, "different": RED,
     "bad": RED, "timed_out": RED, "cancelled": YELLOW, "blocked": YELLOW, "inconclusive": YELLOW, "running": CYAN,
+    "met": GREEN, "not met": RED, "undecided": YELLOW,
 }  # fmt: skip
 
 
@@ -120,9 +121,10 @@ def number(value: object, digits: int = 4) -> str:
     """A figure in few characters; `unknown` for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.{digits}g}" if isinstance(value, float) else "unknown" if value is None else str(value)
+    if isinstance(value, int | float):
+        text = str(value) if isinstance(value, int) else f"{value:.{digits}g}"
+        return text.replace("-", "−")
+    return "unknown" if value is None else str(value)
 
 
 def short(digest: str) -> str:

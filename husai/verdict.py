@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from husai.errors import Exit
 from husai.terminal import number
+from husai_core.release.advice import RULE_WORDS
 from husai_core.render.text_layout import printable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ CODES = {"pass": Exit.OK, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
 MEANING = {
     "pass": "The gate says: release. Every rule is met.",
     "fail": "The gate says: do not release. The evidence is against it.",
-    "inconclusive": "The gate says: not shown. The evidence does not settle every rule.",
+    "inconclusive": "The gate says: inconclusive. Some rules are undecided.",
 }
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
@@ -57,7 +58,7 @@ class Judgement:
                 number(rule.get("value"), 3),
                 interval(rule),
                 needed(rule),
-                str(rule.get("verdict")),
+                RULE_WORDS.get(str(rule.get("verdict")), str(rule.get("verdict"))),
             )
             for rule in self.rules
         ]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from husai_core.estimate import Estimate
 
 Tone = Literal["good", "bad", "unknown", "neutral"]
-"""How a figure or a sentence is meant: `good` passes, `bad` fails, `unknown` is not settled."""
+"""How a figure or a sentence is meant: `good` passes, `bad` fails, `unknown` is undecided."""
 Format = Literal["text", "number", "integer", "share", "digest", "bytes", "seconds"]
 """How the cells of a column are written: `share` is a fraction shown in per cent, `digest` is shortened."""
 Cell = str | bool | int | float | Estimate | None

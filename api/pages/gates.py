@@ -18,7 +18,7 @@ from husai_core import kinds
 from husai_core.estimate import Estimate
 from husai_core.panels import IntervalRow
 from husai_core.release import policy as policies
-from husai_core.release.advice import advice
+from husai_core.release.advice import RULE_WORDS, advice
 from husai_core.render import figures, numbers
 from services import accounts
 from services.queries import decisions as decision_queries
@@ -32,9 +32,10 @@ TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name")
 
 @dataclass(frozen=True)
 class RuleView:
-    """One rule of a decision: what it says, its figure in words, and the interval against its bar."""
+    """One rule of a decision: what it says, its verdict and figure in words, and the interval against its bar."""
 
     rule: Mapping[str, Any]
+    word: str
     figure: str
     need: str
     plot: Markup
@@ -123,8 +124,7 @@ def decision(request: Request, decision_id: DecisionPath, context: Ctx, visitor:
     counts = {
         word: sum(rule["verdict"] == word for rule in document.rules) for word in ("fail", "inconclusive", "pass")
     }
-    ways = advice(document.verdict, document.rules, kinds.names())
-    settle = [f"{', '.join(names)}: {way}" for way, names in ways.items()]
+    settle = advice(document.verdict, document.rules, kinds.names())
     return render(
         request, "decision.html", title=f"{document.verdict}: decision {decision_id[:8]}",
         twin=f"/v1/decisions/{decision_id}", decision=document, rules=rules, counts=counts, settle=settle, seq=row.seq,
@@ -140,4 +140,4 @@ def view(rule: Mapping[str, Any]) -> RuleView:
     end = {"low": "lower end", "high": "upper end"}.get(str(rule.get("bound")), "value")
     need = f"{end} {'≥' if rule['op'] == '>=' else '≤'} {numbers.compact(rule['threshold'])}"
     figure = numbers.interval(estimate) if estimate.value is not None else numbers.UNKNOWN
-    return RuleView(rule, figure, need, figures.gauge(row))
+    return RuleView(rule, RULE_WORDS[rule["verdict"]], figure, need, figures.gauge(row))

@@ -110,6 +110,8 @@ def load(context: Context, session: Session, visitor: Visitor, job_id: str) -> S
     view = job_queries.view(session, row)
     children = job_queries.views(session, job_queries.children(session, row), outputs=False, results=False)
     points = [] if row.state == State.SUCCEEDED else events.latest(session, row, POINTS, ["metrics"])
+    progress = view.execution.progress if view.execution else None
+    unit = str(progress["unit"]).rpartition(" ")[2] if progress else "step"  # rows, also while it counts test rows
     manifests = {"job": provenance.manifest_of(context.store, view.outputs)}
     environment = provenance.environment(manifests)
     return Shown(
@@ -117,7 +119,7 @@ def load(context: Context, session: Session, visitor: Visitor, job_id: str) -> S
         panels=panel_queries.of_job(session, row),
         family={child.job.id: serializers.job_row(child) for child in children},
         steps=live.timeline(events.latest(session, row, 100, ["state"])),
-        curves=html.fragment(live.curves(points)) if points else Markup(""),
+        curves=html.fragment(live.curves(points, unit)) if points else Markup(""),
         log=live.log_text(events.latest(session, row, LOG_LINES, ["log"])),
         last_event=max((event.id for event in events.latest(session, row, 1, EVENTS)), default=0),
         lineage=lineage.of_job(session, visitor.principal, row),

@@ -38,10 +38,13 @@ def _detail(data: Mapping[str, Any]) -> str:
     return str(data.get("detail") or data.get("reason") or "")
 
 
-def curves(events: Sequence[Event]) -> list[AnyPanel]:
+def curves(events: Sequence[Event], unit: str = "step") -> list[AnyPanel]:
     """One panel per metric; what stands after a slash in a metric's name tells its lines apart.
 
     A figure that is not finite is null in an event, and no point of its line.
+
+    Args:
+        unit: what the job counts, such as rows.
     """
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for event in events:
@@ -51,15 +54,15 @@ def curves(events: Sequence[Event]) -> list[AnyPanel]:
                 continue
             metric, _, line = str(name).partition("/")
             points.setdefault(metric, {}).setdefault(line, []).append((step, float(value)))
-    return [_curve(metric, lines) for metric, lines in list(points.items())[:MOST_CURVES]]
+    return [_curve(metric, lines, unit) for metric, lines in list(points.items())[:MOST_CURVES]]
 
 
-def _curve(metric: str, lines: Mapping[str, list[tuple[float, float]]]) -> Lines:
+def _curve(metric: str, lines: Mapping[str, list[tuple[float, float]]], unit: str) -> Lines:
     values = [value for points in lines.values() for _, value in points]
     log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
     series = [Series(label=line or ("all" if len(lines) > 1 else ""), points=points) for line, points in lines.items()]
     name = metric.replace("_", " ")
-    return Lines(title=name[:1].upper() + name[1:], series=series, x_label="step", y_label=name, log_y=log)
+    return Lines(title=name[:1].upper() + name[1:], series=series, x_label=unit, y_label=name, log_y=log)
 
 
 def log_text(events: Sequence[Event]) -> str:

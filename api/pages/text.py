@@ -72,7 +72,9 @@ def span(start: str | None, end: str | None) -> str:
 
 
 def span_of(job: Any, family: Any) -> str:
-    """How long a job took or has taken; a study's time begins when it was made."""
+    """How long a job took or has taken; a study's time begins when it was made. A blocked job takes none."""
+    if job.state == "blocked":
+        return "–"
     return span(job.created_at if family else job.started_at, job.finished_at)
 
 

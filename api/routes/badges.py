@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 
 from api import fields, schemas, serializers
-from api.badge import badge
+from api.badge import NONE, badge
 from api.deps import Ctx, Submitter
 from api.http import IfNoneMatch, NamePath, unless_matched
 from api.ids import CandidatePath
@@ -42,8 +42,8 @@ def public_badge(
     context: Ctx,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """What a policy decided last about a candidate. Needs no key; private ones look like unknown ones: undecided."""
+    """What a policy decided last about a candidate. Needs no key; private ones look like unknown ones: no decision."""
     with context.database.read() as session:
-        verdict = decisions.public_verdict(session, context.settings, policy, sha256) or "undecided"
+        verdict = decisions.public_verdict(session, context.settings, policy, sha256) or NONE
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")
     return unless_matched(if_none_match, f'"{policy}-{verdict}"', lambda: picture, PUBLIC)

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api import evidence, fields, paging, schemas, serializers
 from api import submission as submissions
-from api.badge import badge
+from api.badge import NONE, badge
 from api.deps import Context, Ctx, Gatekeeper, Reader
 from api.http import (
     IMMUTABLE,
@@ -186,7 +186,7 @@ def read_badge(
     load_policy(policy)
     with context.database.read() as session:
         row = _latest(session, context, principal, policy, subject)
-    verdict = row.verdict if row else "undecided"
+    verdict = row.verdict if row else NONE
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")
     return unless_matched(
         if_none_match, f'"{row.id if row else verdict}"', lambda: picture, {"Cache-Control": "private, max-age=60"}

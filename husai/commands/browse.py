@@ -82,5 +82,5 @@ def badge(
         terminal.line(address)
         terminal.note("shows the verdict of the policy 'strict' to everybody; name another policy in the address")
     else:
-        terminal.line("private: the badge says 'undecided' to everybody, as for an SAE that does not exist")
+        terminal.line("private: the badge says 'no decision' to everybody, as for an SAE that does not exist")
     return Exit.OK

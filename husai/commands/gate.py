@@ -164,17 +164,16 @@ def bundle_bytes(husai: Husai, decision: str) -> bytes:
 
 
 def advised(husai: Husai, judgement: Judgement) -> list[str]:
-    """What would settle an open verdict with the job kinds that the service has; other verdicts cost no request."""
+    """What would decide the undecided rules with the kinds that the service has; other verdicts cost no request."""
     from husai_core.release.advice import advice
 
     if judgement.verdict != "inconclusive":
         return []
-    ways = advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
-    return [f"To settle {', '.join(names)}: {way}" for way, names in ways.items()]
+    return advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
 
 
 def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:
-    """Print a verdict with the table of its rules, its reasons, and what would settle it."""
+    """Print a verdict with the table of its rules, its reasons, and what would decide it."""
     if terminal.json:
         terminal.document(dict(judgement.raw))
         return

@@ -1,19 +1,23 @@
-"""What to do about a decision that is not settled."""
+"""What a decision says to people: its rules' verdicts in words, and what would decide those that are undecided."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+RULE_WORDS: Mapping[str, str] = {"pass": "met", "fail": "not met", "inconclusive": "undecided"}
+"""What is said of a rule. A decision is `pass`, `fail` or `inconclusive`; so are rules where they are stored."""
 
-def advice(verdict: str, rules: Iterable[Mapping[str, Any]], kinds: Collection[str]) -> dict[str, list[str]]:
-    """What would settle the rules of a decision, each way with their names.
+
+def advice(verdict: str, rules: Iterable[Mapping[str, Any]], kinds: Collection[str]) -> list[str]:
+    """Sentences that say what would decide the rules of a decision, each way once with the rules' names.
 
     Nothing is advised under `fail`, which further evidence would not change. A rule about a job kind that is not among
-    `kinds` cannot be settled with this version, and that is what is said of it.
+    `kinds` cannot be decided with this version, and that is what is said of it.
     """
-    ways: dict[str, list[str]] = {}
+    ways: dict[tuple[str, str], list[str]] = {}
     for rule in rules if verdict != "fail" else ():
         if rule.get("settle"):
             kind = str(rule.get("evidence"))
-            way = rule["settle"] if kind in kinds else f"not in this version: it has no job kind {kind}"
-            ways.setdefault(str(way), []).append(str(rule.get("name")))
-    return ways
+            missing = ("This version cannot decide", f"it has no job kind {kind}")
+            way = ("To decide", str(rule["settle"])) if kind in kinds else missing
+            ways.setdefault(way, []).append(str(rule.get("name")))
+    return [f"{start} {', '.join(names)}: {end}." for (start, end), names in ways.items()]

@@ -15,7 +15,7 @@ from husai_core.render.style import STYLE
 from husai_core.render.svg import tag
 
 MARKS: dict[Tone, str] = {"good": "✓", "bad": "✕", "unknown": "?", "neutral": ""}
-WORDS: dict[Tone, str] = {"good": "passes", "bad": "misses", "unknown": "not settled", "neutral": ""}
+WORDS: dict[Tone, str] = {"good": "met", "bad": "not met", "unknown": "undecided", "neutral": ""}
 LONG = 40
 """Letters from which a text cell is kept wide enough to read."""
 NONE = Markup("")

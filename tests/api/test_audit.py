@@ -72,7 +72,7 @@ def test_a_badge_is_public_only_where_its_owner_says_so(server: Server, ada: htt
         return httpx.get(f"{server.url}/badges/{sha256}/{policy}.svg")
 
     private, unknown = badge(), badge(NOBODY)
-    assert "undecided" in private.text
+    assert "no decision" in private.text
     assert (private.status_code, private.content) == (unknown.status_code, unknown.content)
     same = {"etag", "cache-control", "content-type", "content-length"}
     assert {name: private.headers[name] for name in same} == {name: unknown.headers[name] for name in same}

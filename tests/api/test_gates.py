@@ -69,7 +69,7 @@ def test_nothing_is_known_about_an_unknown_candidate(ada):
     assert slug(ada.get("/v1/gates/strict/decisions/latest")) == (422, "invalid-request")
     badge = ada.get(f"/v1/gates/strict/badge.svg?subject={NOBODY}")
     assert badge.headers["content-type"] == "image/svg+xml"
-    assert "undecided" in badge.text
+    assert "no decision" in badge.text
 
 
 def test_a_candidate_can_be_judged(ada: httpx.Client, submit, server: Server, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from husai.job_text import show
 from husai.models import Job
-from husai.terminal import Terminal, columns, short_ids
+from husai.terminal import Terminal, columns, number, short_ids
 
 
 class Screen(io.StringIO):
@@ -43,6 +43,10 @@ def test_the_width_is_that_of_columns_or_120(monkeypatch: pytest.MonkeyPatch) ->
     assert columns(io.StringIO()) == 33
     monkeypatch.setenv("COLUMNS", "wide")
     assert columns(io.StringIO()) == 120
+
+
+def test_figures_have_a_true_minus_sign() -> None:
+    assert [number(-3), number(-0.25), number(1e-5), number(None)] == ["−3", "−0.25", "1e−05", "unknown"]
 
 
 def test_short_ids_have_as_many_digits_as_tell_them_apart() -> None:

@@ -23,7 +23,7 @@ def judgement(verdict: str = "fail") -> Judgement:
 
 def test_a_row_says_which_end_must_clear_which_threshold() -> None:
     rows = judgement().rows()
-    assert rows[0] == ("stability", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "pass")
+    assert rows[0] == ("stability", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "met")
     assert rows[1][3] == "upper end ≤ 0.1"
     assert rows[2][1:3] == ("unknown", "unknown")
     assert all(len(row) == len(COLUMNS) for row in rows)

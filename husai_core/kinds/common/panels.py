@@ -73,11 +73,11 @@ def difference(a: Estimate | None, b: Estimate | None) -> Estimate | None:
     return value_only(a.value - b.value, min(a.n, b.n))
 
 
-def side(estimate: Estimate | None) -> Literal["above", "below", "unsettled"]:
+def side(estimate: Estimate | None) -> Literal["above", "below", "undecided"]:
     """On which side of 0 the whole interval lies."""
     if estimate is None or estimate.low is None or estimate.high is None:
-        return "unsettled"
-    return "above" if estimate.low > 0 else "below" if estimate.high < 0 else "unsettled"
+        return "undecided"
+    return "above" if estimate.low > 0 else "below" if estimate.high < 0 else "undecided"
 
 
 def interval_row(

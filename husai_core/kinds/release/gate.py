@@ -19,10 +19,12 @@ from husai_core.estimate import Estimate
 from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release import bundle
+from husai_core.release.advice import RULE_WORDS, advice
 from husai_core.release.decide import CONTROL_KIND, ControlOutcome, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
 from husai_core.release.judge import AHEAD_DAYS, DAY, RuleOutcome
 from husai_core.release.policy import load
+from husai_core.render import numbers
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
 SEEDS = [0, 1, 2, 3, 4]
@@ -128,21 +130,23 @@ def _control(name: str, done: Mapping[str, Done]) -> Control:
     return Control(reason="; ".join(reasons) or "it was not measured")
 
 
-ANSWERS = {"pass": "Release", "fail": "Do not release", "inconclusive": "Not decided"}
+ANSWERS = {"pass": "Release", "fail": "Do not release", "inconclusive": "Inconclusive"}
 TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
-VERDICTS = {"pass": "met", "fail": "not met", "inconclusive": "not settled"}
 SIGNS = {">=": "\N{GREATER-THAN OR EQUAL TO}", "<=": "\N{LESS-THAN OR EQUAL TO}"}
 ENDS = {"low": "lower end ", "high": "upper end ", "value": ""}
 
 
+EXPECTED = {True: "as expected", False: "not as expected"}
+
+
 def present(result: Decision) -> list[panels.AnyPanel]:
-    """The verdict, every rule against its bar, each reason once, and what would settle it."""
+    """The verdict, every rule against its bar, each reason once, and what would decide it."""
     return [
         _headline(result),
         _rules(result.rules),
         *_bars(result.rules),
         _reasons(result),
-        *_settling(result),
+        *_advice(result),
         _controls(result),
         _questions(result.rules),
         *_evidence(result),
@@ -166,13 +170,13 @@ def _headline(result: Decision) -> panels.Headline:
 
 
 def _tally(rules: Sequence[RuleOutcome]) -> str:
-    """How many rules are not met, not settled and met, with the names of those that are not."""
+    """How many rules are not met, undecided and met, with the names of those that are not."""
     parts = list[str]()
     for verdict in ("fail", "inconclusive", "pass"):
         names = [rule.name for rule in rules if rule.verdict == verdict]
         count = str(len(names)) if parts else f"{len(names)} of {len(rules)} rules"
         listed = "" if verdict == "pass" else f" ({', '.join(names)})"
-        parts += [f"{count} {'is' if len(names) == 1 else 'are'} {VERDICTS[verdict]}{listed}"] if names else []
+        parts += [f"{count} {'is' if len(names) == 1 else 'are'} {RULE_WORDS[verdict]}{listed}"] if names else []
     return "; ".join(parts)
 
 
@@ -186,8 +190,8 @@ def _rules(rules: Sequence[RuleOutcome]) -> panels.Table:
         [
             rule.name,
             None if rule.value is None else _estimate(rule),
-            f"{ENDS.get(rule.bound, '')}{SIGNS[rule.op]} {rule.threshold:g}",
-            VERDICTS[rule.verdict],
+            f"{ENDS.get(rule.bound, '')}{SIGNS[rule.op]} {numbers.compact(rule.threshold)}",
+            RULE_WORDS[rule.verdict],
         ]
         for rule in rules
     ]
@@ -232,25 +236,27 @@ def _reasons(result: Decision) -> panels.Text:
     return panels.Text(title="Reasons", paragraphs=_grouped([*test, *pairs, *met]))
 
 
-def _settling(result: Decision) -> list[panels.AnyPanel]:
-    """What would settle the rules that are not settled, by what the installed kinds can do."""
+def _advice(result: Decision) -> list[panels.AnyPanel]:
+    """What would decide the rules that are undecided, by what the installed kinds can do."""
     from husai_core import kinds
-    from husai_core.release.advice import advice
 
     rules = [rule.model_dump() for rule in result.rules if rule.verdict == "inconclusive"]
-    ways = advice(result.verdict, rules, kinds.names())
-    paragraphs = [f"{', '.join(names)}: {way}" for way, names in ways.items()]
-    return [panels.Text(title="What would settle it", paragraphs=paragraphs)] if paragraphs else []
+    paragraphs = advice(result.verdict, rules, kinds.names())
+    return [panels.Text(title="What would decide it", paragraphs=paragraphs)] if paragraphs else []
 
 
 def _controls(result: Decision) -> panels.Table:
     """What the gate made of the two worlds whose answer is known."""
     test = result.self_test
-    rows: list[list[panels.Cell]] = []
-    for outcome, name, wanted in ((test.good, "known good", "must pass"), (test.bad, "known bad", "must not pass")):
-        figure = None if outcome.value is None else _estimate(outcome)
-        rows.append([name, wanted, figure, VERDICTS[outcome.verdict]])
-    labels = ("control", "wanted", "figure", "verdict")
+    outcomes = [
+        ("known good", "must pass", test.good, test.good.verdict == "pass"),
+        ("known bad", "must not pass", test.bad, test.bad.verdict != "pass" and test.bad.measured),
+    ]
+    rows: list[list[panels.Cell]] = [
+        [name, wanted, None if outcome.value is None else _estimate(outcome), EXPECTED[expected]]
+        for name, wanted, outcome, expected in outcomes
+    ]
+    labels = ("control", "wanted", "figure", "outcome")
     columns = [panels.Column(label=label, format="number" if label == "figure" else "text") for label in labels]
     note = (
         "SAEs on a synthetic world with true features and on noise without any, by the rules on stability. "

@@ -144,7 +144,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         "below": "Other seeds agree less than chance",
     }
     text = (
-        f"{agree.get(common.side(excess), 'Whether other seeds agree beyond chance is not settled')}: "
+        f"{agree.get(common.side(excess), 'Whether other seeds agree beyond chance is undecided')}: "
         f"{stress_panels.PWMCC} is {common.interval(result.statistics.get('pwmcc'))}; its excess "
         f"over the largest chance level is {common.interval(excess)}."
     )

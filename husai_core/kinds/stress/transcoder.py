@@ -168,7 +168,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         "above": "The SAE is more stable than a transcoder",
         "below": "A transcoder is more stable than the SAE",
     }
-    said = compared.get(common.side(smallest), "Whether SAE or transcoder is more stable is not settled")
+    said = compared.get(common.side(smallest), "Whether SAE or transcoder is more stable is undecided")
     text = (
         f"{said}: on the same "
         f"inputs, each above the same chance level, SAE minus transcoder is {common.interval(smallest)} in "

@@ -108,7 +108,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     difference = statistics.get("trained_minus_untrained")
     compared = {"above": "Training the network makes seeds agree more", "below": "Training makes seeds agree less"}
     text = (
-        f"{compared.get(common.side(difference), 'Whether seeds agree more on the trained network is not settled')}: "
+        f"{compared.get(common.side(difference), 'Whether seeds agree more on the trained network is undecided')}: "
         f"{stress_panels.PWMCC} is {common.interval(statistics.get('pwmcc_trained'))} there and "
         f"{common.interval(statistics.get('pwmcc_untrained'))} on a network with random weights, a difference of "
         f"{common.interval(difference)}."

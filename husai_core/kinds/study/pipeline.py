@@ -224,7 +224,7 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
 ANSWERS = {
     "pass": "Release: every rule of the gate is met",
     "fail": "Do not release: the evidence is against it",
-    "inconclusive": "Not decided: the evidence does not settle every rule of the gate",
+    "inconclusive": "Inconclusive: some rules of the gate are undecided",
 }
 TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
 

@@ -86,10 +86,12 @@ def test_progress_is_shown_with_its_unit(server, browser, submit):
     claim = server.claim(job["id"])
     with server.database.write() as session:
         execution = session.get_one(Execution, claim.execution_id)
-        execution.progress = {"done": 50.0, "total": 200.0, "unit": "steps"}
+        execution.progress = {"done": 50.0, "total": 200.0, "unit": "test rows"}
+    say(server, job["id"], "metrics", {"step": 50, "values": {"loss": 1.0}})
     page = browser.get(f"/jobs/{job['id']}")
     assert page.all("progress", value="50.0", max="200.0")
-    assert "50 of 200 steps" in page.text
+    assert "50 of 200 test rows" in page.text
+    assert page.all("text", class_="name")[0].text == "rows", "the axis of the curve counts them, too"
 
 
 def test_cancelling_and_retrying_need_the_token_and_then_work(browser, submit):

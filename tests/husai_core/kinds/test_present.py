@@ -25,8 +25,8 @@ SENTENCES = {
     "stress.transcoder": "SAE minus transcoder is 0.004 [−0.111, 0.097] in PWMCC (mean maximum cosine between",
     "stress.ood": "the drop of explained variance is −0.027 [−0.040, −0.014]; probes on the latents lose 0.120",
     "stress.untrained_model": "PWMCC (mean maximum cosine between seeds) is 0.576 [0.545, 0.606] there and 0.621",
-    "release.gate": "Not decided: 8 of 8 rules are not settled (reconstruction, stability, transcoder,",
-    "study.pipeline": "Not decided: the evidence does not settle every rule of the gate. All 8 stages ran",
+    "release.gate": "Inconclusive: 8 of 8 rules are undecided (reconstruction, stability, transcoder,",
+    "study.pipeline": "Inconclusive: some rules of the gate are undecided. All 8 stages ran",
 }
 
 
@@ -125,7 +125,19 @@ def test_a_gate_says_each_reason_once_and_draws_every_rule_against_its_bar() -> 
     assert len(said) == len(set(said)) == 6
     assert [(row.bar, row.op, row.tone) for row in bars.rows][:1] == [(0.7, ">=", "unknown")]
     assert {row.op for row in bars.rows} == {">=", "<="}
-    assert "What would settle it" in shown
+    assert "What would decide it" in shown
+
+
+def test_a_known_bad_control_that_does_not_pass_is_as_expected() -> None:
+    decision = document("release.gate")
+    test = decision["self_test"]
+    good, bad = test["good"] | {"verdict": "pass"}, test["bad"] | {"verdict": "fail", "measured": True}
+    for outcomes, words in (((good, bad), ["as expected"] * 2), ((bad, good), ["not as expected"] * 2)):
+        decision["self_test"] = test | dict(zip(("good", "bad"), outcomes, strict=True))
+        shown = {panel.title: panel for panel in kinds.get("release.gate").panels(decision)}
+        table = shown["Controls of the gate"]
+        assert isinstance(table, panels.Table)
+        assert [row[-1] for row in table.rows] == words
 
 
 @pytest.mark.parametrize(
@@ -133,12 +145,12 @@ def test_a_gate_says_each_reason_once_and_draws_every_rule_against_its_bar() -> 
     [
         ("pp", True, "Release: all 2 rules are met, each by the unfavourable end of its interval."),
         ("pf", True, "Do not release: 1 of 2 rules is not met (stability); 1 is met."),
-        ("fi", True, "Do not release: 1 of 2 rules is not met (reconstruction); 1 is not settled (stability)."),
-        ("pi", True, "Not decided: 1 of 2 rules is not settled (stability); 1 is met."),
+        ("fi", True, "Do not release: 1 of 2 rules is not met (reconstruction); 1 is undecided (stability)."),
+        ("pi", True, "Inconclusive: 1 of 2 rules is undecided (stability); 1 is met."),
         (
             "pp",
             False,
-            "Not decided: the gate could not tell its own controls apart, so it says nothing about this SAE.",
+            "Inconclusive: the gate could not tell its own controls apart, so it says nothing about this SAE.",
         ),
     ],
 )

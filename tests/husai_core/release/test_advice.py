@@ -9,11 +9,11 @@ RULES = [
 
 
 def test_only_what_can_be_done_here_is_advised() -> None:
-    assert advice("inconclusive", RULES, ["stress.one", "stress.three"]) == {
-        "run stress.one": ["stability", "reconstruction"],
-        "not in this version: it has no job kind benchmark.two": ["external"],
-    }
+    assert advice("inconclusive", RULES, ["stress.one", "stress.three"]) == [
+        "To decide stability, reconstruction: run stress.one.",
+        "This version cannot decide external: it has no job kind benchmark.two.",
+    ]
 
 
-def test_nothing_settles_a_fail() -> None:
-    assert advice("fail", RULES, ["stress.one"]) == {}
+def test_nothing_is_advised_under_a_fail() -> None:
+    assert advice("fail", RULES, ["stress.one"]) == []
