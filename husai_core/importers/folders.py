@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from husai_core.errors import UserError
 from husai_core.importers import dictionary_learning, earlier, husai, language, saelens, sparsify
 from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported
+from husai_core.saes import checkpoint
 
 LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Imported]], ...] = (
     ("model.safetensors", "cfg.json", husai.transformer),
@@ -51,6 +52,8 @@ class FolderReader:
         Raises:
             UserError: weights are damaged, or are of no known layout.
         """
+        if self._is_half:
+            return []
         with self._naming():
             for thing in self._read():
                 self.things.append(replace(thing, source=self.folder.named(thing.source)))
@@ -62,7 +65,7 @@ class FolderReader:
         Raises:
             UserError: there are some.
         """
-        pending = [name for name, path in self.pending.items() if path not in used]
+        pending = [name for name, path in self.pending.items() if path not in used and not self._is_half]
         with self._naming():
             for name in sorted(pending, key=lambda name: (name in CONFIGS.values(), name)):
                 if name in CONFIGS or husai.SHARD.fullmatch(name):
@@ -75,6 +78,13 @@ class FolderReader:
     def unread(self, used: Collection[Path]) -> list[str]:
         """The names of the files that nothing read."""
         return [self.folder.named(name) for name, path in self.pending.items() if path not in used]
+
+    @property
+    def _is_half(self) -> bool:
+        """Whether the folder holds the half of the SAE in the folder above, as our checkpoints do."""
+        files = {checkpoint.WEIGHTS, checkpoint.CONFIG}
+        named = PurePosixPath(self.folder.name).name == checkpoint.HALF
+        return named and files <= self.folder.files.keys() & self.folder.above.keys()
 
     def _read(self) -> Iterator[Imported]:
         if language.applies(self.pending):

@@ -57,6 +57,20 @@ def test_what_saelens_leaves_is_read(tmp_path: Path, state: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize("folder", ["", "saes/0/"])
+def test_the_half_of_a_checkpoint_is_no_sae_of_its_own(tmp_path: Path, folder: str) -> None:
+    whole = named(folder, saelens(tmp_path, CFG))
+    half = named(f"{folder}half/", saelens(tmp_path, CFG))
+    contents = read(tmp_path, whole | half)
+    assert [thing.source for thing in contents.things] == [f"{folder}sae_weights.safetensors"]
+    assert contents.left_out == sorted(half)
+
+
+def test_a_folder_that_is_merely_called_half_is_read(tmp_path: Path) -> None:
+    contents = read(tmp_path, named("half/", saelens(tmp_path, CFG)))
+    assert [thing.source for thing in contents.things] == ["half/sae_weights.safetensors"]
+
+
 def test_what_sparsify_leaves_is_read(tmp_path: Path, state: bytes) -> None:
     files = {f"run/{name}": state for name in ("lr_scheduler_0.pt", "optimizer_0.pt", "state.pt", "rank_0_state.pt")}
     files["run/config.json"] = b'{"sae": {"expansion_factor": 2, "k": 3}, "batch_size": 32, "hookpoints": ["layers.1"]}'

@@ -71,11 +71,12 @@ def test_what_a_checkpoint_says_of_its_training_is_only_a_claim(tmp_path: Path) 
     world = {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}
     rows = run("train.activations", tmp_path / "rows", {"source": "synthetic", "world": world})[1][0]
     trained = siblings(tmp_path / "saes", rows, (0, 1), tokens=5_000)
-    uploads = [
-        upload(tmp_path / f"in{i}", **{p.name.replace(".", "__"): p.read_bytes() for p in sae.path.iterdir()})
-        for i, sae in enumerate(trained)
-    ]
-    created = [imported(tmp_path / f"out{i}", file)[1][0] for i, file in enumerate(uploads)]
+    uploads = [Artifact(sae.digest, "upload", sae.path, [0.0]) for sae in trained]
+    created = []
+    for i, file in enumerate(uploads):
+        items, (created_sae,) = imported(tmp_path / f"out{i}", file)
+        created.append(created_sae)
+        assert len(items) == 1
     original, said = (checkpoint.load(sae.path).provenance for sae in (trained[0], created[0]))
     assert said["claimed"] == original
     assert {said[name] for name in ("seed", "converged", "model_digest", "activations_digest")} == {None}
