@@ -10,7 +10,7 @@ from api.deps import Context
 from api.submission import refuse_unfit
 from husai_core import assets
 from husai_core.errors import UserError
-from husai_core.kinds.kind import BaseSpec, Child, From, Kind
+from husai_core.kinds.kind import BaseSpec, Child, Facts, From, Kind
 from services import estimates, input_facts, jobs
 from services.estimates import Forecast
 from services.jobs import Reference, Submission
@@ -36,16 +36,13 @@ def plan(context: Context, session: Session, submission: Submission) -> schemas.
         if problem.slug != "missing-input":
             raise
         missing.append(problem.detail)
-    refuse_unfit(kind, spec, input_facts.of(session, context.store, submission.inputs))
-    inputs = {
-        port: [source for source in sources if isinstance(source, str)] for port, sources in submission.inputs.items()
-    }
-    known = not missing and inputs == submission.inputs
+    facts = input_facts.of(session, context.store, submission.inputs)
+    refuse_unfit(kind, spec, facts)
     device = context.settings.device_class if submission.device == "auto" else submission.device
-    whole, parts = _forecast(context, session, kind, spec, inputs, device) if known else (None, {})
-    if known and kind.is_study:
-        children = kind.next_children(spec, inputs, {})
-        cells = [cell for child in children for cell in _cells(child, parts)]
+    whole, parts = (None, {}) if missing else _forecast(session, kind, spec, facts, device)
+    if kind.is_study and not missing:
+        bound = {port: [_label(source) for source in sources] for port, sources in submission.inputs.items()}
+        cells = [cell for child in kind.next_children(spec, bound, {}) for cell in _cells(child, parts)]
     else:
         document = spec.model_dump(mode="json")
         cells = [schemas.Cell(name="job", kind=kind.name, spec=document, inputs=submission.inputs)]
@@ -53,12 +50,9 @@ def plan(context: Context, session: Session, submission: Submission) -> schemas.
     return schemas.Plan(cells=cells, estimate=_estimate(whole), missing=[*missing, *_absent(cells)])
 
 
-def _forecast(
-    context: Context, session: Session, kind: Kind, spec: BaseSpec, inputs: dict[str, list[str]], device: str
-) -> Forecasts:
+def _forecast(session: Session, kind: Kind, spec: BaseSpec, facts: Facts, device: str) -> Forecasts:
     """What all of it will take, and each cell; nothing where that cannot be said, which is no reason to refuse."""
     try:
-        facts = input_facts.of_artifacts(context.store, inputs)
         return estimates.forecast(session, kind.name, spec, facts, device)
     except UserError:
         raise
@@ -87,11 +81,15 @@ def _input(source: str | From) -> Reference:
     return {"from": source.child, "output": source.output, "index": source.index}
 
 
-def _label(source: str | From) -> str:
-    """What stands for an artifact that is not there yet."""
+def _label(source: Reference | From) -> str:
+    """What stands for an artifact that is not there yet: the job, or the study's child, and its output."""
     if isinstance(source, str):
         return source
-    return f"{source.child}.{source.output}" + ("" if source.index is None else f"[{source.index}]")
+    if isinstance(source, From):
+        job, output, index = source.child, source.output, source.index
+    else:
+        job, output, index = source["job"], source["output"], source.get("index")
+    return f"{job}.{output}" + ("" if index is None else f"[{index}]")
 
 
 def _estimate(forecast: Forecast | None) -> schemas.Estimate | None:

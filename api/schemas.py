@@ -148,9 +148,10 @@ class Estimate(BaseModel):
 
     units: float = Field(description="multiply-adds")
     seconds: float | None
+    at_most: bool = Field(description="some of the work may stop early")
     memory_bytes: float = Field(description="at once")
     written_bytes: float
-    basis: str = Field(description="what the time rests on")
+    basis: str = Field(description="what the time rests on, and what it leaves out")
 
 
 class Cell(BaseModel):

@@ -15,11 +15,9 @@ Schema = Mapping[str, Any]
 
 def command(job: Job, kind: Kind | None) -> str:
     """The `husai submit` line that asks for the same computation; fields at their default are left out."""
-    usual = dict(flat(defaults(kind.spec_schema))) if kind else {}
     words = ["husai", "submit", job.kind]
-    for path, value in flat(dict(job.spec)):
-        if path not in usual or usual[path] != value:
-            words += ["--set", f"{path}={value if _plain(value) else json.dumps(value, ensure_ascii=False)}"]
+    for path, value in changed(job.spec, kind):
+        words += ["--set", f"{path}={written(value)}"]
     for port, digests in job.inputs.items():
         words += [word for digest in digests for word in ("--input", f"{port}={_source(digest)}")]
     return shlex.join(words)
@@ -35,6 +33,17 @@ def continued(command: str, width: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line]
+
+
+def changed(spec: Mapping[str, Any], kind: Kind | None) -> list[tuple[str, Any]]:
+    """The fields of a spec, by dotted path, that are not at their default; all of them where the kind is unknown."""
+    usual = dict(flat(defaults(kind.spec_schema))) if kind else {}
+    return [(path, value) for path, value in flat(spec) if path not in usual or usual[path] != value]
+
+
+def written(value: Any) -> str:
+    """A value as YAML reads it back."""
+    return str(value) if _plain(value) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(value: Any) -> bool:

@@ -54,7 +54,7 @@ def _facts(session: Session, store: Store, reference: Reference, depth: int) -> 
 def _foretold(session: Session, store: Store, job: Job, output: str, depth: int) -> list[Fact]:
     """What a job's estimate says about an output; nothing of a study's. One that fails is no reason to refuse."""
     try:
-        planned = plan_estimate.jobs(job.kind, job.spec, of(session, store, job.inputs, depth - 1))
+        planned = plan_estimate.jobs(job.kind, job.spec, of(session, store, job.inputs, depth - 1)).jobs
     except Exception as error:
         log.warning("no estimate for %s: %s: %s", job.kind, type(error).__name__, error)
         return []

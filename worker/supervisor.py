@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from husai_core import kinds
+from husai_core.kinds.kind import Work
 from services import estimates, input_facts, leases, lifecycle
 from services.artifacts import Store, Stored, materialise, productions, store_tree
 from services.db import Database, away
@@ -76,7 +77,8 @@ class Supervisor:
         self.progress: dict[str, Any] | None = None
         self.end: dict[str, Any] | None = None
         self.claimed = self.started = self.worked = self.renewed = self.peeked = time.monotonic()
-        self.work: dict[str, Any] | None = None
+        self.work: Work | None = None
+        self.last_progress: dict[str, Any] | None = None
         self.draining_since: float | None = None
 
     def run(self) -> str | None:
@@ -188,7 +190,7 @@ class Supervisor:
         if type != "log":
             self.worked = time.monotonic()
         if type == "progress":
-            self.progress = message
+            self.progress = self.last_progress = message
         elif type in ("metrics", "log"):
             self.news.append((type, message))
         elif type == "checkpoint":
@@ -276,7 +278,9 @@ class Supervisor:
                 stored = store_tree(self.store, output["index"], Path(output["path"]), self._renew)
                 outputs.setdefault(output["name"], []).append(stored)
             failpoint("finish.stored")
-            self._record(leases.success(self.store, end["result"], outputs, self.work))
+            work = estimates.work_done(self.work, self.last_progress) if self.work else None
+            document = work.model_dump(mode="json", exclude={"outputs"}) if work else None
+            self._record(leases.success(self.store, end["result"], outputs, document))
 
     def _give_up(self, why: str) -> None:
         self._write(leases.give_up, self.settings.max_attempts, why)
@@ -332,7 +336,7 @@ class Supervisor:
             ]
             for port, artifacts in rows.items()
         }  # fmt: skip
-        self.work = estimated(self.store, claim)
+        self.work = estimates.work_of(claim.kind, claim.spec, input_facts.of_artifacts(self.store, claim.inputs))
         resume = self._lay_out("resume", claim.resume) if claim.resume else None
         threads = int(claim.environment.get("threads") or self.settings.job_threads)
         return attempt_process.Task(
@@ -346,12 +350,6 @@ class Supervisor:
         path.mkdir(parents=True)
         materialise(self.store, digest, path, self._renew)
         return str(path)
-
-
-def estimated(store: Store, claim: Claim) -> dict[str, Any] | None:
-    """The work that a claimed execution will be, by its kind's estimate."""
-    work = estimates.work_of(claim.kind, claim.spec, input_facts.of_artifacts(store, claim.inputs))
-    return work.model_dump(mode="json", exclude={"outputs"}) if work else None
 
 
 def _line(error: Exception) -> str:

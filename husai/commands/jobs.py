@@ -56,7 +56,7 @@ def submit(
     inputs = spec_args.bindings(input_ or [])
     with connect() as husai:
         if plan:
-            _show_plan(terminal, husai.plan(kind, spec, inputs=inputs))
+            _show_plan(terminal, husai, husai.plan(kind, spec, inputs=inputs))
             return Exit.OK
         job = husai.submit(
             kind, spec, inputs=inputs, labels=label or [], priority=priority, device=device, reuse=reuse, key=key
@@ -76,16 +76,13 @@ def _ready(husai: Husai, device: str) -> bool:
     return any(worker.device == device and worker.state == "ready" for worker in husai.workers())
 
 
-def _show_plan(terminal: Terminal, plan: Plan) -> None:
+def _show_plan(terminal: Terminal, husai: Husai, plan: Plan) -> None:
     if terminal.json:
         terminal.document({"cells": plan.cells, "estimate": plan.estimate, "missing": plan.missing})
         return
-    columns = ["name", "kind", "spec", "time", "memory", "disk"]
-    rows = [
-        (cell.get("name"), cell["kind"], _settings(cell.get("spec")), *_estimate(cell.get("estimate")))
-        for cell in plan.cells
-    ]
-    terminal.table(columns, rows, droppable=["spec"])
+    rows = [(cell.get("name"), cell["kind"], *_estimate(cell.get("estimate"))) for cell in plan.cells]
+    terminal.table(["name", "kind", "time", "memory", "disk"], rows, droppable=["kind", "disk"])
+    _show_specs(terminal, husai, plan)
     if plan.estimate:
         time, memory, disk = _estimate(plan.estimate)
         terminal.paragraph(f"In all: {time or 'time unknown'}, {memory or '?'} of memory, {disk or '?'} on disk.")
@@ -96,6 +93,18 @@ def _show_plan(terminal: Terminal, plan: Plan) -> None:
         terminal.paragraph(f"missing: {text}")
 
 
+def _show_specs(terminal: Terminal, husai: Husai, plan: Plan) -> None:
+    """What each spec sets to something else than the default, as `field: value`."""
+    from husai.describe import changed, written
+
+    kinds = {name: husai.kind(name) for name in {str(cell["kind"]) for cell in plan.cells}}
+    for cell in plan.cells:
+        settings = changed(cell.get("spec") or {}, kinds[cell["kind"]])
+        terminal.line(f"{cell.get('name')}: {'' if settings else 'defaults'}".rstrip())
+        for path, value in settings:
+            terminal.paragraph(f"{path}: {written(value)}", indent=2)
+
+
 def _estimate(estimate: Mapping[str, Any] | None) -> tuple[str, str, str]:
     """Time, peak memory and bytes written in words; empty where unknown."""
     from husai_core.render.numbers import duration, size
@@ -103,17 +112,10 @@ def _estimate(estimate: Mapping[str, Any] | None) -> tuple[str, str, str]:
     known = estimate or {}
     seconds, memory, written = (known.get(name) for name in ("seconds", "memory_bytes", "written_bytes"))
     return (
-        duration(seconds) if seconds is not None else "",
+        "at most " * bool(known.get("at_most")) + duration(seconds) if seconds is not None else "",
         size(memory) if memory else "",
         size(written) if written else "",
     )
-
-
-def _settings(spec: Mapping[str, Any] | None) -> str:
-    """A spec as settings, one after another."""
-    from husai.describe import flat
-
-    return ", ".join(f"{name}={value}" for name, value in flat(spec or {})) or "defaults"
 
 
 @app.command("jobs")

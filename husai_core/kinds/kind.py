@@ -105,6 +105,7 @@ class Done:
 class Work(BaseModel):
     """What a job will take: `units` of work (multiply-adds), peak memory and bytes written.
 
+    `at_most` says that it may stop before it has done all the units, as a training at its goal does.
     `outputs` holds, by output port, what is known beforehand about the artifacts (such as `d_model` and `n_rows`), so
     that jobs which take them can be estimated too.
     """
@@ -112,6 +113,7 @@ class Work(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     units: float = 0.0
+    at_most: bool = False
     memory_bytes: float = 0.0
     written_bytes: float = 0.0
     outputs: dict[str, dict[str, Any]] = {}

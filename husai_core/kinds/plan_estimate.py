@@ -1,7 +1,8 @@
-"""What a study will take: the work of all the jobs that it plans at first, each by its own kind's estimate.
+"""What a study will take: the work of all the jobs that it plans, each by its own kind's estimate.
 
 The outputs that one child's estimate foretells are what is known about its siblings' inputs. A study that plans in
-rounds is estimated by its first one, since later ones depend on results.
+rounds is asked for the next one as if all children had succeeded, with no figures in their results: where a later round
+depends on these, it is not counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from husai_core import kinds
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Work
 
 Plan = Callable[[Any, Mapping[str, list[str]], Mapping[str, Done]], list[Child]]
+MOST_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,15 @@ class PlannedJob:
     work: Work
 
 
-def jobs(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> list[PlannedJob]:
+@dataclass(frozen=True)
+class Planned:
+    """The jobs that are known beforehand, and whether more may follow that depend on results."""
+
+    jobs: list[PlannedJob]
+    more: bool = False
+
+
+def jobs(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> Planned:
     """Every job that a request of a kind will run, with its work; one that is no study is one job.
 
     Raises:
@@ -35,31 +45,48 @@ def jobs(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> list[Pl
     declared = kinds.get(kind)
     parsed = spec if isinstance(spec, BaseSpec) else declared.spec.model_validate(spec)
     if declared.plan is None:
-        return [PlannedJob("", kind, declared.estimate(parsed, facts) if declared.estimate else Work())]
+        return Planned([PlannedJob("", kind, declared.estimate(parsed, facts) if declared.estimate else Work())])
     return _planned(declared.plan, parsed, facts)
 
 
 def study(plan: Plan, spec: Any, facts: Facts) -> Work:
     """The work of a study as a whole: the sum of its jobs', and the largest memory of any."""
-    works = [job.work for job in _planned(plan, spec, facts)]
+    works = [job.work for job in _planned(plan, spec, facts).jobs]
     return Work(
         units=sum(work.units for work in works),
+        at_most=any(work.at_most for work in works),
         memory_bytes=max((work.memory_bytes for work in works), default=0.0),
         written_bytes=sum(work.written_bytes for work in works),
     )
 
 
-def _planned(plan: Plan, spec: Any, facts: Facts) -> list[PlannedJob]:
+def _planned(plan: Plan, spec: Any, facts: Facts) -> Planned:
     """The jobs of a study. What is bound to its ports stands under names in place of digests, which are not known."""
     known = _Known()
     inputs = {port: [known.name(f"{port}:{i}", fact) for i, fact in enumerate(of)] for port, of in facts.items()}
-    planned: list[PlannedJob] = []
-    for child in _in_order(plan(spec, inputs, {})):
+    first = _round(plan(spec, inputs, {}), known)
+    planned, more = list(first.jobs), first.more
+    for _ in range(MOST_ROUNDS):
+        try:
+            later = _round([child for child in plan(spec, inputs, known.done) if child.name not in known.done], known)
+        except Exception:  # a plan may read any figure of a result, and there are none
+            return Planned(planned, more=True)
+        if not later.jobs:
+            return Planned(planned, more)
+        planned, more = [*planned, *later.jobs], more or later.more
+    return Planned(planned, more=True)
+
+
+def _round(children: Sequence[Child], known: _Known) -> Planned:
+    """The jobs of one round; what they will make becomes known."""
+    planned, more = list[PlannedJob](), False
+    for child in _in_order(children):
         bound = {port: known.facts(sources) for port, sources in child.inputs.items()}
         below = jobs(child.kind, child.spec, bound)
-        planned += [PlannedJob(f"{child.name}/{job.path}".rstrip("/"), job.kind, job.work) for job in below]
-        known.outputs[child.name] = below[-1].work.outputs if len(below) == 1 else {}
-    return planned
+        planned += [PlannedJob(f"{child.name}/{job.path}".rstrip("/"), job.kind, job.work) for job in below.jobs]
+        more = more or below.more
+        known.end(child, below.jobs[-1].work.outputs if len(below.jobs) == 1 else {})
+    return Planned(planned, more)
 
 
 def _in_order(children: Sequence[Child]) -> list[Child]:
@@ -83,6 +110,17 @@ class _Known:
 
     bound: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     outputs: dict[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    done: dict[str, Done] = field(default_factory=dict)
+
+    def end(self, child: Child, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take a child for one that has succeeded, with what is known about its outputs, under names for digests."""
+        self.outputs[child.name] = outputs
+        facts = {port: self.facts([From(child.name, port)]) for port in kinds.get(child.kind).all_outputs}
+        digests = {
+            port: [self.name(f"{child.name}.{port}:{i}", fact) for i, fact in enumerate(of)]
+            for port, of in facts.items()
+        }
+        self.done[child.name] = Done("succeeded", None, {}, digests)
 
     def name(self, name: str, fact: Mapping[str, Any]) -> str:
         """Remember a fact under a name."""

@@ -183,6 +183,22 @@ def test_a_plan_tells_what_it_takes_and_what_is_missing(ada, server: Server):
     assert "hf download nobody/no-such-model" in missing[-1]["how"]
 
 
+def test_a_plan_knows_inputs_that_do_not_exist_yet(ada, submit):
+    """Nobody runs the jobs here: what they will make is foretold, job after job."""
+    units = {}
+    for d_model in (16, 64):
+        rows = submit(kind="train.activations", spec={"source": "synthetic", "world": {"d_model": d_model}})
+        source = {"job": rows["id"], "output": "activations"}
+        body = {"kind": "train.sae", "inputs": {"activations": source}}
+        units[d_model] = ada.post("/v1/jobs?dry_run=true", json=body).json()["estimate"]["units"]
+    saes = {"job": submit(kind="train.sae", spec={}, inputs={"activations": source})["id"], "output": "saes"}
+    body = {"kind": "stress.trained_vs_random", "inputs": {"saes": saes, "activations": source}}
+    plan = ada.post("/v1/jobs?dry_run=true", json=body).json()
+    assert units[64] > 1.5 * units[16]
+    assert plan["estimate"]["units"] > units[64]
+    assert plan["cells"][0]["inputs"] == {"saes": [saes | {"index": None}], "activations": [source | {"index": None}]}
+
+
 def test_one_idempotency_key_makes_one_job(ada, server: Server):
     body = {"kind": "train.transformer", "spec": {"seed": 11}}
 

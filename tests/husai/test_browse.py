@@ -50,16 +50,21 @@ def test_signing_keys_are_printed_for_verify(run: Husai, monkeypatch: pytest.Mon
 
 
 def test_a_plan_says_time_memory_disk_and_what_is_missing(run: Husai, monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = {"units": 1e9, "seconds": 75.0, "memory_bytes": 2e9, "written_bytes": 5e6, "basis": "12 recent jobs"}
-    cell = {"name": "job", "kind": "train.sae", "spec": {"recipe": {"k": 8}}, "inputs": {}, "estimate": cost}
+    cost = {"units": 1e9, "seconds": 75.0, "at_most": True, "memory_bytes": 2e9, "written_bytes": 5e6}
+    cost["basis"] = "12 recent jobs"
+    spec = {"recipe": {"k": 8, "d_sae": 64, "architecture": "topk"}, "seeds": [0, 1], "variants": []}
+    cell = {"name": "job", "kind": "train.sae", "spec": spec, "inputs": {}, "estimate": cost}
+    usual = {"recipe": {"default": {"k": 4, "d_sae": 64, "architecture": "relu"}}, "variants": {"default": []}}
+    kind = {"name": "train.sae", "spec_schema": {"properties": usual | {"seeds": {"default": [0]}}}}
     missing = [{"name": "gpt2", "how": "hf download gpt2"}, "input 'activations' is missing"]
     plan = {"cells": [cell], "estimate": cost, "missing": missing}
     monkeypatch.setenv("HUSAI_KEY", "husai_x")
-    with service(reply(200, plan)) as (url, _):
+    with service(reply(200, plan), reply(200, kind)) as (url, _):
         monkeypatch.setenv("HUSAI_URL", url)
         text = " ".join(run("submit", "train.sae", "--plan").out.split())
-    assert "recipe.k=8 1 min 15 s 2 GB 5 MB" in text
-    assert "In all: 1 min 15 s, 2 GB of memory, 5 MB on disk." in text
+    assert "train.sae at most 1 min 15 s 2 GB 5 MB" in text
+    assert "job: recipe.k: 8 recipe.architecture: topk seeds: [0, 1] In all" in text
+    assert "In all: at most 1 min 15 s, 2 GB of memory, 5 MB on disk." in text
     assert "The time rests on: 12 recent jobs." in text
     assert "missing: gpt2: hf download gpt2" in text
     assert "missing: input 'activations' is missing" in text

@@ -16,7 +16,6 @@ from husai_core.stability import origins
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from husai_core.saes.trainer import TrainedSAE
     from husai_core.stability.result_tables import Member
 
 SAES = Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2)
@@ -52,7 +51,8 @@ class StressSpec(BaseSpec):
 
 
 class Stress:
-    """One run of a stress: its sibling SAEs (`group`), and the controls that `train` makes with their recipe and seeds.
+    """One run of a stress: its sibling SAEs (`group`), and the controls that `train` makes with their recipe and seeds,
+    one per seed (see `stability.retrain.Trainings.run`).
 
     Args:
         spec: the stress's spec.
@@ -76,22 +76,12 @@ class Stress:
         for artifact in self.origins:
             self.group.check(artifact)
         self.trainings = Trainings(job, self.group, trainings)
+        self.train = self.trainings.run
 
     @property
     def paired(self) -> bool:
         """True when the SAEs share their seeds with the controls, so that differences are figures about one seed."""
         return not self.group.imported
-
-    def train(
-        self,
-        label: str,
-        rows: Tensor,
-        validation: Tensor,
-        targets: Tensor | None = None,
-        validation_targets: Tensor | None = None,
-    ) -> list[TrainedSAE]:
-        """One control per seed; see `stability.retrain.Trainings.run`."""
-        return self.trainings.run(label, rows, validation, targets, validation_targets)
 
     def members(self, rows: Tensor) -> list[Member]:
         """The table of the SAEs that the stress is about, on held-out rows [n, d_in]."""

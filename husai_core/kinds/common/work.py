@@ -106,6 +106,15 @@ class Cost:
         return Work(units=self.units, memory_bytes=memory, written_bytes=written, outputs=dict(outputs or {}))
 
 
+def network_training(
+    network: Network, cost: Cost, written: float, transformer: dict[str, Any], at_most: bool = False
+) -> Work:
+    """Training of a network by torch's own optimiser; `written` bytes besides its weights, and what is known of it."""
+    base = OPTIMISER_MEMORY + ADAM * network.parameters
+    work = cost.work(FLOAT * network.parameters + HEADER + written, {"transformer": transformer}, base)
+    return work.model_copy(update={"at_most": at_most})
+
+
 def bank(
     recipes: Sequence[SAERecipe], seeds: int, d_in: int, d_out: int | None = None, validation: float = 0.0
 ) -> Cost:

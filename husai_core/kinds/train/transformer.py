@@ -353,7 +353,7 @@ def _figures(result: Result) -> panels.Table:
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:
-    """Training for all its steps; one that may stop early takes no longer than that."""
+    """Training for all its steps; modular addition may stop before that."""
     if spec.dataset == "text":
         return _text_work(spec.text)
     network = work.Network(spec.n_layers, spec.d_model, spec.d_mlp, work.LENGTH, spec.p + work.SPECIAL_TOKENS)
@@ -369,9 +369,8 @@ def estimate(spec: Spec, facts: Facts) -> Work:
         network.held(work.LENGTH * max(batch * spec.n_layers, 8192)) + 3 * work.FLOAT * batch * network.d_vocab,
     )
     shape = {"n_layers": spec.n_layers, "d_model": spec.d_model, "d_mlp": spec.d_mlp, "d_vocab": network.d_vocab}
-    outputs = {"transformer": {**shape, "n_ctx": work.LENGTH, "dataset": {"p": spec.p}}}
-    written = work.FLOAT * network.parameters + work.HEADER + 150 * spec.steps / spec.evaluate_every
-    return cost.work(written, outputs, base=work.OPTIMISER_MEMORY + work.ADAM * network.parameters)
+    known = {**shape, "n_ctx": work.LENGTH, "dataset": {"p": spec.p}, "normalization_type": spec.normalization}
+    return work.network_training(network, cost, 150 * spec.steps / spec.evaluate_every, known, at_most=True)
 
 
 def _text_work(recipe: TextRecipe) -> Work:
@@ -382,9 +381,8 @@ def _text_work(recipe: TextRecipe) -> Work:
         network.forward(work.TRAINED * recipe.tokens, work.TRAINED * recipe.tokens),
         3 * network.held(batch, recipe.n_layers) + 3 * work.FLOAT * batch * recipe.d_vocab,
     )
-    outputs = {"transformer": {"dataset": {"recipe": recipe.model_dump(mode="json")}}}
-    written = work.FLOAT * network.parameters + 60 * recipe.d_vocab + work.HEADER
-    return cost.work(written, outputs, base=work.OPTIMISER_MEMORY + work.ADAM * network.parameters)
+    known = {"dataset": {"recipe": recipe.model_dump(mode="json")}}
+    return work.network_training(network, cost, 60 * recipe.d_vocab, known)
 
 
 KIND = Kind(

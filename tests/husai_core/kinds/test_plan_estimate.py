@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from husai_core import kinds
 from husai_core.job import Artifact
 from husai_core.kinds import plan_estimate
-from husai_core.kinds.kind import Child, From, Work
+from husai_core.kinds.kind import Child, Done, From, Work
 from tests.husai_core.kinds.stress_job import run
 
 NETWORK = {"p": 23, "d_model": 64, "n_heads": 2, "d_mlp": 128, "n_layers": 2, "steps": 20, "batch_size": 256}
+BANK_FACT = {"d_in": 64, "husai": {"recipe": {"d_sae": 512, "k": 8, "tokens": 20_000, "batch_size": 500}}}
 BANK = {"recipe": {"d_sae": 512, "k": 8, "tokens": 20_000, "batch_size": 500}, "seeds": [0, 1, 2]}
 
 
@@ -120,7 +121,9 @@ def test_more_tokens_and_latents_are_more_work(change: dict[str, int], ratio: fl
 
 
 def test_a_pipeline_is_the_sum_of_all_the_jobs_that_it_plans() -> None:
-    planned = plan_estimate.jobs("study.pipeline", {"preset": "smoke", "as_of": "2026-01-31T12:00:00Z"}, {})
+    whole = plan_estimate.jobs("study.pipeline", {"preset": "smoke", "as_of": "2026-01-31T12:00:00Z"}, {})
+    assert not whole.more
+    planned = whole.jobs
     paths = [job.path for job in planned]
     assert paths[:3] == ["transformer", "activations", "sae"]
     assert "gate/good-saes" in paths
@@ -143,12 +146,37 @@ def test_siblings_are_estimated_from_what_a_child_will_make() -> None:
 
     def units(width: int) -> dict[str, float]:
         facts = {"activations": [{"d_model": width, "n_rows": 10_000}]}
-        return {job.path: job.work.units for job in plan_estimate._planned(plan, None, facts)}
+        return {job.path: job.work.units for job in plan_estimate._planned(plan, None, facts).jobs}
 
     narrow, wide = units(64), units(128)
     assert set(narrow) == {"overlap", "saes", "rows"}
     assert wide["saes"] > 1.5 * narrow["saes"]
     assert wide["overlap"] > 1.2 * narrow["overlap"]
+
+
+def rounds(result_is_read: bool) -> Any:
+    """A study that trains, and in a second round measures each SAE; a third one may depend on a figure."""
+
+    def plan(spec: Any, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
+        if not done:
+            return [Child("saes", "train.sae", BANK, {"activations": inputs["activations"]})]
+        if "overlap" not in done:
+            saes = {"saes": list(done["saes"].outputs["saes"]), "activations": inputs["activations"]}
+            return [Child("overlap", "stress.trained_vs_random", {}, saes)]
+        assert done["overlap"].result is not None
+        return [Child(f"{done['overlap'].result['pwmcc']}", "train.sae", BANK)] if result_is_read else []
+
+    return plan
+
+
+@pytest.mark.parametrize("result_is_read", [False, True])
+def test_later_rounds_are_counted_as_far_as_they_do_not_depend_on_results(result_is_read: bool) -> None:
+    facts = {"activations": [{"d_model": 64, "n_rows": 10_000}]}
+    planned = plan_estimate._planned(rounds(result_is_read), None, facts)
+    assert [job.path for job in planned.jobs] == ["saes", "overlap"]
+    assert planned.more == result_is_read
+    three = plan_estimate.jobs("stress.trained_vs_random", {}, facts | {"saes": [BANK_FACT] * 3}).jobs[0].work
+    assert planned.jobs[1].work.units == pytest.approx(three.units)
 
 
 def test_every_kind_estimates_its_defaults_without_numerical_libraries() -> None:
