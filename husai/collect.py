@@ -20,20 +20,26 @@ LITTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"}
 def collect(places: list[Path]) -> tuple[dict[str, Path], list[str]]:
     """Files by the names they shall have, and what was left out; a folder stands for all below it.
 
-    Letters of every script stay as they are. Where other characters are replaced, no two names become one.
+    Letters of every script stay as they are. Where other characters are replaced, and where several folders have one
+    name, no two names become one.
 
     Raises:
         Usage: a file is not there, or there are too many, or none.
     """
     paths: dict[str, Path] = {}
     left_out: list[str] = []
+    folders: set[str] = set()
     for place in places:
         if not (place.is_file() or place.is_dir()):
             raise Usage(f"there is no file {place}")
         whole = Path(os.path.abspath(place))
-        root = whole if whole.is_dir() and len(places) == 1 else whole.parent
+        above = ""
+        if whole.is_dir() and len(places) > 1:
+            above = _free(_sendable(whole.name), folders)
+            folders.add(above)
         for path in sorted(_below(whole, left_out) if whole.is_dir() else [whole]):
-            name = _free("/".join(_sendable(step) for step in path.relative_to(root).parts), paths)
+            steps = path.relative_to(whole if whole.is_dir() else whole.parent).parts
+            name = _free("/".join([*filter(None, [above]), *map(_sendable, steps)]), paths)
             if name.count("/") >= MOST_DEPTH or len(paths) == MOST_FILES:
                 raise Usage(f"{place}: at most {MOST_FILES} files can be sent together, {MOST_DEPTH - 1} folders deep")
             paths[name] = path

@@ -22,6 +22,8 @@ from services.tables import Attempt, Candidate, Counter, Execution, Job, Output,
 log = logging.getLogger("husai.leases")
 MISSING, HOST = "asset.missing", "host.storage"
 MOST_HOST_FAULTS = 20
+SHAPE = ("architecture", "d_in", "d_sae", "k")
+"""What siblings have in common beside their training."""
 """Attempts that faults of hosts may end before an execution fails, so that none is tried for ever."""
 Holding = Literal["held", "cancel", "lost"]
 
@@ -199,16 +201,21 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
     saes = [artifact.sha256 for port in end.outputs.values() for artifact in port if artifact.type == "sae"]
     for sha256 in saes:
         if session.get(Candidate, sha256) is None:
-            facts, recipe = end.facts[sha256], _recipe(end.facts[sha256])
-            siblings = [other for other in saes if other != sha256 and _recipe(end.facts[other]) == recipe]
+            facts, training = end.facts[sha256], _training(end.facts[sha256])
+            siblings = [other for other in saes if other != sha256 and _training(end.facts[other]) == training]
             session.add(
                 Candidate(sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=now())
             )
 
 
-def _recipe(facts: Mapping[str, Any]) -> Any:
-    """The recipe that an SAE was trained with: SAEs of one bank with other recipes are no siblings."""
-    return facts.get("husai", {}).get("recipe")
+def _training(facts: Mapping[str, Any]) -> list[Any]:
+    """What the siblings of an SAE have in common: the recipe that it was trained with, or what an imported one claims.
+
+    SAEs of one bank with other recipes are no siblings, nor are imported ones of another shape, place or step.
+    """
+    said = facts.get("husai", {})
+    claims = [said.get(f"claimed_{name}") for name in ("recipe", "step")]
+    return [said.get("recipe"), *claims, *(facts.get(name) for name in SHAPE), said.get("hook_name")]
 
 
 def hand_back(

@@ -9,7 +9,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,7 @@ LITTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin",
 class Folder:
     """Files that lie together, by name; the folder's own name in the upload, or in an archive there.
 
-    `above` are the files of the folder that holds this one.
+    `above` are the files of the folders that hold this one; of equal names, that of the nearest.
     """
 
     files: dict[str, Path]
@@ -138,11 +138,16 @@ def _connected(folders: Mapping[str, dict[str, Path]], source: str = "") -> list
         Folder(
             files,
             Folder({}, source).named(name).rstrip("/"),
-            folders.get(PurePosixPath(name).parent.as_posix().removeprefix("."), {}) if name else {},
+            ChainMap(*(folders.get(_key(parent), {}) for parent in PurePosixPath(name).parents)),
         )
         for name, files in folders.items()
         if files
     ]
+
+
+def _key(folder: PurePosixPath) -> str:
+    """The name of a folder; that of the root is empty."""
+    return "" if folder == PurePosixPath(".") else folder.as_posix()
 
 
 def _unzip(path: Path, source: str, upload: Unpacked) -> None:

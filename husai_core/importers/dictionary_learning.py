@@ -7,6 +7,7 @@ Matryoshka SAEs have one threshold for all latents, which a TopK SAE does not us
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from husai_core.errors import UserError
+from husai_core.importers import claims
+from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported
 from husai_core.importers.values import agree, checked, plain, read_json, read_pt, real
 from husai_core.saes import checkpoint
@@ -37,6 +40,8 @@ CLASSES: dict[str, tuple[Architecture, dict[str, str]]] = {
 WITHOUT_PRE_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
 SCALED_BY_NORMS = ("AutoEncoder",)
 WITH_ONE_THRESHOLD = ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+STEP = re.compile(r"ae_(\d{1,15})\.pt")
+"""The dictionary of a step of a training."""
 ROWS = 4096
 """Gaussian rows on which the latents of an SAE without a threshold are counted."""
 BUFFERS = {"k", "threshold", "group_sizes"}
@@ -64,8 +69,8 @@ class _State(BaseModel):
     k: int | None
 
 
-def read(weights: Path, config: Path) -> Imported:
-    """The SAE of any class in `CLASSES`."""
+def read(weights: Path, config: Path, folder: Folder | None = None) -> Imported:
+    """The SAE of any class in `CLASSES`, whatever else lies in its folder."""
     said = read_json(config)
     trainer = checked(config.name, _Config, said).trainer
     if trainer.dict_class not in CLASSES:
@@ -89,8 +94,11 @@ def read(weights: Path, config: Path) -> Imported:
     agree(config.name, "dict_size", trainer.dict_size, sae.d_sae)
     if trainer.dict_class in SCALED_BY_NORMS:
         scale_by_decoder_norms(sae)
+    sae.hook_name = claims.hook_of_module(said["trainer"].get("layer"), said["trainer"].get("submodule_name"))
     notes = _notes(sae, trainer) if trainer.dict_class in WITH_ONE_THRESHOLD else ()
-    return Imported(weights.name, "dictionary_learning", sae, "sae", notes=notes)
+    step = STEP.fullmatch(weights.name)
+    training = claims.dictionary_learning(said, int(step[1]) if step else None)
+    return Imported(weights.name, "dictionary_learning", sae, "sae", notes=notes, training=training)
 
 
 def describes(config: Path) -> bool:

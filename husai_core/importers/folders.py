@@ -14,7 +14,7 @@ from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported
 from husai_core.saes import checkpoint
 
-LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path], Imported]], ...] = (
+LAYOUTS: tuple[tuple[str, str, Callable[[Path, Path, Folder], Imported]], ...] = (
     ("model.safetensors", "cfg.json", husai.transformer),
     ("sae_weights.safetensors", "cfg.json", saelens.read),
     ("sae.safetensors", "cfg.json", sparsify.read),
@@ -56,6 +56,7 @@ class FolderReader:
             return []
         with self._naming():
             for thing in self._read():
+                self.used |= set(thing.beside)
                 self.things.append(replace(thing, source=self.folder.named(thing.source)))
         return self.things
 
@@ -97,7 +98,7 @@ class FolderReader:
         for weights, config, read in LAYOUTS:
             if weights in self.pending and config in self.pending:
                 files = self._take(weights, config)
-                yield read(files[weights], files[config])
+                yield read(files[weights], files[config], self.folder)
         yield from self._steps()
         for name in sorted(self.pending):
             if name.endswith(".pt") and not name.endswith(META) and not TRAINING_STATE.fullmatch(name):

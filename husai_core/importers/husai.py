@@ -14,6 +14,7 @@ from husai_core.activations import store
 from husai_core.data.modular import SPLITS, vocabulary
 from husai_core.errors import UserError, is_host_fault
 from husai_core.importers import networks
+from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported, ModularWeights
 from husai_core.importers.values import MOST_WIDTH, agree, checked, finite, plain, read_json, read_safetensors
 
@@ -122,7 +123,7 @@ def _kinds(columns: Columns) -> dict[str, tuple[str, list[int]]]:
     return {key: (dtype, shape[1:]) for key, (dtype, shape) in columns.items()}
 
 
-def transformer(weights: Path, config: Path) -> Imported:
+def transformer(weights: Path, config: Path, folder: Folder | None = None) -> Imported:
     """A network for modular addition, whose weights are those that its `cfg.json` asks for."""
     said = read_json(config)
     if checked(config.name, _Named, said).architecture not in (None, "HookedTransformer"):

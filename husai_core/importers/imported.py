@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from husai_core.activations.store import Activations
+from husai_core.importers.claims import Claim
 from husai_core.saes.sae import SAE
 
 
@@ -46,7 +47,8 @@ class BareRows:
 class Imported:
     """One thing in the uploaded files.
 
-    `claimed` is what they say of the making of a transformer or of rows; `notes` are for whoever imports it.
+    `claimed` is what they say of the making of a transformer or of rows, `training` what they say of an SAE's;
+    `notes` are for whoever imports it, and `beside` are further files that said something of it.
     """
 
     source: str
@@ -55,6 +57,8 @@ class Imported:
     what: str
     claimed: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    training: Claim = field(default_factory=Claim)
+    beside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

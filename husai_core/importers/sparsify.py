@@ -6,12 +6,15 @@ The encoder is a linear layer [d_sae, d_in]; the k largest entries of its ReLU a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from husai_core.errors import UserError
+from husai_core.importers import claims
+from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported
 from husai_core.importers.values import checked, plain, read_json, read_safetensors
 from husai_core.saes import checkpoint
@@ -19,6 +22,12 @@ from husai_core.saes.sae import SAE
 
 TENSORS = {"encoder.weight": 2, "encoder.bias": 1, "W_dec": 2, "b_dec": 1}
 """Names and numbers of axes."""
+RUN = "config.json"
+"""The settings of the run, in the folder above those of its SAEs."""
+MODULE = re.compile(r"(?:^|/)layers\.(\d{1,4})(?:\.([\w.]+))?(?:/seed\d+)?$")
+SEED = re.compile(r"/seed(\d{1,15})$")
+HOOKS = {"": "hook_resid_post", "mlp": "hook_mlp_out", "attn": "hook_attn_out", "self_attn": "hook_attn_out"}
+"""The modules of a layer, and TransformerLens' names of their outputs."""
 REFUSED = {
     "skip_connection": "has a skip connection, which is no part of a dictionary",
     "embed_skip": "has a skip connection from the embedding, which is no part of a dictionary",
@@ -44,7 +53,7 @@ class _Config(BaseModel):
     signed: bool = False
 
 
-def read(weights: Path, config: Path) -> Imported:
+def read(weights: Path, config: Path, folder: Folder) -> Imported:
     """The SAE or transcoder, unless it computes more than a dictionary does."""
     said = read_json(config)
     cfg = checked(config.name, _Config, said)
@@ -72,7 +81,23 @@ def read(weights: Path, config: Path) -> Imported:
         k=cfg.k,
         apply_b_dec_to_input=not cfg.transcode,
         transcoder=cfg.transcode,
+        hook_name=None if cfg.transcode else _hook_name(folder.name),
         provenance={"config": plain(said)},
     )
     checkpoint.check(sae)
-    return Imported(weights.name, "sparsify", sae, "sae")
+    run = plain(read_json(folder.above[RUN])) if RUN in folder.above else None
+    beside = (folder.above[RUN],) if isinstance(run, dict) and isinstance(run.get("sae"), dict) else ()
+    if beside:
+        sae.provenance["run"] = run
+    seed = SEED.search(folder.name)
+    training = claims.sparsify(said, run if beside else None, int(seed[1]) if seed else None)
+    return Imported(weights.name, "sparsify", sae, "sae", training=training, beside=beside)
+
+
+def _hook_name(folder: str) -> str | None:
+    """TransformerLens' name of the module whose output the SAE in a folder of this name reads."""
+    module = MODULE.search(folder)
+    if module is None:
+        return None
+    hook = HOOKS.get(module[2] or "")
+    return f"blocks.{module[1]}.{hook}" if hook else None

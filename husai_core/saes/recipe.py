@@ -240,6 +240,13 @@ class SAERecipe(BaseModel):
         return min(1.0, (step + 1) / max(1.0, self.sparsity_warmup_fraction * self.steps))
 
 
+def unsaid(fields: Mapping[str, Any]) -> list[str]:
+    """The names of what some fields of a recipe do not say, and without which a training cannot be repeated."""
+    sparsity = SPARSITY.get(fields.get("architecture", ""))
+    needed = ("architecture", "d_sae", sparsity, "tokens", "batch_size", "lr")
+    return [name for name in needed if name and name not in fields]
+
+
 def together(recipes: Sequence[SAERecipe]) -> None:
     """Raise ValueError unless the recipes can be trained in one pass."""
     for name in SHARED:

@@ -11,7 +11,7 @@ from typing import Any
 from husai_core.errors import UserError
 from husai_core.models import hooks
 from husai_core.saes.layout import ARCHITECTURES, SELECTING, SIGNED, THRESHOLDED
-from husai_core.saes.recipe import SAERecipe
+from husai_core.saes.recipe import SAERecipe, unsaid
 
 Cfg = Mapping[str, Any]
 PLACE = ("hook_name", "position")
@@ -21,7 +21,7 @@ PLACE_UNKNOWN = f"the imported SAEs do not say at which hook_name and position t
 
 
 def check_siblings(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
-    """Refuse SAEs that cannot be siblings, and a recipe that is missing, not needed, or not theirs.
+    """Refuse SAEs that cannot be siblings, and a recipe that nothing says, not needed, or not theirs.
 
     Raises:
         UserError: what is wrong, and what to do.
@@ -39,11 +39,7 @@ def check_siblings(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
 
 
 def _check_imported(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
-    if recipe is None:
-        raise UserError(
-            "imported SAEs do not say reliably how they were trained; set recipe to what is known of it, with the "
-            "fields of train.sae's recipe (architecture, d_sae, k, tokens, lr, ...)"
-        )
+    recipe = recipe or claimed(saes)
     if any(sae["architecture"] == SIGNED for sae in saes):
         raise UserError("the SAEs keep negative latents, as no recipe makes them")
     check_equal(saes, ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input"))
@@ -51,6 +47,26 @@ def _check_imported(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
     architecture = ARCHITECTURES[saes[0]["architecture"]][0]
     saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture
     check_made(saved, recipe, {**saes[0], "architecture": architecture}, ("k",) if saved in SELECTING else ())
+
+
+def claimed(saes: Sequence[Cfg]) -> SAERecipe:
+    """The recipe that the files of all these imported SAEs claim.
+
+    Raises:
+        UserError: they say too little, or different things.
+    """
+    claims = [{name: sae["husai"].get(f"claimed_{name}") for name in ("recipe", "step")} for sae in saes]
+    fields = claims[0]["recipe"] or {}
+    if lacking := unsaid(fields):
+        reason = f"do not say {', '.join(lacking)}"
+    elif any(claim != claims[0] for claim in claims):
+        reason = "say different things"
+    else:
+        return SAERecipe.model_validate(fields)
+    raise UserError(
+        f"the files of the imported SAEs {reason} of their training; set recipe to what is known of it, with the "
+        "fields of train.sae's recipe (architecture, d_sae, k, tokens, lr, ...)"
+    )
 
 
 def check_made(saved: str, recipe: SAERecipe, shape: Cfg, names: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """The SAEs that a stress is about: checkpoints that differ in their seed alone.
 
-An imported SAE does not say reliably how it was trained. Its user may say so: then its recipe is retrained like any
-other, its place among the SAEs stands for its seed, and its convergence stays unknown.
+An imported SAE does not say reliably how it was trained. Its user may say so, or else its files: then that recipe is
+retrained like any other, its place among the SAEs stands for its seed, and its convergence stays unknown.
 """
 
 from __future__ import annotations
@@ -105,10 +105,11 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
             not theirs.
     """
     saes = [checkpoint.load(artifact.path) for artifact in artifacts]
-    origins.check_siblings([_cfg(artifact) for artifact in artifacts], recipe)
+    cfgs = [_cfg(artifact) for artifact in artifacts]
+    origins.check_siblings(cfgs, recipe)
     imported = bool(saes[0].provenance.get("imported"))
     names = [artifact.digest[:12] for artifact in artifacts]
-    common, seeds = _imported(saes, recipe) if recipe else _trained(names, saes)
+    common, seeds = _imported(saes, recipe or origins.claimed(cfgs)) if imported else _trained(names, saes)
     are_copies = alike if imported else _equal_weights
     if any(are_copies(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from husai_core.release import bundle as bundles
 from husai_core.release import policy as policies
@@ -27,7 +28,7 @@ def make_candidate(server: Server, submit, tmp_path) -> str:
     source = server.claim(submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"])
     rows = server.stored("activations", {"cfg.json": tmp_path.name.encode()}, folders[0])
     server.finish(source, {}, {"activations": [rows]})
-    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256})["id"])
+    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256}, reuse="never")["id"])
     cfg = f'{{"architecture":"topk","d_sae":64,"husai":{{"run":"{tmp_path.name}"}}}}'
     sae = server.stored("sae", {"cfg.json": cfg.encode()}, folders[1])
     server.finish(training, {}, {"saes": [sae]})
@@ -90,17 +91,18 @@ def test_a_candidate_can_be_judged(ada: httpx.Client, submit, server: Server, tm
         assert session.get_one(Candidate, candidate).siblings == []
 
 
-def test_only_saes_of_one_recipe_are_siblings(ada: httpx.Client, submit, server: Server, tmp_path):
+@pytest.mark.parametrize("name", ["recipe", "claimed_recipe"])
+def test_only_saes_of_one_recipe_are_siblings(ada: httpx.Client, submit, server: Server, tmp_path, name: str):
     source = server.claim(submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")["id"])
     (tmp_path / "rows").mkdir()
     rows = server.stored("activations", {"cfg.json": b"rows of a bank"}, tmp_path / "rows")
     server.finish(source, {}, {"activations": [rows]})
-    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256})["id"])
+    training = server.claim(submit(kind="train.sae", spec={}, inputs={"activations": rows.sha256}, reuse="never")["id"])
     saes = []
     for k, seed in ((6, 0), (6, 1), (3, 0), (3, 1)):
         folder = tmp_path / f"{k}-{seed}"
         folder.mkdir()
-        cfg = f'{{"architecture":"topk","husai":{{"recipe":{{"k":{k}}},"seed":{seed}}}}}'
+        cfg = f'{{"architecture":"topk","husai":{{"{name}":{{"k":{k}}},"seed":{seed}}}}}'
         saes.append(server.stored("sae", {"cfg.json": cfg.encode()}, folder))
     server.finish(training, {}, {"saes": saes})
     digests = [sae.sha256 for sae in saes]

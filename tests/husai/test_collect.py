@@ -60,3 +60,13 @@ def test_nothing_to_send_is_told(tmp_path: Path) -> None:
         collect([tmp_path])
     with pytest.raises(Usage, match="there is no file"):
         collect([tmp_path / "absent"])
+
+
+def test_folders_of_one_name_stay_apart(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        names(tmp_path / run / "seed0", "cfg.json", "sae_weights.safetensors")
+    paths, _ = collect([tmp_path / "a" / "seed0", tmp_path / "b" / "seed0"])
+    assert list(paths) == [
+        f"{folder}/{file}" for folder in ("seed0", "seed0-2") for file in ("cfg.json", "sae_weights.safetensors")
+    ]
+    assert paths["seed0-2/cfg.json"] == tmp_path / "b" / "seed0" / "cfg.json"

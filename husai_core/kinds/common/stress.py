@@ -27,7 +27,8 @@ class StressSpec(BaseSpec):
     """Base of a stress's spec."""
 
     recipe: SAERecipe | None = Field(
-        None, description="how imported SAEs were trained, with the fields of train.sae's recipe; only for these"
+        None,
+        description="how imported SAEs were trained, as a recipe of train.sae; if left out, as their files claim",
     )
 
     @model_validator(mode="after")

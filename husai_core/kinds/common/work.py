@@ -188,7 +188,8 @@ class Siblings:
     def of(cls, recipe: SAERecipe | None, facts: Facts) -> Siblings:
         """The SAEs at the port `saes`; `recipe` is what the spec says of imported ones."""
         cfg = first(facts, "saes")
-        known = recipe or SAERecipe.model_validate(cfg.get("husai", {}).get("recipe") or {})
+        said = cfg.get("husai", {})
+        known = recipe or SAERecipe.model_validate(said.get("recipe") or said.get("claimed_recipe") or {})
         width = first(facts, "activations").get("d_model") or first(facts, "transformer").get("d_model")
         return cls(known, max(1, len(facts.get("saes", ()))), int(cfg.get("d_in") or width or UNKNOWN_WIDTH))
 

@@ -15,8 +15,10 @@ one folder per thing, also in zip files. An imported SAE computes what its own l
 unpickled: only tensors and plain values are read. What trainers leave beside the weights (states of optimisers, logs),
 and what systems put into folders and archives, is left out, and the result names it.
 
-What a file says about its own making is kept as `claimed` and believed nowhere. An imported SAE has no recipe, so a
-stress asks for one to train its controls with; it may have seen the rows of any split; and it passes no rule of a gate.
+What a file says about its own making is kept as `claimed` and believed nowhere. Where it says how an SAE was trained,
+that is read as `claimed_recipe`, in the fields of train.sae's recipe, and a stress trains its controls by it unless its
+spec names another; where it says too little, a stress asks for a recipe. An imported SAE may have seen the rows of any
+split, and it passes no rule of a gate. SAEs that are imported together are siblings where they claim the same training.
 Imported rows come from no known network. An imported transformer is marked as leaking the label if it says so or fails
 the leak test; rows, if they say so or were read at the answer token.
 
@@ -88,6 +90,9 @@ class Item(BaseModel):
     n_rows: int | None = None
     hook_name: str | None = None
     position: str | None = None
+    claimed_recipe: dict[str, Any] = Field(
+        default_factory=dict, description="how the files say that an SAE was trained, in the fields of a recipe"
+    )
     notes: list[str] = Field(default_factory=list, description="what was preserved, renamed or is unknown")
 
 
@@ -131,7 +136,7 @@ def _store(spec: Spec, thing: Imported, job: Job) -> Item:
 
     job.log(f"{thing.source}: {thing.what} ({thing.format})")
     if isinstance(thing.value, SAE):
-        facts = _sae(spec, thing.value, thing.format, job)
+        facts = _sae(spec, thing.value, thing, job)
     elif isinstance(thing.value, ModularWeights):
         facts = _modular(spec, thing.value, thing.claimed, job)
     elif isinstance(thing.value, LanguageFiles):
@@ -145,7 +150,7 @@ def _store(spec: Spec, thing: Imported, job: Job) -> Item:
     return Item(source=thing.source, format=thing.format, what=thing.what, **facts)
 
 
-def _sae(spec: Spec, sae: SAE, layout: str, job: Job) -> dict[str, Any]:
+def _sae(spec: Spec, sae: SAE, thing: Imported, job: Job) -> dict[str, Any]:
     from husai_core.importers import plain
     from husai_core.saes import checkpoint
 
@@ -154,17 +159,28 @@ def _sae(spec: Spec, sae: SAE, layout: str, job: Job) -> dict[str, Any]:
     position = spec.position or claimed.get("position")
     position = position if isinstance(position, str) else None
     notes = [] if sae.relu_after_topk else ["keeps the k largest signed pre-activations, without ReLU: not for SAELens"]
+    notes += [*thing.training.notes, *_too_little(thing.training.recipe)]
     notes.append("seed, recipe and convergence are unknown; what the file says of them is a claim")
     known = {"position": position, "hook_name": sae.hook_name, "transcoder": sae.transcoder}
-    known |= {"relu_after_topk": sae.relu_after_topk, "imported": True, "layout": layout, "claimed": claimed}
+    known |= {"relu_after_topk": sae.relu_after_topk, "imported": True, "layout": thing.format, "claimed": claimed}
+    known |= {f"claimed_{name}": getattr(thing.training, name) for name in ("recipe", "seed", "step")}
     checkpoint.save(sae, job.output("saes", "sae"), UNKNOWN | known)
     shape = {"d_in": sae.d_in, "d_sae": sae.d_sae, "k": sae.k}
     return shape | {
         "architecture": checkpoint.architecture(sae),
         "hook_name": sae.hook_name,
         "position": position,
+        "claimed_recipe": thing.training.recipe,
         "notes": notes,
     }
+
+
+def _too_little(recipe: dict[str, Any]) -> list[str]:
+    """What a claimed recipe lacks, where there is one at all."""
+    from husai_core.saes.recipe import unsaid
+
+    lacking = unsaid(recipe) if recipe else []
+    return [f"its files do not say {', '.join(lacking)}, so a stress needs a recipe from its user"] if lacking else []
 
 
 def _modular(spec: Spec, network: ModularWeights, claimed: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -280,6 +296,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     return [
         panels.Headline(text=text),
         _shapes(places, result.items),
+        *_recipes(places, result.items),
         panels.Text(title="Where it comes from, and what is not known of it", paragraphs=origins),
     ]
 
@@ -312,6 +329,23 @@ def _shapes(places: Sequence[str], items: Sequence[Item]) -> panels.Table:
     ]
     columns = [panels.Column(label=label, format="text") for label in ("output", *shown.values())]
     return panels.Table(title="What was imported", columns=columns, rows=rows)
+
+
+def _recipes(places: Sequence[str], items: Sequence[Item]) -> list[panels.Table]:
+    """How the SAEs were trained by their files' account, one field a row; nothing where no file says."""
+    said = [(place, item.claimed_recipe) for place, item in zip(places, items, strict=True) if item.claimed_recipe]
+    names = list(dict.fromkeys(name for _, recipe in said for name in recipe))
+    if not said:
+        return []
+    rows: list[list[panels.Cell]] = [
+        [name, *("" if (value := recipe.get(name)) is None else _cell(value) for _, recipe in said)] for name in names
+    ]
+    columns = [panels.Column(label="field"), *(panels.Column(label=place) for place, _ in said)]
+    return [panels.Table(title="How the files say that the SAEs were trained", columns=columns, rows=rows)]
+
+
+def _cell(value: Any) -> panels.Cell:
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _sentences(notes: Sequence[str]) -> str:

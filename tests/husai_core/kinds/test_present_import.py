@@ -21,11 +21,13 @@ def test_imported_things_are_named_by_their_outputs_with_what_is_unknown_of_them
     result, imported, _ = run("data.import", tmp_path / "out", file=[upload(artifact) for artifact in (*saes, *rows)])
     shown = kinds.get("data.import").panels(result.model_dump(mode="json"))
     assert PANELS.validate_json(PANELS.dump_json(shown)) == shown
-    headline, table, origins = shown
+    headline, table, recipes, origins = shown
     assert isinstance(headline, panels.Headline)
     assert headline.text.startswith("Imported: 2 SAEs, 1 set of activations.")
     assert isinstance(table, panels.Table)
     assert {row[0] for row in table.rows} == {"saes:0", "saes:1", "activations"}
     assert len(table.rows) == len(imported) == 3
+    assert isinstance(recipes, panels.Table)
+    assert ["tokens", 2000, 2000] in recipes.rows
     assert isinstance(origins, panels.Text)
-    assert all("a claim." in paragraph for paragraph in origins.paragraphs)
+    assert all("a claim." in paragraph for paragraph in origins.paragraphs[:3])

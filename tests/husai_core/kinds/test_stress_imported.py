@@ -1,4 +1,4 @@
-"""Stresses of SAEs that were trained elsewhere: their recipe is what their user says it is."""
+"""Stresses of SAEs that were trained elsewhere: their recipe is what their user says, or else their files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,6 @@ def test_no_rule_passes(world: World, name: str, tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any] | None, str]] = {
-    "none": (None, "set recipe to what is known of it"),
     "other width": (SHORT | {"d_sae": 64}, "d_sae 64 does not make the SAEs, whose d_sae is 48"),
     "other k": (SHORT | {"k": 5}, "k 5 does not make"),
     "other architecture": (SHORT | {"architecture": "batchtopk"}, "architecture jumprelu does not make"),
@@ -99,6 +98,33 @@ def test_a_recipe_that_cannot_have_made_them_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         world.stress("stress.ood", tmp_path, world.imported, recipe=recipe)
+
+
+def test_without_a_recipe_that_of_their_files_is_taken(world: World, tmp_path: Path) -> None:
+    of_files = world.stress("stress.trained_vs_random", tmp_path / "files", world.imported)
+    of_user = world.stress("stress.trained_vs_random", tmp_path / "user", world.imported, recipe=SHORT)
+    assert of_files.statistics == of_user.statistics
+    assert (of_files.converged, of_files.imported) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ([{"claimed_recipe": {}}] * 3, "do not say architecture, d_sae, tokens, batch_size, lr of their training; set"),
+        (
+            [{"claimed_recipe": {"architecture": "topk", "d_sae": 64, "k": 4}}] * 3,
+            "do not say tokens, batch_size, lr of",
+        ),
+        ([{}, {"claimed_recipe": {"architecture": "topk"}}, {}], "say different things of their training; set recipe"),
+        ([{}, {}, {"claimed_step": 60}], "say different things of their training; set recipe"),
+    ],
+)
+def test_files_that_say_too_little_or_different_things_are_no_recipe(
+    world: World, claims: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
+    saes = [forged(sae, tmp_path / str(i), **claims[i]) for i, sae in enumerate(world.imported)]
+    with pytest.raises(UserError, match=message):
+        world.stress("stress.ood", tmp_path, saes)
 
 
 def test_saes_trained_here_take_no_recipe_and_no_imported_siblings(world: World, tmp_path: Path) -> None:
