@@ -1,5 +1,6 @@
 """From a request body to a submission that its sender may make."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from api import schemas
 from api.deps import Context
 from husai_core import kinds
 from husai_core.errors import UserError
+from husai_core.kinds import plan_estimate
 from husai_core.kinds.kind import BaseSpec, Facts, Kind
 from services import accounts, input_facts, jobs
 from services.accounts import Principal
@@ -19,6 +21,7 @@ from services.jobs import Reference, Submission
 from services.problems import invalid
 from services.queries import access, ids
 
+log = logging.getLogger("husai.api")
 DECIDING = "release.gate"
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 LARGEST = 2**53 - 1
@@ -114,7 +117,7 @@ def check_facts(context: Context, session: Session, principal: Principal, submis
         Problem: `unfit-input`; or `unknown-job` or `unknown-artifact`, for inputs that the caller may not see.
     """
     kind = jobs.find_kind(submission.kind)
-    if kind.spec.check_facts is BaseSpec.check_facts:
+    if kind.spec.check_facts is BaseSpec.check_facts and not kind.is_study:
         return
     check_visible(context, session, principal, submission)
     spec = jobs.validate_spec(kind, submission.spec, session)
@@ -123,15 +126,17 @@ def check_facts(context: Context, session: Session, principal: Principal, submis
 
 
 def refuse_unfit(kind: Kind, spec: BaseSpec, facts: Facts) -> None:
-    """Refuse a spec that what is known about its inputs rules out.
+    """Refuse a spec that what is known about its inputs rules out; of a study, also that of a job that it plans.
 
     Raises:
         Problem: `unfit-input`.
     """
     try:
-        spec.check_facts(facts)
+        plan_estimate.jobs(kind.name, spec, facts)
     except UserError as wrong:
         raise invalid("unfit-input", "Unfit input", f"{kind.name}: {wrong}.") from None
+    except Exception as error:
+        log.warning("no estimate for %s: %s: %s", kind.name, type(error).__name__, error)
 
 
 def check_scope(principal: Principal, kind: str, priority: str | int) -> None:

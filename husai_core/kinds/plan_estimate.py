@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from husai_core import kinds
+from husai_core.errors import UserError
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Work
 
 Plan = Callable[[Any, Mapping[str, list[str]], Mapping[str, Done]], list[Child]]
@@ -41,9 +42,11 @@ def jobs(kind: str, spec: BaseSpec | Mapping[str, Any], facts: Facts) -> Planned
     Raises:
         KeyError: no kind has this name.
         ValidationError: the spec is none of this kind.
+        UserError: what is known about the inputs rules out the spec, or that of a child.
     """
     declared = kinds.get(kind)
     parsed = spec if isinstance(spec, BaseSpec) else declared.spec.model_validate(spec)
+    parsed.check_facts(facts)
     if declared.plan is None:
         return Planned([PlannedJob("", kind, declared.estimate(parsed, facts) if declared.estimate else Work())])
     return _planned(declared.plan, parsed, facts)
@@ -82,7 +85,10 @@ def _round(children: Sequence[Child], known: _Known) -> Planned:
     planned, more = list[PlannedJob](), False
     for child in _in_order(children):
         bound = {port: known.facts(sources) for port, sources in child.inputs.items()}
-        below = jobs(child.kind, child.spec, bound)
+        try:
+            below = jobs(child.kind, child.spec, bound)
+        except UserError as wrong:
+            raise UserError(f"{child.name}: {wrong}") from wrong
         planned += [PlannedJob(f"{child.name}/{job.path}".rstrip("/"), job.kind, job.work) for job in below.jobs]
         more = more or below.more
         known.end(child, below.jobs[-1].work.outputs if len(below.jobs) == 1 else {})

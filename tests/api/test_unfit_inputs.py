@@ -85,8 +85,16 @@ def test_a_misspelt_hook_of_a_network_for_addition_is_refused_with_the_nearest(
     )
     assert "no hook 'blocks.0.mlp.hook_pots'; the nearest are blocks.0.mlp.hook_post" in detail
     submit(kind="train.activations", spec={"hook_name": "blocks.0.mlp.hook_post"}, inputs={"transformer": network})
-    untrained = {"job": submit()["id"], "output": "transformer"}
-    submit(kind="train.activations", spec={"hook_name": "blocks.0.whatever"}, inputs={"transformer": untrained})
+    unfinished = {"job": submit()["id"], "output": "transformer"}
+    assert "no hook" in refused(ada, "train.activations", {"hook_name": "blocks.1.hook_z"}, {"transformer": unfinished})
+    text = {"job": submit(spec={"dataset": "text"})["id"], "output": "transformer"}
+    spec = {"source": "language", "hook_name": "blocks.0.attn.hook_zz"}
+    assert "blocks.0.attn.hook_z" in refused(ada, "train.activations", spec, {"transformer": text})
+
+
+def test_a_misspelt_hook_of_a_job_that_a_study_plans_is_refused_before_anything_runs(ada: httpx.Client) -> None:
+    detail = refused(ada, "study.pipeline", {"activations": {"hook_name": "blocks.0.hook_resid_pots"}}, {})
+    assert "study.pipeline: activations: the network has no hook 'blocks.0.hook_resid_pots'; the nearest are" in detail
 
 
 @pytest.mark.parametrize(

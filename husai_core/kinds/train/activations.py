@@ -27,8 +27,8 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import work
-from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
+from husai_core.kinds.common import rows_work, work
+from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port
 from husai_core.models import hooks
 
 if TYPE_CHECKING:
@@ -359,20 +359,13 @@ def _splits(result: Result) -> panels.Table:
     return panels.Table(title="Splits", columns=columns, rows=rows)
 
 
-def estimate(spec: Spec, facts: Facts) -> Work:
-    """Reading the network once, and the rows that it gives."""
-    from husai_core.kinds.common import rows_work
-
-    return rows_work.estimate(spec, facts)
-
-
 KIND = Kind(
     spec=Spec,
     result=Result,
     inputs=INPUTS,
     outputs=OUTPUTS,
     run=run,
-    estimate=estimate,
+    estimate=rows_work.estimate,
     present=present,
     assets=needed_assets,
 )
