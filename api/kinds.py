@@ -1,6 +1,6 @@
 """Job kinds as request models and documents, made from the registry once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_jsonable_python
 
 from api import schemas
-from husai_core import kinds, wording
+from husai_core import kinds, spec_summary, wording
 from husai_core.kinds.kind import Kind, Port
 from services.problems import Problem
 
@@ -52,6 +52,14 @@ def document(name: str) -> schemas.Kind:
         outputs={name: _port(port) for name, port in kind.outputs.items()},
         presets=to_jsonable_python(dict(kind.presets)),
     )  # fmt: skip
+
+
+def summary(name: str, spec: Mapping[str, Any]) -> str:
+    """What a spec changes of its kind's defaults; nothing where the kind is no longer known."""
+    try:
+        return spec_summary.summary(spec, document(name).spec_schema)
+    except Problem:
+        return ""
 
 
 def unknown(status: int, name: str, known: Sequence[str]) -> Problem:

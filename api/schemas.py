@@ -69,6 +69,7 @@ class JobBase(BaseModel):
 
     id: str
     kind: str
+    summary: str = Field(description="what its spec changes of the kind's defaults, in words")
     state: State
     reason: str | None
     detail: str | None

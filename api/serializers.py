@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from sqlalchemy.orm import Session
 
-from api import operations, schemas
+from api import kinds, operations, schemas
 from husai_core.kinds.kind import QUEUES
 from services import jobs as job_service
 from services import tables
@@ -54,6 +54,7 @@ def _common(view: JobView) -> dict[str, Any]:
     row, execution = view.job, view.execution
     return {
         "id": row.id, "kind": row.kind, "state": row.state, "reason": row.reason, "detail": row.detail,
+        "summary": kinds.summary(row.kind, row.spec),
         "labels": row.labels, "priority": PRIORITY_NAMES[row.priority], "device": row.device, "owner": view.owner,
         "parent": view.parent, "name": row.name, "retry_of": row.retry_of, "reused_from": view.reused_from,
         "attempt": execution.attempt if execution else 0, "queue": QUEUES[row.kind.split(".")[0]],

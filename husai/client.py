@@ -226,9 +226,9 @@ class Husai(ArtifactCalls):
         """The workers that have reported themselves, the one that was seen last first."""
         return [Worker.read(item) for item in self._items("/v1/workers")]
 
-    def candidates(self) -> Iterator[Candidate]:
-        """SAE checkpoints that a gate may judge."""
-        return self._pages("/v1/candidates", Candidate)
+    def candidates(self, controls: bool = True) -> Iterator[Candidate]:
+        """SAE checkpoints that a gate may judge; without `controls`, none that a gate trained as its own."""
+        return self._pages("/v1/candidates", Candidate, controls=None if controls else "false")
 
     def candidate(self, sha256: str) -> Candidate:
         """One candidate."""

@@ -30,6 +30,7 @@ class Job(Document):
     kind: str
     state: str
     version: int
+    summary: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, list[Any]] = field(default_factory=dict)
     outputs: Mapping[str, list[str]] = field(default_factory=dict)

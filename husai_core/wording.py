@@ -101,31 +101,32 @@ def _quoted(text: str) -> list[str]:
 def _walk(root: Mapping[str, Any], location: Sequence[str | int]) -> tuple[list[str], Mapping[str, Any]]:
     """The path of a location without union tags, and the schema of the object that holds its last part."""
     path: list[str] = []
-    schema = holder = _resolved(root, root)
+    schema = holder = resolved(root, root)
     for step in location:
-        tagged = next((branch for branch in _branches(root, schema) if _is_tag(branch, step)), None)
+        tagged = next((branch for branch in branches(root, schema) if _is_tag(branch, step)), None)
         if tagged is not None and str(step) not in schema.get("properties", {}):
             schema = holder = tagged
             continue
         path.append(str(step))
-        objects = [branch for branch in _branches(root, schema) if "properties" in branch] or [{"properties": {}}]
+        objects = [branch for branch in branches(root, schema) if "properties" in branch] or [{"properties": {}}]
         holder = next((branch for branch in objects if str(step) in branch["properties"]), objects[0])
         inner = holder.get("properties", {}).get(str(step))
         if inner is None and isinstance(step, int):
-            inner = next((branch["items"] for branch in _branches(root, schema) if "items" in branch), {})
-        schema = _resolved(root, inner or {})
+            inner = next((branch["items"] for branch in branches(root, schema) if "items" in branch), {})
+        schema = resolved(root, inner or {})
     return path, holder
 
 
-def _resolved(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def resolved(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A JSON Schema with its reference into the root's definitions followed."""
     reference = schema.get("$ref")
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
 
 
-def _branches(root: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def branches(root: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A schema's alternatives, or itself."""
     inner = [*schema.get("anyOf", []), *schema.get("oneOf", [])]
-    return [branch for option in inner for branch in _branches(root, _resolved(root, option))] or [schema]
+    return [branch for option in inner for branch in branches(root, resolved(root, option))] or [schema]
 
 
 def _is_tag(branch: Mapping[str, Any], step: str | int) -> bool:

@@ -42,13 +42,16 @@ class RuleView:
 
 
 @router.get("/candidates")
-def candidates(request: Request, context: Ctx, visitor: Seen, cursor: paging.Cursor = None) -> Response:
-    """SAE checkpoints that a gate may judge, newest first."""
+def candidates(
+    request: Request, context: Ctx, visitor: Seen, controls: bool = False, cursor: paging.Cursor = None
+) -> Response:
+    """SAE checkpoints that a gate may judge, newest first; those that gates trained as controls are folded away."""
     accounts.require(visitor.principal, "read")
-    page = v1.list_candidates(request, Response(), context, visitor.principal, cursor, ROWS)
+    page = v1.list_candidates(request, Response(), context, visitor.principal, controls, cursor, ROWS)
     verdicts = {row.sha256: _decisions(context, visitor, row.sha256)[:1] for row in page.items}
     return render(
-        request, "candidates.html", title="Candidates", twin="/v1/candidates", page=page, verdicts=verdicts,
+        request, "candidates.html", title="Candidates", page=page, verdicts=verdicts, controls=controls,
+        twin=f"/v1/candidates?controls={'true' if controls else 'false'}",
         facts={row.sha256: _facts(row.facts, TELLING) for row in page.items},
     )  # fmt: skip
 

@@ -79,13 +79,16 @@ def list_candidates(
     response: Response,
     context: Ctx,
     principal: Reader,
+    controls: Annotated[bool, Query(description="also the SAEs that gates train as their own controls")] = True,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> schemas.Candidates:
     """SAE checkpoints that a gate may judge, newest first."""
     after = paging.after(cursor, candidate_queries.KEY)
     with context.database.read() as session:
-        rows, last = candidate_queries.page(session, context.settings, principal, after=after, limit=limit)
+        rows, last = candidate_queries.page(
+            session, context.settings, principal, after=after, limit=limit, controls=controls
+        )
         jobs = job_queries.visible(session, principal, {row.execution_id for row in rows})
     items = [serializers.candidate(row, jobs) for row in rows]
     return schemas.Candidates(items=items, next=paging.link_next(request, response, last))

@@ -41,11 +41,15 @@ def open_page(
 
 
 @app.command()
-def candidates(limit: Limit = 20, json: Json = False) -> int:
+def candidates(
+    everything: Annotated[bool, typer.Option("--all", help="Also the controls of gates.")] = False,
+    limit: Limit = 20,
+    json: Json = False,
+) -> int:
     """List the SAEs that a gate may judge, newest first."""
     terminal = Terminal(json)
     with connect() as husai:
-        items = list(islice(husai.candidates(), limit))
+        items = list(islice(husai.candidates(controls=everything), limit))
     if json:
         terminal.document({"items": [dict(candidate.raw) for candidate in items]})
         return Exit.OK

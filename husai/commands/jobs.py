@@ -138,13 +138,14 @@ def list_jobs(
     if json:
         terminal.document({"items": [dict(job.raw) for job in jobs]})
         return Exit.OK
-    columns = ["job", "kind", "name", "state", "done", "left", "owner", "created"]
+    columns = ["job", "kind", "name", "state", "spec", "done", "left", "owner", "created"]
     ids = short_ids(job.id for job in jobs)
     rows = [
-        (ids[j.id], j.kind, j.name, j.state, _done(j), _left(j), j.owner, (j.created_at or "")[:16].replace("T", " "))
+        (ids[j.id], j.kind, j.name, j.state, j.summary, _done(j), _left(j), j.owner,
+         (j.created_at or "")[:16].replace("T", " "))
         for j in jobs
-    ]
-    terminal.table(columns, rows, droppable=["name", "owner", "left", "created"])
+    ]  # fmt: skip
+    terminal.table(columns, rows, droppable=["name", "owner", "left", "spec", "created"])
     return Exit.OK
 
 

@@ -80,8 +80,8 @@ def page(
     if after is not None:
         query = query.where(Job.id > after if filters.parent else Job.id < after)
     query = query.order_by(Job.id if filters.parent else Job.id.desc())
-    left_out = [column for column in (Job.spec, Job.inputs) if column.key not in include]
-    rows = list(session.scalars(query.options(*map(defer, left_out), defer(Job.environment)).limit(limit + 1)))
+    left_out = [Job.environment, *([] if "inputs" in include else [Job.inputs])]  # a row's summary reads the spec
+    rows = list(session.scalars(query.options(*map(defer, left_out)).limit(limit + 1)))
     shown = views(session, rows[:limit], outputs="outputs" in include, results=False)
     return shown, rows[limit - 1].id if len(rows) > limit else None
 

@@ -14,7 +14,7 @@ from husai_core.release.decide import decide
 from husai_core.release.evidence import Control, Controls
 from services.artifacts import Stored
 from services.leases import Claim
-from services.tables import Candidate
+from services.tables import ArtifactRow, Candidate, Job
 from tests.api.serving import Server, slug
 
 NOBODY = "f" * 64
@@ -56,6 +56,24 @@ def test_policies(ada):
     assert strict in listed
     assert {"name", "statistic", "threshold"} <= set(strict["rules"][0])
     assert slug(ada.get("/v1/policies/lenient")) == (404, "unknown-policy")
+
+
+def test_the_controls_of_gates_can_be_left_out(server: Server, ada, submit, tmp_path):
+    candidate = make_candidate(server, submit, tmp_path)
+    gate = ada.post("/v1/gates/strict/decisions", json={"candidate": candidate}).json()
+    children = ada.get("/v1/jobs", params={"parent": gate["id"]}).json()["items"]
+    (child,) = [child["id"] for child in children if child["name"] == "good-activations"]
+    control = server.stored("sae", {"cfg.json": b"a control"}, tmp_path / "activations")
+    with server.database.write() as session:
+        job = session.get_one(Job, child)
+        session.add(ArtifactRow(sha256=control.sha256, type="sae", size=1, owner_id=job.owner_id, created_at=1.0))
+        session.flush()
+        facts = {"siblings": [], "facts": {}, "created_at": 1.0}
+        session.add(Candidate(sha256=control.sha256, execution_id=job.execution_id, **facts))
+    for controls, expected in (("true", {control.sha256, candidate}), ("false", {candidate})):
+        answer = ada.get("/v1/candidates", params={"limit": "200", "controls": controls}).json()
+        assert {item["sha256"] for item in answer["items"]} & {control.sha256, candidate} == expected
+    ada.post(f"/v1/jobs/{gate['id']}:cancel")
 
 
 def test_nothing_is_known_about_an_unknown_candidate(ada):

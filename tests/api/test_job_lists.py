@@ -35,7 +35,7 @@ def test_a_list_of_jobs_carries_nothing_heavy(ada, submit, server: Server, tmp_p
     assert set(row) == {
         "id", "kind", "state", "reason", "detail", "name", "parent", "owner", "labels", "priority", "device", "queue",
         "progress", "assets", "attempt", "retry_of", "reused_from", "created_at", "started_at", "finished_at",
-        "version",
+        "version", "summary",
     }  # fmt: skip
     assert {name: value for name, value in ada.get(f"/v1/jobs/{job['id']}").json().items() if name in row} == row
     (full,) = ada.get("/v1/jobs?limit=1&include=spec&include=outputs").json()["items"]
