@@ -83,9 +83,9 @@ def sentence(doublings: Sequence[Doubling]) -> str:
     """What the halves say, in words; nothing where nothing is known of them."""
     if not doublings:
         return ""
-    reasons = {doubling.why_no_half for doubling in doublings}
-    if None not in reasons:
-        return f"Whether the figures had settled is unknown. {next(iter(reasons))}"
+    reasons = [doubling.why_no_half for doubling in doublings]
+    if all(reasons):
+        return f"Whether the figures had settled is unknown. {reasons[0]}"
     count, several = sum(doubling.settled == "yes" for doubling in doublings), len(doublings) > 1
     if count == len(doublings):
         return (
@@ -97,7 +97,7 @@ def sentence(doublings: Sequence[Doubling]) -> str:
             f"In {count} of {len(doublings)} variants the last doubling of the tokens is known to have changed little."
         )
     if doublings[0].settled == "no":
-        return "The last doubling of the tokens still changed more than the margins allow: more tokens would help."
+        return "The last doubling of the tokens still changed more than the margins allow."
     if min(change.n for change in doublings[0].changes.values()) < 3:
         return "Whether the figures had settled is unknown: below 3 seeds the change has no interval."
     return "Whether the figures had settled is unknown: the interval of a change reaches beyond its margin."

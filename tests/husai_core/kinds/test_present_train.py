@@ -75,7 +75,7 @@ def test_the_last_doubling_is_shown_against_its_margin(results: dict[str, BaseRe
     (said,) = kinds.get("train.sae").result.model_validate(results["single"]).doublings  # type: ignore[attr-defined]
     assert isinstance(headline, panels.Headline)
     assert next(figure.value for figure in headline.figures if figure.label == "settled") == said.settled == "no"
-    assert "more tokens would help" in headline.note
+    assert "still changed more than the margins allow" in headline.note
     for panel, figure, limit in ((change, "explained_variance", 0.01), (overlap, "pwmcc", 0.02)):
         assert isinstance(panel, panels.Intervals)
         assert [reference.value for reference in panel.references] == [-limit, limit]

@@ -135,10 +135,10 @@ def test_the_half_is_a_training_of_its_own_and_the_whole_does_not_notice_it(name
         assert half_of(ours).provenance["recipe"] == recipe.halved.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "switch"])
 def test_sparsity_rises_from_k_start_to_k(architecture: Architecture) -> None:
-    fields = {"architecture": architecture, "d_sae": 48, "k": 6, "k_start": 2, "tokens": 64 * 40, "batch_size": 64}
-    recipe = SAERecipe.model_validate(fields)
+    fields = {"architecture": architecture, "d_sae": 96, "k": 6, "k_start": 2, "tokens": 64 * 40, "batch_size": 64}
+    recipe = SAERecipe.model_validate(fields | ({"experts": 2} if architecture == "switch" else {}))
     trained = bank.Bank([recipe], [3], rows(), None, "cpu")
     (stack,) = trained.stacks
     active = []
