@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.db import Database, clock, now
+from services.db import Database, clock
 from services.ids import new_id
 from services.problems import Problem, not_found
 from services.settings import Settings
@@ -45,7 +45,7 @@ def create_owner(session: Session, name: str, role: str) -> Owner:
     """Add an owner, or return the one that already has this name."""
     owner = session.scalar(select(Owner).where(Owner.name == name))
     if owner is None:
-        owner = Owner(id=new_id(), name=name, role=role, created_at=now())
+        owner = Owner(id=new_id(), name=name, role=role, created_at=clock(session))
         session.add(owner)
         session.flush()
     return owner
@@ -60,7 +60,7 @@ def create_key(
     token = body + _checksum(body)
     key = ApiKey(
         id=new_id(), owner_id=owner_id, name=name, prefix=prefix, mac=_mac(mac_key, token),
-        scopes=sorted(scopes), created_at=now(), expires_at=expires_at, revoked_at=None,
+        scopes=sorted(scopes), created_at=clock(session), expires_at=expires_at, revoked_at=None,
     )  # fmt: skip
     session.add(key)
     session.flush()

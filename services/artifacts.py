@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from husai_core.artifact_index import file_sha256
 from husai_core.identity import canonical, sha256
 from husai_core.job import ArtifactType
-from services.db import now
+from services.db import clock
 from services.failpoints import failpoint
 from services.problems import not_found
 from services.tables import ArtifactRow, Execution, Output
@@ -221,7 +221,7 @@ def register(session: Session, stored: Stored, owner_id: str, execution_id: str 
     if row is None:
         row = ArtifactRow(
             sha256=stored.sha256, type=stored.type, size=stored.size,
-            execution_id=execution_id, owner_id=owner_id, created_at=now(),
+            execution_id=execution_id, owner_id=owner_id, created_at=clock(session),
         )  # fmt: skip
         session.add(row)
         session.flush()

@@ -47,6 +47,8 @@ SQLITE: dict[str, Any] = {"connect_args": {"timeout": 60, "check_same_thread": F
 
 
 OUTBOX_CHANNEL = "husai_outbox"
+START = "husai_start"
+"""Where a connection keeps the time at which its present transaction began, if that may write."""
 
 
 class now(GenericFunction[float]):
@@ -141,8 +143,9 @@ def complain(logger: logging.Logger, what: str, error: Exception) -> None:
 
 
 def clock(session: Session) -> float:
-    """The database's time now."""
-    return float(session.scalar(select(now())) or 0.0)
+    """The database's time: in a transaction that may write that of its start, after it waited for its turn."""
+    start: float | None = session.connection().info.get(START)
+    return float(session.scalar(select(now())) or 0.0) if start is None else start
 
 
 def upgrade(url: str) -> None:
@@ -209,12 +212,14 @@ def alembic_config(url: str) -> "Config":
 def _lock_postgres(connection: Connection) -> None:
     """Take the lock that keeps writers from interleaving, until the transaction ends or its client falls silent."""
     how = connection.get_execution_options().get("husai_write")
+    connection.info[START] = None
     if how is not None:
         shared = "_shared" if how == "shared" else ""
-        connection.exec_driver_sql(
+        row = connection.exec_driver_sql(
             f"SELECT set_config('idle_in_transaction_session_timeout', '{SILENCE_SECONDS}s', true),"
-            f" pg_advisory_xact_lock{shared}({LOCK})"
-        )
+            f" pg_advisory_xact_lock{shared}({LOCK}), extract(epoch from clock_timestamp())::float8"
+        ).one()
+        connection.info[START] = row[2]
 
 
 def _configure_sqlite(engine: Engine) -> None:
@@ -236,3 +241,4 @@ def _configure_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("husai_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        connection.info[START] = time.time_ns() // 1_000_000 / 1000 if immediate else None  # as `julianday` cuts it

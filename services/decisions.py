@@ -18,7 +18,7 @@ from husai_core.release.decide import instant
 from services import chain
 from services.accounts import private_file
 from services.artifacts import Store, read_json
-from services.db import clock, now
+from services.db import clock
 from services.ids import new_id
 from services.problems import not_found
 from services.settings import Settings
@@ -68,7 +68,7 @@ def record(session: Session, signer: Signer | None, execution: Execution, files:
             seq=place.seq, id=new_id("decision"), execution_id=execution.id, policy=sealed.policy.name,
             policy_digest=sealed.policy.digest, candidate=sealed.candidate, verdict=sealed.decision["verdict"],
             envelope=sealed.envelope.model_dump(mode="json"), public_key=sealed.public_key,
-            previous=place.previous, chain=chained, created_at=now(),
+            previous=place.previous, chain=chained, created_at=clock(session),
             judged_at=min(instant(sealed.as_of), clock(session)),
         )
     )  # fmt: skip
@@ -80,9 +80,9 @@ def remember(session: Session, signer: Signer, *, current: bool = False) -> None
     keyid = sha256(raw)
     row = session.get(SigningKey, keyid)
     if row is None:
-        session.add(SigningKey(keyid=keyid, public_key=dsse.encode(raw), since=now()))
+        session.add(SigningKey(keyid=keyid, public_key=dsse.encode(raw), since=clock(session)))
     elif current:
-        row.since = now()
+        row.since = clock(session)
     session.flush()
 
 

@@ -5,15 +5,15 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from services.db import now
+from services.db import clock
 from services.tables import Event, Job
 
 
 def append(
-    session: Session, type: str, data: dict[str, Any], *, job_id: str | None = None, execution_id: str | None = None
+    session: Session, type: str, data: dict[str, Any], *, job: Job | None = None, execution_id: str | None = None
 ) -> None:
     """Add one event. The caller holds the row of its job or execution, which keeps ids in commit order."""
-    session.add(Event(job_id=job_id, execution_id=execution_id, at=now(), type=type, data=data))
+    session.add(Event(job=job, execution_id=execution_id, at=clock(session), type=type, data=data))
 
 
 def after(session: Session, job: Job, cursor: int, limit: int, types: list[str] | None = None) -> list[Event]:

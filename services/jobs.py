@@ -6,25 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.orm import Session
 
 from husai_core import kinds, wording
 from husai_core.errors import UserError
 from husai_core.identity import digest
 from husai_core.kinds.kind import BaseSpec, Kind
-from services import events, instants, lifecycle
+from services import instants, lifecycle
 from services.accounts import Principal
-from services.db import clock, now
+from services.db import clock
 from services.failpoints import failpoint
 from services.ids import new_id
 from services.problems import Problem, conflict, invalid, not_found
 from services.settings import Settings
-from services.states import LIVE, State
-from services.tables import ArtifactRow, Execution, Idempotency, Job
+from services.states import State
+from services.tables import ASKED_FOR, ArtifactRow, Execution, Idempotency, Job
 
 log = logging.getLogger("husai.jobs")
 PRIORITIES = {"gate": 0, "interactive": 1, "batch": 2, "backfill": 3}
+UNFINISHED = select(func.count()).select_from(Job).where(Job.owner_id == bindparam("owner_id"), text(ASKED_FOR))
+"""Built once, as to build it takes longer than to run it."""
 Reference = str | dict[str, Any]
 
 
@@ -70,15 +72,15 @@ def submit(
         inputs=submission.inputs, labels=submission.labels,
         device=settings.device_class if submission.device == "auto" else submission.device,
         environment=environment or {}, priority=PRIORITIES[submission.priority], reuse=submission.reuse,
-        private=not settings.share_results, state=State.WAITING, retry_of=retry_of, created_at=now(),
+        private=not settings.share_results, state=State.WAITING, version=1, retry_of=retry_of,
+        created_at=clock(session),
     )  # fmt: skip
-    session.add(job)
+    lifecycle.enter(session, job)
+    lifecycle.advance(session, job)
     session.flush()
     if key is not None:
         session.add(Idempotency(owner_id=owner_id, key=key, body=body, job_id=job.id))
-    events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
-    lifecycle.advance(session, job)
-    session.flush()
+        session.flush()
     failpoint("submit.before_commit")
     log.info("job %s accepted: %s of owner %s, %s", job.id, job.kind, owner_id, job.state)
     return job, True
@@ -208,8 +210,7 @@ def _check_index(session: Session, source: Job, name: str, output: str, index: i
 
 
 def _check_quota(session: Session, settings: Settings, owner_id: str) -> None:
-    live = select(func.count()).where(Job.owner_id == owner_id, Job.state.in_(LIVE), Job.parent_id.is_(None))
-    if (session.scalar(live) or 0) >= settings.max_queued:
+    if (session.scalar(UNFINISHED, {"owner_id": owner_id}) or 0) >= settings.max_queued:
         detail = f"You have {settings.max_queued} unfinished jobs, which is the limit."
         raise Problem(429, "too-many-jobs", "Too many jobs", detail)
 

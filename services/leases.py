@@ -56,11 +56,12 @@ def claim(
     _rename(session, execution, jobs[0])
     execution.attempt += 1
     execution.worker_id, execution.boot_id = worker_id, boot_id
-    execution.lease_until = now() + lease
+    start = clock(session)
+    execution.lease_until = start + lease
     if execution.started_at is None:
-        execution.started_at = now()
+        execution.started_at = start
     lifecycle.transition(session, execution, State.RUNNING, jobs=jobs)
-    session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=now()))
+    session.add(Attempt(execution_id=execution.id, number=execution.attempt, worker_id=worker_id, started_at=start))
     events.append(session, "attempt", {"number": execution.attempt, "worker": worker_id}, execution_id=execution.id)
     return Claim(
         execution.id, execution.attempt, execution.kind, execution.spec, execution.inputs, execution.device,
@@ -204,7 +205,9 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
             facts, training = end.facts[sha256], _training(end.facts[sha256])
             siblings = [other for other in saes if other != sha256 and _training(end.facts[other]) == training]
             session.add(
-                Candidate(sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=now())
+                Candidate(
+                    sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=clock(session)
+                )
             )
 
 

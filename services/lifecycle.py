@@ -11,19 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from husai_core import kinds
 from husai_core.identity import sha256
 from husai_core.kinds.kind import Child, Done, From, Kind
 from services import events, instants
-from services.db import OUTBOX_CHANNEL, clock, now
+from services.db import OUTBOX_CHANNEL, clock
 from services.ids import new_id
 from services.states import LIVE, State, check
 from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
 
 log = logging.getLogger("husai.lifecycle")
+EQUAL = select(Execution.id, Execution.state).where(Execution.digest == bindparam("digest"))
 CHILD_BLOCKED = "child.blocked"
 MOST_NAMED = 5
 """Blocked children that a study names, so that what each one adds does not grow with their number."""
@@ -31,6 +32,12 @@ MOST_NAMED = 5
 
 class InputFailed(Exception):
     """A job's input will never exist; the message is the reason for a person."""
+
+
+def enter(session: Session, job: Job) -> None:
+    """Add a new job, which waits, with its first event."""
+    session.add(job)
+    events.append(session, "state", {"state": job.state, "reason": None, "detail": None}, job=job)
 
 
 def advance(session: Session, job: Job) -> None:
@@ -88,6 +95,7 @@ def _from_job(session: Session, job: Job, port: str, reference: Mapping[str, Any
     source = session.get_one(Job, reference["job"])
     label = source.name or source.id
     if not source.state.final:
+        session.flush()  # the row names both jobs
         session.merge(Awaited(job_id=job.id, source_id=source.id))
         return None
     if source.state != State.SUCCEEDED:
@@ -121,11 +129,9 @@ def bind(session: Session, job: Job, inputs: dict[str, list[str]]) -> None:
     execution = Execution(
         id=new_id("execution"), digest=name, kind=job.kind, queue=kind.queue, spec=job.spec, inputs=inputs,
         device=job.device, environment=job.environment, owner_id=job.owner_id, priority=job.priority,
-        shared=job.reuse, state=State.WAITING if kind.is_study else State.QUEUED, created_at=now(),
+        shared=job.reuse, state=State.WAITING if kind.is_study else State.QUEUED, created_at=clock(session),
     )  # fmt: skip
     session.add(execution)
-    session.flush()
-    session.info["bound"] = execution  # or it would be forgotten, and read again to answer with the job
     attach(session, job, execution)
     if kind.is_study:
         replan(session, execution)
@@ -142,7 +148,7 @@ def digest(job: Job, inputs: dict[str, list[str]]) -> str:
 def _equal(session: Session, digest: str, job: Job) -> Execution | None:
     """An execution of this digest that the job may share: a stored result first, else one under way."""
     with session.no_autoflush:  # what is still to be written has no execution that could be found here
-        equal = session.execute(select(Execution.id, Execution.state).where(Execution.digest == digest)).all()
+        equal = session.execute(EQUAL, {"digest": digest}).all()
     done = sorted(id for id, state in equal if state == State.SUCCEEDED)
     if done:
         return session.get_one(Execution, done[0])
@@ -154,7 +160,7 @@ def _equal(session: Session, digest: str, job: Job) -> Execution | None:
 
 def attach(session: Session, job: Job, execution: Execution) -> None:
     """Let a job follow an execution from its present state on."""
-    job.execution_id = execution.id
+    job.execution_id, job.execution = execution.id, execution
     execution.priority = min(execution.priority, job.priority)
     if execution.state == State.SUCCEEDED:
         others = select(Job.id).where(Job.execution_id == execution.id, Job.state == State.SUCCEEDED, Job.id != job.id)
@@ -183,7 +189,7 @@ def transition_job(
     job.version += 1
     if state.final:
         job.finished_at = clock(session)
-    events.append(session, "state", {"state": state, "reason": reason, "detail": detail}, job_id=job.id)
+    events.append(session, "state", {"state": state, "reason": reason, "detail": detail}, job=job)
 
 
 def transition(
@@ -232,7 +238,7 @@ def tell_parents(session: Session, jobs: Sequence[Job]) -> None:
         for job in followers:
             job.reason, job.detail = reason, detail
             job.version += 1
-            events.append(session, "child", {"reason": reason, "detail": detail}, job_id=job.id)
+            events.append(session, "child", {"reason": reason, "detail": detail}, job=job)
         tell_parents(session, followers)
 
 
@@ -350,13 +356,12 @@ def add_children(
         job = Job(
             id=ids[child.name], owner_id=parent.owner_id, kind=child.kind, spec=dict(child.spec), labels=[],
             inputs=inputs, device=parent.device, environment=parent.environment, priority=parent.priority,
-            reuse=lead.reuse, private=lead.private, state=State.WAITING, parent_id=parent.id, name=child.name,
-            created_at=now(),
+            reuse=lead.reuse, private=lead.private, state=State.WAITING, version=1, parent_id=parent.id,
+            name=child.name, created_at=clock(session),
         )  # fmt: skip
-        session.add(job)
-        session.flush()
-        events.append(session, "state", {"state": State.WAITING, "reason": None, "detail": None}, job_id=job.id)
+        enter(session, job)
         jobs.append(job)
+    session.flush()
     return jobs
 
 

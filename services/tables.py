@@ -3,11 +3,13 @@
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from services.states import State
 
 ACTIVE = "state IN ('waiting', 'queued', 'running', 'blocked')"
+ASKED_FOR = f"parent_id IS NULL AND {ACTIVE}"
+"""Unfinished jobs that count towards their owner's quota: those that no study asked for."""
 STATE = Enum(State, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 OPTIONAL_JSON = JSON(none_as_null=True)
 AUTO = BigInteger().with_variant(Integer, "sqlite")
@@ -100,7 +102,10 @@ class Job(Base):
     """One request by one owner. It follows its execution's state once it has one."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_owner_id_id", "owner_id", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_owner_id_id", "owner_id", "id"),
+        Index("ix_jobs_asked_for", "owner_id", sqlite_where=text(ASKED_FOR), postgresql_where=text(ASKED_FOR)),
+    )
     id: Mapped[str] = mapped_column(String(24), primary_key=True)
     owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
     kind: Mapped[str] = mapped_column(index=True)
@@ -123,6 +128,8 @@ class Job(Base):
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
     version: Mapped[int] = mapped_column(default=1)
+    execution: Mapped[Execution | None] = relationship(foreign_keys=[execution_id], lazy="raise")
+    """Set where the two are bound, so that the execution is written first and both are at hand for the answer."""
 
 
 class Awaited(Base):
@@ -156,6 +163,8 @@ class Event(Base):
     at: Mapped[float]
     type: Mapped[str]
     data: Mapped[dict[str, Any]]
+    job: Mapped[Job | None] = relationship(lazy="raise")
+    """Set for an event of a job, so that the job is written first."""
 
 
 class Outbox(Base):

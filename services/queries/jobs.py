@@ -161,8 +161,10 @@ def _executions(session: Session, ids: Collection[str]) -> dict[str, Execution]:
     if not ids:
         return {}
     loaded = {row.id: row for row in session.identity_map.values() if isinstance(row, Execution) and row.id in ids}
-    query = select(Execution).where(Execution.id.in_(set(ids) - loaded.keys())).options(*LIGHT)
-    return loaded | ({row.id: row for row in session.scalars(query)} if len(loaded) < len(ids) else {})
+    if missing := set(ids) - loaded.keys():
+        query = select(Execution).where(Execution.id.in_(missing)).options(*LIGHT)
+        loaded |= {row.id: row for row in session.scalars(query)}
+    return loaded
 
 
 def _where(session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]) -> list[Any]:

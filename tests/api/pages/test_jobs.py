@@ -12,7 +12,7 @@ HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
 def say(server: Server, job_id: str, type: str, data: dict) -> None:
     with server.database.write() as session:
-        events.append(session, type, data, job_id=job_id)
+        events.append(session, type, data, job=session.get_one(Job, job_id))
 
 
 def test_the_list_has_filters_and_pages(browser, submit):
