@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api import errors, openapi
-from api.deps import Context, known_query
+from api.deps import Context
 from api.health import Health
 from api.metrics import Metrics
 from api.middleware import Shell
-from api.pages import router as pages
+from api.pages import ROUTERS as PAGES
 from api.routes import artifacts, audit, badges, events, gates, jobs, keys, kinds, login_codes, system
 from api.streams import Feeds
 from api.waiting import Hub
@@ -23,6 +23,11 @@ from services.db import Database, upgrade
 from services.settings import Settings
 
 DESCRIPTION = "Trains sparse autoencoders, measures whether they are stable, and decides whether they may be released."
+ROUTERS = [
+    *(module.router for module in (jobs, gates, events, kinds, artifacts, badges, audit, keys, login_codes, system)),
+    system.root, badges.root, *PAGES,
+]  # fmt: skip
+"""In the order in which their routes are tried."""
 
 
 def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
@@ -38,20 +43,14 @@ def create_app(settings: Settings | None = None, address: str = "") -> FastAPI:
     health = Health(database, store)
     context = Context(settings, database, store, hub, Feeds(hub), health, metrics, settings.hosts(address))
     app = FastAPI(
-        title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
+        title="HUSAI", version="1", description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None,
+        routes=[route for router in ROUTERS for route in router.routes],
     )  # fmt: skip
     app.state.context = context
     app.add_middleware(
         Shell, metrics=metrics, max_body=settings.max_body_bytes, max_upload=settings.max_upload_bytes
     )  # fmt: skip
     errors.install(app)
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
-    for module in (jobs, events, kinds, artifacts, gates, badges, audit, keys, login_codes, system):
-        v1.include_router(module.router)
-    app.include_router(v1)
-    app.include_router(system.root)
-    app.include_router(badges.root)
-    app.include_router(pages)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
 

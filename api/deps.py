@@ -2,12 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request, params
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -94,15 +94,16 @@ bearer = HTTPBearer(auto_error=False, bearerFormat="husai_<id>_<secret>", descri
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def holder(request: Request, credentials: Credentials, context: Ctx) -> Principal:
+async def holder(request: Request, credentials: Credentials) -> Principal:
     """Whoever holds the key that came with the request, or is signed in with the browser that sent it.
 
     Raises:
         Problem: 401 `bad-key`, `expired-key`, `revoked-key` or `signed-out`.
     """
+    shared = await context(request)
     if credentials is None:
-        return await browsers.principal(request, context)
-    return await context.principal(credentials.credentials)
+        return await browsers.principal(request, shared)
+    return await shared.principal(credentials.credentials)
 
 
 Holder = Annotated[Principal, Depends(holder)]
@@ -122,10 +123,11 @@ async def key_holder(credentials: Credentials, context: Ctx) -> Principal:
 KeyHolder = Annotated[Principal, Depends(key_holder)]
 
 
-def _holder_of(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
-    async def principal(holder: Holder) -> Principal:
-        accounts.require(holder, scope)
-        return holder
+def _holder_of(scope: str) -> Callable[[Request, Credentials], Awaitable[Principal]]:
+    async def principal(request: Request, credentials: Credentials) -> Principal:
+        caller = await holder(request, credentials)
+        accounts.require(caller, scope)
+        return caller
 
     return principal
 
@@ -147,3 +149,8 @@ async def known_query(request: Request) -> None:
     if unknown:
         detail = "; ".join(f"{name[:64]}: unknown query parameter" for name in unknown[:5])
         raise Problem(422, "invalid-request", "Invalid request", detail)
+
+
+def v1_router(tag: str, prefix: str = "", dependencies: Sequence[params.Depends] = ()) -> APIRouter:
+    """A router whose routes go into the application as they are: one that is included is searched again and again."""
+    return APIRouter(prefix=f"/v1{prefix}", tags=[tag], dependencies=[Depends(known_query), *dependencies])

@@ -1,9 +1,8 @@
 """What surrounds every request: its id, its size limit, security headers, and the time it took."""
 
 import time
-from uuid import uuid4
+from secrets import token_hex
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +17,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Shell:
@@ -32,7 +32,7 @@ class Shell:
             await self.app(scope, receive, send)
             return
         started, status, started_answer = time.perf_counter(), 500, False
-        scope["request_id"] = uuid4().hex
+        scope["request_id"] = token_hex(16)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, started_answer
@@ -71,10 +71,10 @@ class Shell:
 
 
 def _decorate(scope: Scope, message: Message) -> None:
-    headers = MutableHeaders(scope=message)
-    headers["X-Request-Id"] = scope["request_id"]
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
+    headers = message["headers"]
+    present = {name for name, _ in headers}
+    headers += [(b"x-request-id", scope["request_id"].encode())]
+    headers += [header for header in ENCODED if header[0] not in present]
 
 
 def _too_large(limit: int) -> HTTPException:

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from typing import Annotated, BinaryIO, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api import fields, paging, schemas, serializers
-from api.deps import Context, Ctx, Reader, Submitter
+from api.deps import Context, Ctx, Reader, Submitter, v1_router
 from api.http import (
     CHUNK,
     IMMUTABLE,
@@ -33,7 +33,7 @@ from services.queries import access
 from services.queries import artifacts as artifact_queries
 from services.queries import jobs as job_queries
 
-router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+router = v1_router("artifacts", "/artifacts")
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
 HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 """Artifacts share their origin with the pages: a browser stores them and runs nothing that is in them."""

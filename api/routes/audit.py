@@ -1,12 +1,10 @@
 """What auditors look at: the chain of decisions, and the keys that signed them."""
 
-from fastapi import APIRouter
-
 from api import operations
-from api.deps import Ctx, Reader
+from api.deps import Ctx, Reader, v1_router
 from services import chain, decisions
 
-router = APIRouter(tags=["audit"])
+router = v1_router("audit")
 
 
 @router.get("/chain")

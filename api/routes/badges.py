@@ -6,13 +6,13 @@ from fastapi import APIRouter, Path, Response
 
 from api import fields, schemas, serializers
 from api.badge import NONE, badge
-from api.deps import Ctx, Submitter
+from api.deps import Ctx, Submitter, v1_router
 from api.http import IfNoneMatch, NamePath, unless_matched
 from api.ids import CandidatePath
 from services.problems import Problem
 from services.queries import candidates, decisions, jobs
 
-router = APIRouter(tags=["gates"])
+router = v1_router("gates")
 root = APIRouter(tags=["gates"])
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/svg+xml": {}}},

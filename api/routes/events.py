@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api import schemas, serializers
-from api.deps import Context, Credentials, Ctx, Reader, holder
+from api.deps import Context, Credentials, Ctx, Reader, holder, v1_router
 from api.http import IfRange, Range, byte_range, bytes_response, content, reply
 from api.ids import JobPath
 from services import events, jobs
@@ -19,7 +19,7 @@ from services.accounts import Principal
 from services.problems import Problem
 from services.queries import lineage, panels
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+router = v1_router("jobs", "/jobs/{job_id}")
 BATCH = 500
 LARGEST = 2**53
 SANDBOXED = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-popups"}
@@ -53,15 +53,15 @@ async def read_events(
         raise Problem(429, "too-many-waiting", "Too many waiting clients", f"{problem}; ask for pages instead.")
     stream = context.feeds.stream(
         job_id, cursor, lambda type: types is None or type in types, principal.owner_id,
-        partial(_allowed, request, context, key),
+        partial(_allowed, request, key),
     )  # fmt: skip
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _allowed(request: Request, context: Context, key: Credentials) -> bool:
+async def _allowed(request: Request, key: Credentials) -> bool:
     """True unless the key or the session of a request has ended since."""
     try:
-        await holder(request, key, context)
+        await holder(request, key)
     except Problem:
         return False
     except SQLAlchemyError:  # the database is away, which ends nobody's rights

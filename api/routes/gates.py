@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api import evidence, fields, paging, schemas, serializers
 from api import submission as submissions
 from api.badge import NONE, badge
-from api.deps import Context, Ctx, Gatekeeper, Reader
+from api.deps import Context, Ctx, Gatekeeper, Reader, v1_router
 from api.http import (
     IMMUTABLE,
     IdempotencyKey,
@@ -35,7 +35,7 @@ from services.queries import decisions as decision_queries
 from services.queries import ids
 from services.queries import jobs as job_queries
 
-router = APIRouter(tags=["gates"])
+router = v1_router("gates")
 Subject = Annotated[fields.DigestPrefix, Query(description="the candidate's digest")]
 CACHED = 256
 

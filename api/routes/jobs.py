@@ -3,11 +3,11 @@
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from api import evidence, fields, kinds, paging, plan, schemas, serializers
 from api import submission as submissions
-from api.deps import Context, Ctx, Reader, Submitter
+from api.deps import Context, Ctx, Reader, Submitter, v1_router
 from api.http import IdempotencyKey, IfNoneMatch, matches, reply, unless_matched
 from api.ids import JobPath
 from services import jobs, tables
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Body = kinds.request_model()
 
-router = APIRouter(tags=["jobs"])
+router = v1_router("jobs")
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": schemas.Job | schemas.Plan, "description": "Answered at once, or the plan of a dry run"},
 }

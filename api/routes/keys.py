@@ -1,9 +1,9 @@
 """API keys: made by admins, shown once, revoked at any time."""
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from api import operations, paging, serializers
-from api.deps import Admin, Ctx, Reader
+from api.deps import Admin, Ctx, Reader, v1_router
 from api.ids import KeyPath
 from services import accounts
 from services.db import clock
@@ -16,7 +16,7 @@ async def _never_stored(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[Depends(_never_stored)])
+router = v1_router("keys", "/keys", dependencies=[Depends(_never_stored)])
 
 
 @router.get("")

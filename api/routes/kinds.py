@@ -1,14 +1,14 @@
 """The job kinds and what they take."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from api import kinds, schemas
-from api.deps import Reader
+from api.deps import Reader, v1_router
 from api.http import IfNoneMatch, NamePath, reply, unless_matched
 from husai_core.identity import sha256
 from husai_core.kinds import names
 
-router = APIRouter(prefix="/kinds", tags=["kinds"])
+router = v1_router("kinds", "/kinds")
 
 
 @router.get("", response_model=schemas.Kinds, responses={304: {"description": "Not modified"}})

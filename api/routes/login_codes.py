@@ -1,12 +1,10 @@
 """Codes that sign a browser in without a key in an address."""
 
-from fastapi import APIRouter
-
 from api import operations
-from api.deps import Ctx, KeyHolder
+from api.deps import Ctx, KeyHolder, v1_router
 from services import sessions
 
-router = APIRouter(tags=["keys"])
+router = v1_router("keys")
 
 
 @router.post("/login-codes", status_code=201)

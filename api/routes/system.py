@@ -7,12 +7,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import operations, serializers
-from api.deps import Context, Ctx, Reader
+from api.deps import Context, Ctx, Reader, v1_router
 from api.http import reply
 from services.db import at_head
 from services.queries import queue as queues
 
-router = APIRouter(tags=["system"])
+router = v1_router("system")
 root = APIRouter(tags=["system"])
 PLAIN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text format"}

@@ -101,7 +101,7 @@ def test_an_upload_that_breaks_off_is_no_fault_of_the_server(ada, server: Server
         time.sleep(0.5)  # so that the half has come
         assert set(server.home.iterdir()) == before
     deadline = time.monotonic() + 60
-    answers = 'husai_http_requests_total{method="POST",route="/artifacts",status="%d"}'
+    answers = 'husai_http_requests_total{method="POST",route="/v1/artifacts",status="%d"}'
     while answers % 400 not in (metrics := ada.get("/metrics").text):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -87,7 +87,7 @@ def test_metrics_count_requests_and_jobs(server: Server, submit):
     text = httpx.get(f"{server.url}/metrics").text
     assert 'husai_jobs{state="queued"}' in text
     assert 'husai_queue_depth{queue="train",state="queued"}' in text
-    assert 'husai_http_requests_total{method="POST",route="/jobs",status="202"}' in text
+    assert 'husai_http_requests_total{method="POST",route="/v1/jobs",status="202"}' in text
 
 
 def test_queue_and_workers(server: Server, submit):
