@@ -148,6 +148,11 @@ def clock(session: Session) -> float:
     return float(session.scalar(select(now())) or 0.0) if start is None else start
 
 
+def storable(text: str) -> str:
+    """A text without what Postgres cannot keep: NUL characters and halves of surrogate pairs."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
 def upgrade(url: str) -> None:
     """Bring the schema to the newest migration; safe to call from several processes."""
     from alembic import command

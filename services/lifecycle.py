@@ -18,7 +18,7 @@ from husai_core import kinds
 from husai_core.identity import sha256
 from husai_core.kinds.kind import Child, Done, From, Kind
 from services import events, instants
-from services.db import OUTBOX_CHANNEL, clock
+from services.db import OUTBOX_CHANNEL, clock, storable
 from services.ids import new_id
 from services.states import LIVE, State, check
 from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
@@ -252,11 +252,6 @@ def _blocked_children(session: Session, parent_id: str) -> tuple[str | None, str
     children = session.scalars(blocked.order_by(Job.id).limit(MOST_NAMED))
     lines = [f"{child.name} is blocked: {child.detail}" for child in children]
     return CHILD_BLOCKED, "; ".join(lines + [f"and {count - MOST_NAMED} more"] * (count > MOST_NAMED))
-
-
-def storable(text: str) -> str:
-    """A text without what Postgres cannot keep: NUL characters and halves of surrogate pairs."""
-    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def attached(session: Session, execution: Execution) -> list[Job]:
