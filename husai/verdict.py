@@ -55,8 +55,8 @@ class Judgement:
         return [
             (
                 str(rule.get("name")),
-                number(rule.get("value"), 3),
-                interval(rule),
+                str(rule.get("provenance") or "unknown") if rule.get("accepts") else number(rule.get("value"), 3),
+                "" if rule.get("accepts") else interval(rule),
                 needed(rule),
                 RULE_WORDS.get(str(rule.get("verdict")), str(rule.get("verdict"))),
             )
@@ -68,7 +68,8 @@ class Judgement:
         """Every reason once, with the names of the rules that it holds for."""
         names: dict[str, list[str]] = {}
         for rule in self.rules:
-            if rule.get("verdict") != "pass" and rule.get("reason"):
+            counts = rule.get("verdict") != "pass" or f"{rule.get('name')}: {rule.get('reason')}" in self.reasons
+            if counts and rule.get("reason"):
                 names.setdefault(str(rule["reason"]), []).append(str(rule.get("name")))
         return [*self.other_reasons, *(f"{', '.join(rules)}: {reason}" for reason, rules in names.items())]
 
@@ -86,9 +87,9 @@ def interval(rule: Mapping[str, Any]) -> str:
 
 
 def needed(rule: Mapping[str, Any]) -> str:
-    """What the rule asks: which end of the interval must clear which threshold."""
+    """What the rule asks: which end of the interval must clear which threshold, or which provenance."""
     if rule.get("threshold") is None:
-        return ""
+        return " or ".join(map(str, rule.get("accepts") or ()))
     end = {"low": "lower end ", "high": "upper end "}.get(str(rule.get("bound")), "")
     sign = {">=": "≥", "<=": "≤"}.get(str(rule.get("op")), str(rule.get("op") or ""))
     return f"{end}{sign} {number(rule['threshold'])}"

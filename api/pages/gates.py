@@ -32,13 +32,19 @@ TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name")
 
 @dataclass(frozen=True)
 class RuleView:
-    """One rule of a decision: what it says, its verdict and figure in words, and the interval against its bar."""
+    """One rule of a decision: what it says, its verdict and figure in words, the interval against its bar, trainings.
+
+    `plot` is empty where a rule has no figure to draw; `training` says whose SAEs were measured, `settled` how the
+    figure changed over the last doubling of training.
+    """
 
     rule: Mapping[str, Any]
     word: str
     figure: str
     need: str
     plot: Markup
+    training: str
+    settled: str
 
 
 @router.get("/candidates")
@@ -136,6 +142,10 @@ def decision(request: Request, decision_id: DecisionPath, context: Ctx, visitor:
 
 def view(rule: Mapping[str, Any]) -> RuleView:
     """A rule as the page shows it."""
+    word, provenance = RULE_WORDS[rule["verdict"]], str(rule.get("provenance") or "")
+    if accepts := rule.get("accepts"):
+        return RuleView(rule, word, provenance or numbers.UNKNOWN, " or ".join(accepts), Markup(), "", "")
+    training = f"{provenance}, retrained here by the claimed recipe" if rule.get("retrained") else provenance
     estimate = Estimate(value=rule.get("value"), low=rule.get("low"), high=rule.get("high"))
     row = IntervalRow(
         label=str(rule["title"]), estimate=estimate, bar=rule["threshold"], op=rule["op"], tone=tone(rule["verdict"])
@@ -143,4 +153,15 @@ def view(rule: Mapping[str, Any]) -> RuleView:
     end = {"low": "lower end", "high": "upper end"}.get(str(rule.get("bound")), "value")
     need = f"{end} {'≥' if rule['op'] == '>=' else '≤'} {numbers.compact(rule['threshold'])}"
     figure = numbers.interval(estimate) if estimate.value is not None else numbers.UNKNOWN
-    return RuleView(rule, RULE_WORDS[rule["verdict"]], figure, need, figures.gauge(row))
+    return RuleView(rule, word, figure, need, figures.gauge(row), training, _settled(rule))
+
+
+def _settled(rule: Mapping[str, Any]) -> str:
+    """Whether a rule's figure was settled, and by which change; empty where the rule does not ask."""
+    if rule.get("settled") is None:
+        return ""
+    word = "settled" if rule["settled"] else "not settled"
+    if rule.get("change") is None:
+        return f"{word}: its change was not measured"
+    change = numbers.interval(Estimate.model_validate(rule["change"]))
+    return f"{word}: last doubling of training {change}, within ±{numbers.compact(rule['margin'])} needed"

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from husai_core import identity
 from husai_core.release import dsse
-from husai_core.release.decide import COMPATIBLE, ENGINE, decide
+from husai_core.release.decide import decide
 from husai_core.release.evidence import Controls, EvidenceItem, result_digest
+from husai_core.release.judge import COMPATIBLE, ENGINE
 from husai_core.release.policy import Policy
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -160,10 +161,10 @@ def _decision(bundle: Bundle) -> str | None:
     if engine not in COMPATIBLE:
         return f"it was made by engine {engine}; this is engine {ENGINE}"
     try:
-        again = decide(bundle.policy, bundle.candidate, bundle.evidence, bundle.controls, bundle.as_of)
+        again = decide(bundle.policy, bundle.candidate, bundle.evidence, bundle.controls, bundle.as_of, engine)
     except ValueError as error:
         return f"it cannot be recomputed: {_first_line(error)}"
-    same = identity.canonical(again.model_dump(mode="json") | {"engine": engine}) == identity.canonical(bundle.decision)
+    same = identity.canonical(again.model_dump(mode="json")) == identity.canonical(bundle.decision)
     return None if same else f"recomputing gives another one (verdict {again.verdict})"
 
 

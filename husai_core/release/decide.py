@@ -12,6 +12,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.release.evidence import Control, Controls, EvidenceItem
 from husai_core.release.judge import (
+    ENGINE,
     SEVERITY,
     Obstacle,
     RuleOutcome,
@@ -21,12 +22,8 @@ from husai_core.release.judge import (
     read_evidence,
     undecided,
 )
-from husai_core.release.policy import Policy, Rule
+from husai_core.release.policy import Policy, StatisticRule
 
-ENGINE = 4
-COMPATIBLE = (2, 3, 4)
-"""The versions whose decisions this one repeats. From 3 on a reason names the trainings that had not converged; from
-4 on imported SAEs pass no rule."""
 CONTROL_KIND = "stress.trained_vs_random"
 CONTROL_STATISTICS = "_excess"
 """How the statistics end that the controls test: noise is no features even where it is reconstructed well."""
@@ -90,9 +87,14 @@ class Decision(BaseResult):
 
 
 def decide(
-    policy: Policy, candidate: str, evidence: Sequence[EvidenceItem], controls: Controls, as_of: str
+    policy: Policy,
+    candidate: str,
+    evidence: Sequence[EvidenceItem],
+    controls: Controls,
+    as_of: str,
+    engine: int = ENGINE,
 ) -> Decision:
-    """Judge a candidate.
+    """Judge a candidate, as a version of the judging code did: one of `judge.COMPATIBLE`.
 
     A failed self-test makes the verdict `inconclusive` even where a rule failed: a gate that cannot tell its own
     controls apart has nothing to say either way.
@@ -101,11 +103,11 @@ def decide(
         ValueError: `as_of` is not an RFC 3339 instant.
     """
     at = instant(as_of)
-    rules = [judge_rule(policy, rule, candidate, evidence, at) for rule in policy.rules]
-    test = self_test(policy, controls)
+    rules = [judge_rule(policy, rule, candidate, evidence, at, engine) for rule in policy.rules]
+    test = self_test(policy, controls, engine)
     worst = min((rule.verdict for rule in rules), key=SEVERITY.__getitem__)
     reasons = [] if test.passed else [f"self-test: {test.reason}"]
-    reasons += [f"{rule.name}: {rule.reason}" for rule in rules if rule.verdict != "pass"]
+    reasons += [f"{rule.name}: {rule.reason}" for rule in rules if rule.verdict != "pass" or _on_trust(rule)]
     return Decision(
         verdict=worst if test.passed else "inconclusive",
         policy=policy.name,
@@ -119,7 +121,13 @@ def decide(
             Considered(digest=item.digest, kind=item.document["kind"], produced_at=item.produced_at)
             for item in sorted(evidence, key=lambda item: item.digest)
         ],
+        engine=engine,
     )
+
+
+def _on_trust(rule: RuleOutcome) -> bool:
+    """Whether a rule accepts what nothing proves; the decision then says so among its reasons."""
+    return rule.accepts is not None and rule.provenance in ("claimed", "unknown")
 
 
 def instant(as_of: str) -> float:
@@ -130,12 +138,12 @@ def instant(as_of: str) -> float:
     return moment.timestamp()
 
 
-def self_test(policy: Policy, controls: Controls) -> SelfTest:
+def self_test(policy: Policy, controls: Controls, engine: int = ENGINE) -> SelfTest:
     """Judge the policy's stability rules on both controls.
 
     The good one must pass; the bad one must be measured and must not.
     """
-    good, bad = _control(policy, controls.good), _control(policy, controls.bad)
+    good, bad = (_control(policy, control, engine) for control in (controls.good, controls.bad))
     if not _stability(policy):
         reason = f"the policy has no rule on an excess in {CONTROL_KIND}, so nothing can be tested"
     elif good.verdict != "pass":
@@ -149,19 +157,26 @@ def self_test(policy: Policy, controls: Controls) -> SelfTest:
     return SelfTest(good=good, bad=bad, passed=False, reason=reason)
 
 
-def _stability(policy: Policy) -> list[Rule]:
-    """The rules that the controls test: those on an excess over the nulls."""
-    return [r for r in policy.rules if r.evidence == CONTROL_KIND and r.statistic.endswith(CONTROL_STATISTICS)]
+def _stability(policy: Policy) -> list[StatisticRule]:
+    """The rules that the controls test: those on an excess over the nulls.
+
+    Their margins are left out: the controls ask whether the bar tells features from noise. How long SAEs on a control
+    world are trained is no fact about the candidate.
+    """
+    statistics = (rule for rule in policy.rules if isinstance(rule, StatisticRule))
+    tested = (r for r in statistics if r.evidence == CONTROL_KIND and r.statistic.endswith(CONTROL_STATISTICS))
+    return [rule.model_copy(update={"margin": None}) for rule in tested]
 
 
-def _control(policy: Policy, control: Control) -> ControlOutcome:
+def _control(policy: Policy, control: Control, engine: int) -> ControlOutcome:
     """The worst outcome of the stability rules on a control; neither binding nor freshness applies."""
     rules = _stability(policy)
     if control.result is None or not rules:
         reason = control.reason or "there is nothing to judge it by"
         judged, statistic = undecided(Obstacle.NO_RESULT, reason), None
     else:
-        outcomes = [(judge_result(policy, rule, read_evidence(control.result)), rule.statistic) for rule in rules]
+        read = read_evidence(control.result)
+        outcomes = [(judge_result(policy, rule, read, engine), rule.statistic) for rule in rules]
         judged, statistic = min(outcomes, key=lambda pair: (SEVERITY[pair[0].verdict], pair[0].obstacle))
     estimate = judged.estimate or Estimate(value=None)
     return ControlOutcome(

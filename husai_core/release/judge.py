@@ -6,26 +6,39 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from husai_core.estimate import Estimate
-from husai_core.evidence import Evidence
+from husai_core.evidence import Evidence, Provenance
+from husai_core.release import settled
 from husai_core.release.evidence import EvidenceItem
-from husai_core.release.policy import Policy, Rule
+from husai_core.release.policy import Policy, ProvenanceRule, Rule, StatisticRule, without_unset
 from husai_core.release.power import units_needed
+from husai_core.release.settled import LEAST_UNITS
 
+ENGINE = 5
+COMPATIBLE = (2, 3, 4, 5)
+"""The versions whose decisions this one repeats. From 3 on a reason names the trainings that had not converged; in 4
+imported SAEs pass no rule; from 5 on provenance is a rule of its own and figures with a margin must be settled."""
 DAY = 86_400
 AHEAD_DAYS = 7
 """How long after `as_of` evidence may be produced and count as fresh: a pipeline is stamped when it is submitted.
 
 Without a limit, an early `as_of` would make stale evidence fresh.
 """
-LEAST_UNITS = 3
 ROUNDING = 1e-9
 """What rounding may put between the ends of an interval without width and its value."""
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 SEVERITY: dict[Verdict, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
+SINCE_5 = ("provenance", "accepts", "retrained", "margin", "change", "settled")
+"""Members of an outcome that earlier engines did not write."""
+PROVENANCES: dict[Provenance, str] = {
+    "trained here": "the SAEs were trained here",
+    "attested": "a signed manifest says how the SAEs were trained",
+    "claimed": "only their user says how the SAEs were trained",
+    "unknown": "nothing says how the SAEs were trained",
+}
 
 
 class RuleOutcome(BaseModel):
@@ -37,16 +50,26 @@ class RuleOutcome(BaseModel):
     title: str
     evidence: str = Field(description="the job kind that was asked for")
     evidence_digest: str | None = Field(default=None, description="the result artifact that was read")
-    statistic: str
+    statistic: str | None = Field(default=None, description="none where the rule is about provenance")
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    bound: str
-    op: str
-    threshold: float
+    bound: str | None = None
+    op: str | None = None
+    threshold: float | None = None
     verdict: Verdict
     reason: str
     settle: str | None = Field(default=None, description="what would settle an inconclusive rule")
+    provenance: Provenance | None = Field(default=None, description="the weakest of the SAEs that were measured")
+    accepts: tuple[Provenance, ...] | None = Field(default=None, description="the provenances that the rule accepts")
+    retrained: bool | None = Field(default=None, description="SAEs were trained here by a claimed recipe")
+    margin: float | None = Field(default=None, description="how far the last doubling of training may change it")
+    change: Estimate | None = Field(default=None, description="how far it did")
+    settled: bool | None = Field(default=None, description="the change lies inside the margin; none: not asked")
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(serialise(self), SINCE_5)
 
 
 class Obstacle(IntEnum):
@@ -78,31 +101,50 @@ def undecided(obstacle: Obstacle, reason: str, settle: str | None = None, estima
     return Judged(obstacle, "inconclusive", reason, settle, estimate)
 
 
-def judge_rule(policy: Policy, rule: Rule, candidate: str, evidence: Sequence[EvidenceItem], at: float) -> RuleOutcome:
-    """One rule's outcome.
+def judge_rule(
+    policy: Policy, rule: Rule, candidate: str, evidence: Sequence[EvidenceItem], at: float, engine: int = ENGINE
+) -> RuleOutcome:
+    """One rule's outcome, as a version of this code, the `engine`, judges.
 
     Where several usable results answer a rule, the least favourable counts, so that choosing among repetitions
     cannot improve a verdict. Where none is usable, the one nearest to being so gives the reason.
     """
-    outcomes: list[tuple[Judged, str | None]] = [
-        (_judge_item(policy, rule, candidate, item, at), item.digest)
+    outcomes: list[tuple[Judged, EvidenceItem | None]] = [
+        (_judge_item(policy, rule, candidate, item, at, engine), item)
         for item in sorted(evidence, key=lambda item: item.digest)
         if item.document["kind"] == rule.evidence
     ]
     missing = undecided(Obstacle.NO_RESULT, f"there is no result of {rule.evidence}", rule.settle), None
-    judged, digest = min(outcomes or [missing], key=lambda pair: (-pair[0].obstacle, SEVERITY[pair[0].verdict]))
+    judged, item = min(outcomes or [missing], key=lambda pair: (-pair[0].obstacle, SEVERITY[pair[0].verdict]))
     estimate = judged.estimate or Estimate(value=None)
     return RuleOutcome(
         **rule.model_dump(include={"name", "title", "evidence", "statistic", "bound", "op", "threshold"}),
-        evidence_digest=digest,
+        evidence_digest=item and item.digest,
         **estimate.model_dump(include={"value", "low", "high"}),
         verdict="fail" if policy.two_valued and judged.verdict != "pass" else judged.verdict,
         reason=judged.reason,
         settle=judged.settle,
+        **_background(policy, rule, item) if engine >= 5 else {},
     )
 
 
-def _judge_item(policy: Policy, rule: Rule, candidate: str, item: EvidenceItem, at: float) -> Judged:
+def _background(policy: Policy, rule: Rule, item: EvidenceItem | None) -> dict[str, Any]:
+    """What an outcome says of the trainings behind it: whose they were, and whether they are settled."""
+    read = read_evidence(item.document["result"]) if item else None
+    facts: dict[str, Any] = {}
+    if isinstance(rule, ProvenanceRule):
+        facts["accepts"] = rule.accepts
+    elif rule.margin is not None:
+        facts["margin"] = rule.margin
+    if read is not None:
+        facts |= {"provenance": read.origin, "retrained": read.retrained or None}
+    if read is not None and isinstance(rule, StatisticRule) and settled.is_asked(rule, read):
+        facts["change"] = settled.change_of(rule, read)
+        facts["settled"] = settled.why_unsettled(rule, read, policy.confidence) is None
+    return facts
+
+
+def _judge_item(policy: Policy, rule: Rule, candidate: str, item: EvidenceItem, at: float, engine: int) -> Judged:
     """Check that a document speaks about the candidate and is fresh, then judge its result."""
     read = read_evidence(item.document["result"])
     inputs = {digest for port in item.document["inputs"].values() for digest in port}
@@ -116,7 +158,7 @@ def _judge_item(policy: Policy, rule: Rule, candidate: str, item: EvidenceItem, 
     if policy.max_age_days is not None and age > policy.max_age_days:
         reason = f"the result is {age:.0f} days old; the policy allows {policy.max_age_days:g}"
         return undecided(Obstacle.WRONG_TIME, reason, f"{rule.settle} again")
-    return judge_result(policy, rule, read)
+    return judge_result(policy, rule, read, engine)
 
 
 def read_evidence(result: dict[str, Any]) -> Evidence | None:
@@ -127,28 +169,48 @@ def read_evidence(result: dict[str, Any]) -> Evidence | None:
         return None
 
 
-def judge_result(policy: Policy, rule: Rule, read: Evidence | None) -> Judged:
-    """Check that a result holds an honest, converged figure with a sufficient interval, then compare it."""
+def judge_result(policy: Policy, rule: Rule, read: Evidence | None, engine: int = ENGINE) -> Judged:
+    """Check that a result is honest, then ask it what the rule asks."""
     if read is None:
         return undecided(Obstacle.UNREADABLE, f"the result of {rule.evidence} cannot be read as evidence", rule.settle)
     if read.leaks_label:
         settle = "train and measure on a model whose input does not show the answer"
         return undecided(Obstacle.LEAKED_LABEL, "the model's input shows the answer", settle)
+    if isinstance(rule, ProvenanceRule):
+        return _judge_provenance(rule, read)
+    return _judge_statistic(policy, rule, read, engine)
+
+
+def _judge_provenance(rule: ProvenanceRule, read: Evidence) -> Judged:
+    """Pass when the weakest provenance among the SAEs is accepted. It is a fact, so nothing would settle it."""
+    text = PROVENANCES[read.origin]
+    if read.origin in rule.accepts:
+        return Judged(Obstacle.NONE, "pass", f"{read.origin}: {text}, which this policy accepts")
+    return Judged(Obstacle.NONE, "fail", f"{read.origin}: {text}; accepted is: {', '.join(rule.accepts)}")
+
+
+def _judge_statistic(policy: Policy, rule: StatisticRule, read: Evidence, engine: int) -> Judged:
+    """Check that a result holds a figure with a sufficient interval, compare it, and ask whether it is settled."""
     estimate = read.statistics.get(rule.statistic)
     if estimate is None or estimate.value is None:
         return undecided(Obstacle.NO_FIGURE, f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
-    if read.imported:
+    if engine < 5 and read.imported:
         reason = "the SAEs were imported, so nothing shows how they were trained"
         return undecided(Obstacle.UNPROVEN_TRAINING, reason, "train them here with train.sae", estimate)
     if rule.requires_converged and not read.converged:
-        settle = "train for more tokens, then repeat the measurement"
         named = f"training had not converged: {', '.join(read.unconverged)}"
         unnamed = "a training run behind the figure had not converged"
-        return undecided(Obstacle.UNPROVEN_TRAINING, named if read.unconverged else unnamed, settle, estimate)
-    return _unknown(policy, rule, estimate) or _compare(rule, estimate)
+        reason = named if read.unconverged else unnamed
+        return undecided(Obstacle.UNPROVEN_TRAINING, reason, settled.MORE_TOKENS, estimate)
+    judged = _unknown(policy, rule, estimate) or _compare(rule, estimate)
+    unsettled = None if judged.obstacle is not Obstacle.NONE else settled.why_unsettled(rule, read, policy.confidence)
+    missed = judged.verdict == "fail" and settled.misses_anyway(rule, estimate, settled.change_of(rule, read))
+    if unsettled is None or missed:
+        return judged
+    return undecided(Obstacle.UNPROVEN_TRAINING, unsettled.reason, unsettled.settle, estimate)
 
 
-def _unknown(policy: Policy, rule: Rule, estimate: Estimate) -> Judged | None:
+def _unknown(policy: Policy, rule: StatisticRule, estimate: Estimate) -> Judged | None:
     """Why the interval that a rule needs is not there, or None when it is."""
     if rule.bound == "value":
         return None
@@ -171,7 +233,7 @@ def _usable(estimate: Estimate) -> bool:
     return low - ROUNDING <= value <= high + ROUNDING
 
 
-def _compare(rule: Rule, estimate: Estimate) -> Judged:
+def _compare(rule: StatisticRule, estimate: Estimate) -> Judged:
     """Pass when the bound clears the threshold, fail when the other end shows that it cannot."""
     other = {"low": "high", "high": "low", "value": "value"}[rule.bound]
     bound, best = getattr(estimate, rule.bound), getattr(estimate, other)
@@ -189,7 +251,7 @@ def _compare(rule: Rule, estimate: Estimate) -> Judged:
     return undecided(Obstacle.NONE, reason, _settle(rule, estimate), estimate)
 
 
-def _settle(rule: Rule, estimate: Estimate) -> str:
+def _settle(rule: StatisticRule, estimate: Estimate) -> str:
     """About how many units would decide an undecided rule."""
     value, bound = estimate.value, getattr(estimate, rule.bound)
     if value is None or value == rule.threshold or estimate.n < 2:

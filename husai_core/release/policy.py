@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from importlib import resources
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from husai_core import identity
+from husai_core.evidence import Provenance
 
 Bound = Literal["low", "high", "value"]
 
 
-class Rule(BaseModel):
-    """One question to the evidence: does this end of the statistic's interval clear the threshold?"""
+class BaseRule(BaseModel):
+    """What the rules of all forms say: the question, the evidence that answers it, and how to get that."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[a-z0-9_.]+$")
+    name: str = Field(pattern=r"^[a-z0-9_.]+$", max_length=64)
     title: str = Field(description="the question in plain words")
     evidence: str = Field(description="the job kind whose result is read")
+    settle: str = Field(description="what to run when the evidence is missing")
+
+
+class StatisticRule(BaseRule):
+    """One question to the evidence: does this end of the statistic's interval clear the threshold?"""
+
     statistic: str
     bound: Bound
     op: Literal[">=", "<="]
     threshold: float
     attainable: tuple[float, float] | None = Field(default=None, description="range the statistic can take")
-    requires_converged: bool = True
-    settle: str = Field(description="what to run when the evidence is missing")
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="the statistic is settled when the last doubling of training changed it by less; none: not asked",
+    )
+    requires_converged: bool | None = Field(
+        default=None, description="what policies asked for before there were margins: that training came to rest"
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -35,6 +59,36 @@ class Rule(BaseModel):
         if self.attainable and not self.attainable[0] <= self.threshold <= self.attainable[1]:
             raise ValueError(f"rule {self.name}: threshold {self.threshold} can never be reached")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(serialise(self), ("margin", "requires_converged"))
+
+
+class ProvenanceRule(BaseRule):
+    """Who trained the SAEs: the weakest provenance among them must be one of those that are accepted."""
+
+    accepts: tuple[Provenance, ...] = Field(min_length=1)
+
+
+def without_unset(document: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A serialised model without those of some members that are None.
+
+    Members that were added later must not change the bytes, and so the digests, of what was written before.
+    """
+    return {name: value for name, value in document.items() if value is not None or name not in names}
+
+
+def _form(rule: Any) -> str:
+    """Which form a rule has, by what it holds."""
+    asks_provenance = "accepts" in rule if isinstance(rule, Mapping) else isinstance(rule, ProvenanceRule)
+    return "ProvenanceRule" if asks_provenance else "StatisticRule"
+
+
+Rule = Annotated[
+    Annotated[StatisticRule, Tag("StatisticRule")] | Annotated[ProvenanceRule, Tag("ProvenanceRule")],
+    Discriminator(_form),
+]
 
 
 class Policy(BaseModel):
@@ -66,21 +120,33 @@ class Policy(BaseModel):
         return identity.digest(self.model_dump(mode="json"))
 
 
+@cache
 def names() -> list[str]:
     """The packaged policies."""
     files = resources.files("husai_core.release").joinpath("policies").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
+@cache
 def load(name: str) -> Policy:
     """The packaged policy called `name`.
 
     Raises:
         ValueError: there is no such policy.
     """
-    import yaml
-
     if name not in names():
         raise ValueError(f"there is no policy '{name}'; there are: {', '.join(names())}")
+    return Policy.model_validate(_document(name))
+
+
+def _document(name: str) -> dict[str, Any]:
+    """A packaged file. With `extends`, it takes over another one, and its rules replace those of the same names."""
+    import yaml
+
     text = resources.files("husai_core.release").joinpath("policies", f"{name}.yaml").read_text("utf-8")
-    return Policy.model_validate(yaml.safe_load(text))
+    document: dict[str, Any] = yaml.safe_load(text)
+    if (extended := document.pop("extends", None)) is None:
+        return document
+    base = _document(extended)
+    rules = {rule["name"]: rule for rule in (*base["rules"], *document["rules"])}
+    return {**base, **document, "rules": list(rules.values())}

@@ -8,8 +8,9 @@ from typing import Any
 from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.release.evidence import EvidenceItem, result_digest
-from husai_core.release.judge import LEAST_UNITS, judge_rule
-from husai_core.release.policy import Rule, load
+from husai_core.release.judge import judge_rule
+from husai_core.release.policy import StatisticRule, load
+from husai_core.release.settled import LEAST_UNITS
 
 POLICY = "reference-2026-02"
 CANDIDATE = "published"
@@ -30,7 +31,7 @@ def gates(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]) ->
     policy = load(POLICY)
     external = _external(metrics, thresholds)
     passes: dict[str, bool] = {}
-    for rule in policy.rules:
+    for rule in (rule for rule in policy.rules if isinstance(rule, StatisticRule)):
         gate = rule.name.split(".")[0]
         if (names := {**INTERNAL, **external}.get(rule.name)) is None:
             continue
@@ -62,7 +63,7 @@ def _external(metrics: Mapping[str, float | None], thresholds: Mapping[str, Any]
     return {f"external.{mode}": both[f"external.{mode}"]}
 
 
-def _item(rule: Rule, figure: float) -> EvidenceItem:
+def _item(rule: StatisticRule, figure: float) -> EvidenceItem:
     """A published figure as evidence; it stands for both the value and the bound that the rule reads.
 
     The published rules asked neither how many seeds there were nor whether the input shows the answer.

@@ -85,7 +85,7 @@ def test_a_decision_is_shown_and_its_bundle_verifies_offline(
     assert shown.out == husai("gate", "show", decided["job"]).out
     assert decided["decision"][:12] in shown.out
     text = " ".join(shown.out.split())
-    assert "To decide reconstruction, stability: run stress.trained_vs_random" in text
+    assert "To decide provenance, reconstruction, stability, stability.rescaled: run stress.trained_vs_random" in text
     assert "This version cannot decide external.saebench: it has no job kind benchmark.saebench." in text
     reasons = [rule["reason"] for rule in husai("gate", "show", decided["decision"], "--json").json["rules"]]
     assert all(text.count(f": {reason}") == 1 for reason in set(reasons) if reason)

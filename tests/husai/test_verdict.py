@@ -69,6 +69,16 @@ def test_a_reason_is_said_once() -> None:
     assert judgement.grouped_reasons == ["a, b: no result"]
 
 
+def test_a_rule_about_provenance_says_what_it_accepts_and_what_it_took_on_trust() -> None:
+    rule = {
+        "name": "provenance", "title": "Whose?", "threshold": None, "accepts": ["attested", "claimed"],
+        "provenance": "claimed", "verdict": "pass", "reason": "claimed: their word",
+    }  # fmt: skip
+    judgement = Judgement("pass", "own", "c", ["provenance: claimed: their word"], [*RULES[:1], rule])
+    assert judgement.rows()[1] == ("provenance", "claimed", "", "attested or claimed", "met")
+    assert judgement.grouped_reasons == ["provenance: claimed: their word"]
+
+
 def test_what_a_newer_service_adds_does_not_disturb() -> None:
     document = {"id": "d", "job": "j", "unheard_of": 1, "verdict": "fail", "policy": "strict", "candidate": "c"}
     judgement = Judgement.of_decision(Decision.read({**document, "rules": RULES}))

@@ -1,8 +1,9 @@
 """May this SAE be released? Judges the evidence about one checkpoint by a policy: pass, fail or inconclusive.
 
-Evidence counts only if it is about this very checkpoint, fresh at `as_of`, and from converged training. Every run
-also measures two controls, SAEs on a synthetic world with true features and on noise without any; a gate that
-cannot tell them apart is inconclusive. The decision artifact holds all that is needed to derive it again.
+Evidence counts only if it is about this very checkpoint and fresh at `as_of`. Figures that the policy wants settled
+must not have moved with the last doubling of training, and who trained the SAEs is a rule of its own. Every run also
+measures two controls, SAEs on a synthetic world with true features and on noise without any; a gate that cannot tell
+them apart is inconclusive. The decision artifact holds all that is needed to derive it again.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ def present(result: Decision) -> list[panels.AnyPanel]:
     return [
         _headline(result),
         _rules(result.rules),
+        *_trainings(result.rules),
         *_bars(result.rules),
         _reasons(result),
         *_advice(result),
@@ -165,6 +167,7 @@ def _headline(result: Decision) -> panels.Headline:
         panels.Figure(label="policy digest", value=result.policy_digest, format="digest"),
         panels.Figure(label="candidate", value=result.candidate, format="digest"),
         panels.Figure(label="judged as of", value=result.as_of),
+        *(panels.Figure(label="provenance", value=rule.provenance) for rule in result.rules if rule.accepts),
     ]
     return panels.Headline(text=f"{ANSWERS[result.verdict]}: {why}.", tone=TONES[result.verdict], figures=figures)
 
@@ -189,8 +192,8 @@ def _rules(rules: Sequence[RuleOutcome]) -> panels.Table:
     rows: list[list[panels.Cell]] = [
         [
             rule.name,
-            None if rule.value is None else _estimate(rule),
-            f"{ENDS.get(rule.bound, '')}{SIGNS[rule.op]} {numbers.compact(rule.threshold)}",
+            rule.provenance if rule.accepts else None if rule.value is None else _estimate(rule),
+            _needed(rule),
             RULE_WORDS[rule.verdict],
         ]
         for rule in rules
@@ -204,6 +207,35 @@ def _rules(rules: Sequence[RuleOutcome]) -> panels.Table:
     return panels.Table(title="Rules", columns=columns, rows=rows)
 
 
+def _needed(rule: RuleOutcome) -> str:
+    """What a rule asks for, in few words."""
+    if rule.threshold is None:
+        return " or ".join(rule.accepts or ())
+    return f"{ENDS.get(rule.bound or '', '')}{SIGNS.get(rule.op or '', '')} {numbers.compact(rule.threshold)}"
+
+
+def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
+    """Whose trainings stand behind each figure, and whether it was settled; nothing of decisions of before."""
+    rows: list[list[panels.Cell]] = [
+        [
+            rule.name,
+            f"{rule.provenance}, retrained here" if rule.retrained else rule.provenance,
+            rule.change,
+            "" if rule.margin is None else f"within \N{PLUS-MINUS SIGN}{rule.margin:g}",
+            "not asked" if rule.settled is None else "yes" if rule.settled else "no",
+        ]
+        for rule in rules
+        if rule.provenance is not None and rule.accepts is None
+    ]
+    labels = ("rule", "SAEs", "last doubling", "needed", "settled")
+    columns = [panels.Column(label=label, format="number" if label == "last doubling" else "text") for label in labels]
+    note = (
+        "Last doubling: how the figure changed from half the tokens of training to all of them. Retrained here: the "
+        "SAEs behind it were trained by HUSAI, with the recipe that their user claims."
+    )
+    return [panels.Table(title="Trainings behind the figures", note=note, columns=columns, rows=rows)] if rows else []
+
+
 def _bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     """The rules that have a figure, against what they need."""
     rows = [
@@ -215,7 +247,7 @@ def _bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
             tone=TONES[rule.verdict],
         )
         for rule in rules
-        if rule.value is not None
+        if rule.value is not None and rule.threshold is not None
     ]
     note = "The whole interval must lie on the right side of the bar."
     return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
@@ -268,7 +300,9 @@ def _controls(result: Decision) -> panels.Table:
 
 def _questions(rules: Sequence[RuleOutcome]) -> panels.Text:
     """What each rule asks of which evidence."""
-    paragraphs = [f"{rule.name}: {rule.title} Reads {rule.statistic} of {rule.evidence}." for rule in rules]
+    paragraphs = [
+        f"{rule.name}: {rule.title} Reads {rule.statistic or 'the provenance'} of {rule.evidence}." for rule in rules
+    ]
     return panels.Text(title="What each rule asks", folded=True, paragraphs=paragraphs)
 
 

@@ -73,7 +73,8 @@ def test_a_decision_shows_its_rules_against_their_bars_and_how_to_verify(server,
     (id,) = [row["id"] for row in ada.get("/v1/decisions").json()["items"] if row["candidate"] == candidate]
     assert f"/decisions/{id}" in {e.attributes.get("href") for e in browser.get("/decisions").all("a")}
     page = browser.get(f"/decisions/{id}")
-    assert len(page.all("svg")) == len(decision["rules"])
+    assert len(page.all("svg")) == sum(rule["threshold"] is not None for rule in decision["rules"])
+    assert "trained here or attested" in page.text
     for rule in decision["rules"]:
         assert rule["title"] in page.text
     assert f"husai verify {id[:8]}.json" in page.text
@@ -90,6 +91,19 @@ def test_a_rule_is_drawn_with_its_interval_its_bar_and_its_need():
     assert "<script" not in shown.plot
     without = gates.view(RULE | {"value": None, "low": None, "high": None, "verdict": "inconclusive"})
     assert (without.figure, "no figure" in without.plot) == ("–", True)
+
+
+def test_a_rule_shows_whose_training_stands_behind_it_and_whether_it_was_settled():
+    change = {"value": 0.034, "low": 0.021, "high": 0.047}
+    moved = {"provenance": "claimed", "retrained": True, "margin": 0.02, "change": change, "settled": False}
+    shown = gates.view(RULE | moved)
+    assert shown.settled == "not settled: last doubling of training 0.034 [0.021, 0.047], within ±0.02 needed"
+    assert shown.training == "claimed, retrained here by the claimed recipe"
+    assert gates.view(RULE | moved | {"change": None}).settled == "not settled: its change was not measured"
+    assert gates.view(RULE | {"provenance": "trained here"}).settled == ""
+    accepting = RULE | {"threshold": None, "accepts": ["trained here", "attested"], "provenance": "claimed"}
+    shown = gates.view(accepting)
+    assert (shown.figure, shown.need, shown.plot) == ("claimed", "trained here or attested", "")
 
 
 def test_where_the_lab_shares_everybody_sees_a_candidate(server, candidate):

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from husai_core import identity
+from husai_core import identity, panels
 from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.kind import Done
@@ -145,6 +145,22 @@ def test_evidence_that_was_measured_again_is_fresh_and_what_came_later_changes_n
     later = [replace(artifact, produced_at=[AT + month, AT + 2 * month]) for artifact in inputs.many("evidence")]
     decision, _ = decide(Inputs({**inputs.ports, "evidence": later}), pretended(), tmp_path / "later")
     assert "produced after as_of" in decision.rules[0].reason
+
+
+def test_what_is_shown_names_the_provenance_and_each_figures_change(inputs: Inputs, tmp_path: Path) -> None:
+    decision, _ = decide(inputs, pretended(), tmp_path / "job")
+    shown = {panel.title: panel for panel in gate.present(decision)}
+    trainings, rules, bars = (
+        shown[title] for title in ("Trainings behind the figures", "Rules", "Rules against their bars")
+    )
+    assert isinstance(trainings, panels.Table)
+    assert isinstance(rules, panels.Table)
+    assert isinstance(bars, panels.Intervals)
+    assert rules.rows[0] == ["provenance", "trained here", "trained here or attested", "met"]
+    assert len(trainings.rows) == len(bars.rows) == len(STRICT.rules) - 1
+    settled = {row[0]: row[3:] for row in trainings.rows}
+    assert settled["stability"] == ["within ±0.02", "yes"]
+    assert settled["loss_recovered"] == ["", "not asked"]
 
 
 def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:

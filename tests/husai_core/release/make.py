@@ -3,17 +3,20 @@ from __future__ import annotations
 from typing import Any
 
 from husai_core.estimate import Estimate
-from husai_core.evidence import Evidence
+from husai_core.evidence import Evidence, Provenance
 from husai_core.release.evidence import Control, Controls, EvidenceItem, result_digest
 from husai_core.release.judge import DAY
-from husai_core.release.policy import Policy
+from husai_core.release.policy import Policy, Rule, StatisticRule
 
 AS_OF = "2026-01-31T12:00:00Z"
 AT = 1769860800.0
 CANDIDATE, SIBLING = "c" * 64, "d" * 64
 CLEAR = {
     "explained_variance": 0.95,
+    "loss_recovered": 0.98,
+    "kl_recovered_minus_random": 0.15,
     "pwmcc_excess": 0.4,
+    "pwmcc_excess_rescaled": 0.5,
     "sae_minus_transcoder": 0.1,
     "explained_variance_drop": 0.01,
     "probe_accuracy_drop_excess": 0.0,
@@ -28,9 +31,19 @@ def interval(value: float, half_width: float = 0.01, n: int = 5) -> Estimate:
 
 
 def result(
-    statistics: dict[str, Estimate], subject: str = CANDIDATE, converged: bool = True, leaks_label: bool = False
+    statistics: dict[str, Estimate],
+    subject: str = CANDIDATE,
+    converged: bool = True,
+    leaks_label: bool = False,
+    provenance: Provenance | None = "trained here",
+    **fields: Any,
 ) -> dict[str, Any]:
-    evidence = Evidence(subject=[subject, SIBLING], converged=converged, leaks_label=leaks_label, statistics=statistics)
+    """A result; unless `changes` says otherwise, the last doubling of training changed nothing that counts."""
+    unchanged = {name: interval(0.0, 0.001) for name in statistics}
+    evidence = Evidence(
+        subject=[subject, SIBLING], converged=converged, leaks_label=leaks_label, statistics=statistics,
+        provenance=provenance, **{"changes": unchanged, **fields},
+    )  # fmt: skip
     return evidence.model_dump(mode="json")
 
 
@@ -38,10 +51,9 @@ def item(
     kind: str,
     statistics: dict[str, Estimate],
     subject: str = CANDIDATE,
-    converged: bool = True,
-    leaks_label: bool = False,
     age_days: float = 1,
     inputs: tuple[str, ...] | None = None,
+    **fields: Any,
 ) -> EvidenceItem:
     document = {
         "kind": kind,
@@ -49,7 +61,7 @@ def item(
         "inputs": {"saes": list(inputs or (subject, SIBLING))},
         "code": "0" * 64,
         "device": "cpu",
-        "result": result(statistics, subject, converged, leaks_label),
+        "result": result(statistics, subject, **fields),
     }
     return EvidenceItem(digest=result_digest(document), produced_at=AT - age_days * DAY, document=document)
 
@@ -61,16 +73,19 @@ def controls(good: float = 0.5, bad: float = 0.0, **bad_result: Any) -> Controls
     )
 
 
-def full_evidence(policy: Policy, **changed: Estimate) -> list[EvidenceItem]:
-    kinds = dict.fromkeys(rule.evidence for rule in policy.rules)
-    return [
-        item(
-            kind,
-            {
-                rule.statistic: changed.get(rule.statistic, interval(CLEAR[rule.statistic]))
-                for rule in policy.rules
-                if rule.evidence == kind
-            },
-        )
-        for kind in kinds
-    ]
+def statistics_of(policy: Policy) -> list[StatisticRule]:
+    return [rule for rule in policy.rules if isinstance(rule, StatisticRule)]
+
+
+def full_evidence(policy: Policy, fields: dict[str, Any] | None = None, **changed: Estimate) -> list[EvidenceItem]:
+    """Evidence that clears every rule but for the statistics in `changed`; `fields` goes into every result."""
+
+    def figures(kind: str) -> dict[str, Estimate]:
+        asked = {rule.statistic for rule in statistics_of(policy) if rule.evidence == kind}
+        return {name: changed.get(name, interval(CLEAR[name])) for name in sorted(asked)}
+
+    return [item(kind, figures(kind), **fields or {}) for kind in dict.fromkeys(rule.evidence for rule in policy.rules)]
+
+
+def rule_named(policy: Policy, name: str) -> Rule:
+    return next(rule for rule in policy.rules if rule.name == name)

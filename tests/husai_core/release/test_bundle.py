@@ -95,7 +95,7 @@ def _at(document: Any, path: tuple[Any, ...]) -> Any:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        (("policy", "rules", 0, "threshold"), 0.0, "policy"),
+        (("policy", "rules", 1, "threshold"), 0.0, "policy"),
         (("evidence", 0, "document", "result", "converged"), False, "evidence"),
         (("evidence", 0, "produced_at"), 0.0, "decision"),
         (("decision", "verdict"), "fail", "decision"),
@@ -113,12 +113,40 @@ def test_each_mismatch_is_named(document: dict[str, Any], path: tuple[Any, ...],
     assert (report.verdict, report.trusted) == (None, False)
 
 
-def test_a_decision_of_the_engine_before_verifies(tmp_path: Path) -> None:
-    sealed(tmp_path)
-    decision = json.loads((tmp_path / "decision.json").read_bytes())
-    (tmp_path / "decision.json").write_bytes(identity.canonical(decision | {"engine": 2}))
-    earlier = bundle.seal(tmp_path, KEY, bundle.Chain(seq=1)).model_dump(mode="json")
-    assert bundle.verify(earlier).ok
+def earlier(directory: Path, engine: int, **fields: Any) -> dict[str, Any]:
+    """A bundle of an earlier engine about evidence of its time, which says nothing of provenance and changes."""
+    policy = bundle.Policy.model_validate(json.loads((FIXTURES / "engine-4.bundle.json").read_bytes())["policy"])
+    evidence = full_evidence(policy, {"provenance": None, "changes": {}, **fields})
+    decision = decide(policy, CANDIDATE, evidence, controls(), AS_OF, engine).model_dump(mode="json")
+    bundle.write(directory, policy, evidence, controls(), decision)
+    return json.loads(  # type: ignore[no-any-return]
+        identity.canonical(bundle.seal(directory, KEY, bundle.Chain(seq=1)).model_dump(mode="json"))
+    )
+
+
+@pytest.mark.parametrize("engine", [2, 3, 4])
+def test_decisions_of_earlier_engines_verify_and_say_what_they_said(tmp_path: Path, engine: int) -> None:
+    document = earlier(tmp_path, engine)
+    assert (bundle.verify(document).verdict, document["decision"]["engine"]) == ("pass", engine)
+    assert not {"provenance", "settled", "margin"} & set(document["decision"]["rules"][0])
+
+
+def test_earlier_engines_let_imported_saes_pass_no_rule(tmp_path: Path) -> None:
+    document = earlier(tmp_path, 4, imported=True)
+    assert bundle.verify(document).verdict == "inconclusive"
+    assert "the SAEs were imported" in document["decision"]["rules"][0]["reason"]
+
+
+def test_what_had_not_converged_still_decides_nothing_by_policies_of_its_time(tmp_path: Path) -> None:
+    document = earlier(tmp_path, 4, converged=False, unconverged=["SAEs (seeds 1, 2)", "shuffled (seed 0)"])
+    reason = "training had not converged: SAEs (seeds 1, 2), shuffled (seed 0)"
+    assert {rule["reason"] for rule in document["decision"]["rules"]} == {reason}
+    assert bundle.verify(document).ok
+
+
+def test_a_decision_is_not_taken_for_one_of_another_engine(document: dict[str, Any]) -> None:
+    report = bundle.verify(changed(document, ("decision", "engine"), 4))
+    assert "decision: recomputing gives another one (verdict pass)" in report.problems
 
 
 def test_a_bundle_that_an_earlier_version_wrote_verifies() -> None:
