@@ -29,6 +29,7 @@ class Key(BaseModel):
     created_at: Time
     expires_at: Time | None
     revoked_at: Time | None
+    browsers: int = Field(default=0, description="how many browsers are signed in with it")
 
 
 class NewKey(Key):

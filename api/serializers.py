@@ -102,9 +102,10 @@ def event(row: tables.Event) -> schemas.Event:
     return schemas.Event(id=row.id, at=rfc3339(row.at), type=row.type, data=row.data)
 
 
-def key(row: tables.ApiKey, owner: str) -> operations.Key:
-    """A key's document, which holds no secret."""
+def key(row: tables.ApiKey, owner: str, browsers: int = 0) -> operations.Key:
+    """A key's document, which holds no secret; `browsers` are signed in with it."""
     return operations.Key(
         id=row.id, name=row.name, owner=owner, prefix=row.prefix, scopes=row.scopes,
         created_at=rfc3339(row.created_at), expires_at=rfc3339(row.expires_at), revoked_at=rfc3339(row.revoked_at),
+        browsers=0 if row.revoked_at is not None else browsers,
     )  # fmt: skip

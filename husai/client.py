@@ -301,6 +301,10 @@ class Husai(ArtifactCalls):
         body = {"name": name, "scopes": list(scopes)} | {k: v for k, v in more.items() if v is not None}
         return Key.read(self._json("POST", "/v1/keys", json=body))
 
+    def sign_out(self, key_id: str) -> Key:
+        """Sign out every browser that is signed in with a key."""
+        return Key.read(self._json("DELETE", f"/v1/keys/{segment(key_id)}/browsers"))
+
     def revoke_key(self, key_id: str) -> None:
         """End a key."""
         self._transport.request("DELETE", f"/v1/keys/{segment(key_id)}")

@@ -170,6 +170,7 @@ class Key(Document):
     created_at: str | None = None
     expires_at: str | None = None
     revoked_at: str | None = None
+    browsers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

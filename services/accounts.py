@@ -106,8 +106,8 @@ def require(principal: Principal, scope: str) -> None:
         raise Problem(403, "wrong-scope", "Wrong scope", f"This key has no {scope!r} scope.", required=scope)
 
 
-def revoke(session: Session, principal: Principal, key_id: str) -> ApiKey:
-    """Make a key useless from now on. Its owner may, with a key that allows as much, and admins.
+def ruled(session: Session, principal: Principal, key_id: str) -> ApiKey:
+    """A key that the caller may end, or sign out: its owner with a key that allows as much, and admins.
 
     Raises:
         Problem: `unknown-key` or `wrong-scope`.
@@ -117,6 +117,16 @@ def revoke(session: Session, principal: Principal, key_id: str) -> ApiKey:
         raise not_found("key", key_id)
     for scope in key.scopes if not principal.admin else ():
         require(principal, scope)
+    return key
+
+
+def revoke(session: Session, principal: Principal, key_id: str) -> ApiKey:
+    """Make a key useless from now on.
+
+    Raises:
+        Problem: `unknown-key` or `wrong-scope`.
+    """
+    key = ruled(session, principal, key_id)
     key.revoked_at = key.revoked_at or clock(session)
     return key
 

@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from services import accounts
@@ -45,6 +46,19 @@ def principal(session: Session, mac_key: bytes, token: str) -> Principal:
 def end(session: Session, mac_key: bytes, token: str) -> None:
     """Sign a browser out."""
     session.execute(delete(WebSession).where(WebSession.mac == _mac(mac_key, "session", token)))
+
+
+def end_all(session: Session, key_id: str) -> None:
+    """Sign out every browser that was signed in with a key."""
+    session.execute(delete(WebSession).where(WebSession.key_id == key_id))
+
+
+def counts(session: Session, key_ids: Collection[str]) -> dict[str, int]:
+    """How many browsers are signed in with each key that has any."""
+    live = select(WebSession.key_id, func.count()).where(
+        WebSession.key_id.in_(key_ids), WebSession.expires_at > clock(session)
+    )
+    return dict(session.execute(live.group_by(WebSession.key_id)).tuples().all())
 
 
 def form_token(mac_key: bytes, token: str) -> str:

@@ -87,3 +87,10 @@ def revoke(key_id: KeyPath, context: Ctx, form: Sent) -> Response:
     """Make a key useless from now on, and every session of it."""
     keys_v1.revoke(key_id, context, form.visitor.principal)
     return back_to("/keys")
+
+
+@router.post("/keys/{key_id}/sign-out")
+def sign_out(key_id: KeyPath, context: Ctx, form: Sent) -> Response:
+    """Sign out every browser that is signed in with a key, this one too if it is of that key."""
+    keys_v1.sign_out(key_id, context, form.visitor.principal)
+    return back_to("/keys")

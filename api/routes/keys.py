@@ -5,7 +5,7 @@ from fastapi import Depends, Request, Response
 from api import operations, paging, serializers
 from api.deps import Admin, Ctx, Reader, v1_router
 from api.ids import KeyPath
-from services import accounts
+from services import accounts, sessions
 from services.db import clock
 from services.problems import conflict
 from services.queries import jobs as job_queries
@@ -33,7 +33,8 @@ def listing(
     with context.database.read() as session:
         rows, last = key_queries.page(session, principal, after=after, limit=limit)
         owners = job_queries.owner_names(session, {row.owner_id for row in rows})
-    items = [serializers.key(row, owners[row.owner_id]) for row in rows]
+        browsers = sessions.counts(session, [row.id for row in rows])
+    items = [serializers.key(row, owners[row.owner_id], browsers.get(row.id, 0)) for row in rows]
     return operations.Keys(items=items, next=paging.link_next(request, response, last))
 
 
@@ -65,3 +66,12 @@ def revoke(key_id: KeyPath, context: Ctx, principal: Reader) -> operations.Key:
         document = serializers.key(row, owner)
     context.forget_keys()
     return document
+
+
+@router.delete("/{key_id}/browsers", response_model=operations.Key)
+def sign_out(key_id: KeyPath, context: Ctx, principal: Reader) -> operations.Key:
+    """Sign out every browser that is signed in with a key. The key goes on."""
+    with context.write() as session:
+        row = accounts.ruled(session, principal, key_id)
+        sessions.end_all(session, row.id)
+        return serializers.key(row, job_queries.owner_names(session, {row.owner_id})[row.owner_id])

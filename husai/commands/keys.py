@@ -32,11 +32,20 @@ def list_keys(json: Json = False) -> int:
     if json:
         terminal.document({"items": [dict(key.raw) for key in keys]})
     rows = (
-        (k.id, k.name, k.owner, k.prefix, " ".join(k.scopes), (k.expires_at or "")[:10], (k.revoked_at or "")[:10])
+        (
+            k.id,
+            k.name,
+            k.owner,
+            k.prefix,
+            " ".join(k.scopes),
+            (k.expires_at or "")[:10],
+            (k.revoked_at or "")[:10],
+            k.browsers or "",
+        )
         for k in keys
     )
-    columns = ["id", "name", "owner", "prefix", "scopes", "expires", "revoked"]
-    terminal.table(columns, rows, droppable=["owner", "expires", "prefix"])
+    columns = ["id", "name", "owner", "prefix", "scopes", "expires", "revoked", "browsers"]
+    terminal.table(columns, rows, droppable=["owner", "expires", "browsers", "prefix"])
     return Exit.OK
 
 
@@ -106,4 +115,18 @@ def revoke(key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key
     if json:
         terminal.document({"id": key, "revoked": True})
     terminal.line(f"{key} is revoked")
+    return Exit.OK
+
+
+@app.command("sign-out")
+def sign_out(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key.", show_default=False)], json: Json = False
+) -> int:
+    """Sign out every browser that is signed in with a key; the key goes on."""
+    terminal = Terminal(json)
+    with connect() as husai:
+        ended = husai.sign_out(key)
+    if json:
+        terminal.document(dict(ended.raw))
+    terminal.line(f"no browser is signed in with {key} any more")
     return Exit.OK

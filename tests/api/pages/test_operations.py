@@ -51,3 +51,16 @@ def test_revoking_a_key_ends_its_sessions(server, browser):
     key_id = next(key["id"] for key in items if key["prefix"] in token)
     assert browser.post(f"/keys/{key_id}/revoke", at="/keys").status_code == 303
     assert slug(other.client.get("/v1/jobs")) == (401, "revoked-key")
+
+
+def test_the_browsers_of_a_key_are_counted_and_signed_out(server, browser, visitor):
+    token = server.make_key("ada", ["read"])
+    visitor.sign_in(token)
+    key = next(key for key in browser.client.get("/v1/keys").json()["items"] if key["prefix"] in token)
+    assert key["browsers"] == 1
+    stranger = server.client(server.make_key("eve", ["read", "submit", "gate"]))
+    assert slug(stranger.delete(f"/v1/keys/{key['id']}/browsers")) == (404, "unknown-key")
+    assert browser.post(f"/keys/{key['id']}/sign-out", at="/keys").status_code == 303
+    assert slug(visitor.client.get("/v1/jobs")) == (401, "signed-out")
+    client = server.client(token)
+    assert [key["browsers"] for key in client.get("/v1/keys").json()["items"] if key["prefix"] in token] == [0]
