@@ -1,7 +1,8 @@
 """How long a job will take: its work by its kind's own estimate, at the speed that this service reached lately."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,9 +18,13 @@ from services.states import State
 from services.tables import Attempt, Execution
 
 log = logging.getLogger("husai.estimates")
+Measured = tuple[float, float]
+"""Units of work, and the seconds that they took."""
 RECENT = 40
 """Executions whose times are looked at."""
 LEAST_SECONDS = 1e-3
+APART = 1.5
+"""Ratio of the largest job to the smallest from which their times tell a fixed part."""
 FAR = 3.0
 """How many times the most work that was measured is an extrapolation that is to be named."""
 
@@ -37,8 +42,19 @@ class Speed:
         return self.fixed + self.per_unit * units
 
 
-def speed(session: Session, kind: str, device: str) -> Speed | None:
-    """The speed of recent executions of a kind on a device; None without any."""
+def speeds(session: Session, names: Collection[str], device: str) -> dict[str, Speed | None]:
+    """The speed of recent executions of some kinds on a device; None of a kind without any."""
+    measured = {name: _measured(session, name, device) for name in names}
+    if all(_spread(pairs) for pairs in measured.values()):
+        return {name: fit(pairs) for name, pairs in measured.items()}
+    others = [_measured(session, name, device) for name in kinds.names() if name not in names]
+    known = [speed.per_unit for pairs in (*measured.values(), *others) if _spread(pairs) and (speed := fit(pairs))]
+    per_unit = statistics.median(known) if known else None
+    return {name: fit(pairs, per_unit) for name, pairs in measured.items()}
+
+
+def _measured(session: Session, kind: str, device: str) -> list[Measured]:
+    """Units and seconds of recent executions."""
     seconds = Attempt.ended_at - Attempt.started_at
     query = (
         select(Execution.work, seconds)
@@ -48,29 +64,42 @@ def speed(session: Session, kind: str, device: str) -> Speed | None:
         .order_by(Execution.finished_at.desc())
         .limit(RECENT)
     )
-    return fit(
-        [
-            (float(work["units"]), max(float(taken), LEAST_SECONDS))
-            for work, taken in session.execute(query)
-            if work and work.get("units") and taken is not None
-        ]
-    )
+    return [
+        (float(work["units"]), max(float(taken), LEAST_SECONDS))
+        for work, taken in session.execute(query)
+        if work and work.get("units") and taken is not None
+    ]
 
 
-def fit(measured: Sequence[tuple[float, float]]) -> Speed | None:
+def _spread(measured: Sequence[Measured]) -> bool:
+    """Whether the sizes of some jobs differ enough to tell a fixed part of their time from a part per unit."""
+    units = [units for units, _ in measured]
+    return bool(units) and max(units) >= APART * min(units)
+
+
+def fit(measured: Sequence[Measured], per_unit: float | None = None) -> Speed | None:
     """The line through pairs of units and seconds with the least sum of relative errors, which outliers hardly move.
 
-    Neither part of it is negative, so it goes through two of the pairs, or through the origin and one. Jobs of one
-    size do not tell the parts apart: then all of their time counts as time per unit.
+    Neither part of it is negative, so it goes through two of the pairs, or through the origin and one. Jobs of about
+    one size do not tell the parts apart: their time beyond `per_unit`, which is what a unit takes jobs of other kinds,
+    is fixed. Where that is not known, either, all of their time counts as time per unit.
     """
+    if not measured:
+        return None
+    most = max(units for units, _ in measured)
+    if per_unit is not None and not _spread(measured):
+        fixed = statistics.median(seconds - per_unit * units for units, seconds in measured)
+        if fixed >= 0:
+            return Speed(fixed, per_unit, most)
     lines = [(0.0, seconds / units) for units, seconds in measured]
-    for (units, seconds), (other_units, other_seconds) in combinations(measured, 2):
-        if units != other_units:
+    for pair in combinations(measured, 2):
+        if _spread(pair):
+            (units, seconds), (other_units, other_seconds) = pair
             slope = (other_seconds - seconds) / (other_units - units)
             lines.append((seconds - slope * units, slope))
-    speeds = [Speed(*line, max(units for units, _ in measured)) for line in lines if line[0] >= 0 and line[1] > 0]
+    speeds = [Speed(*line, most) for line in lines if line[0] >= 0 and line[1] > 0]
     errors = [sum(abs(speed.seconds(units) / seconds - 1) for units, seconds in measured) for speed in speeds]
-    return speeds[errors.index(min(errors))] if speeds else None
+    return speeds[errors.index(min(errors))]
 
 
 @dataclass(frozen=True)
@@ -96,8 +125,8 @@ def forecast(
     planned = plan_estimate.jobs(kind, spec, facts)
     for job in planned.jobs:
         cells.setdefault(job.path.partition("/")[0] or "job", []).append(job)
-    speeds = {name: speed(session, name, device) for name in {job.kind for job in planned.jobs}}
-    return _together(planned, speeds), {name: _together(Planned(jobs), speeds) for name, jobs in cells.items()}
+    reached = speeds(session, {job.kind for job in planned.jobs}, device)
+    return _together(planned, reached), {name: _together(Planned(jobs), reached) for name, jobs in cells.items()}
 
 
 def _together(planned: Planned, speeds: Mapping[str, Speed | None]) -> Forecast:

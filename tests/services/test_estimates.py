@@ -17,11 +17,16 @@ KIND = "train.sae"
 
 
 def ran(
-    session: Session, units: float | None, seconds: float, device: str = "cpu", state: State = State.SUCCEEDED
+    session: Session,
+    units: float | None,
+    seconds: float,
+    device: str = "cpu",
+    state: State = State.SUCCEEDED,
+    kind: str = KIND,
 ) -> None:
     """An execution that took so long for so much work."""
     row = Execution(
-        id=new_id("execution"), digest="d" * 64, kind=KIND, queue="train", spec={}, inputs={}, device=device,
+        id=new_id("execution"), digest="d" * 64, kind=kind, queue="train", spec={}, inputs={}, device=device,
         environment={}, owner_id=accounts.create_owner(session, "ada", "researcher").id, priority=1, shared=False,
         state=state, attempt=2, work=None if units is None else {"units": units}, created_at=0.0, finished_at=100.0,
     )  # fmt: skip
@@ -33,16 +38,16 @@ def ran(
 
 def test_a_speed_is_of_what_executions_of_a_kind_took_on_a_device(database: Database) -> None:
     with database.write() as session:
-        assert estimates.speed(session, KIND, "cpu") is None
+        assert estimates.speeds(session, [KIND], "cpu") == {KIND: None}
         for units in (100.0, 400.0, 9000.0):
             ran(session, units, 2.0 + units / 100)
         ran(session, None, 1.0)
         ran(session, 1e9, 1.0, device="cuda")
         ran(session, 1e9, 1.0, state=State.FAILED)
-        speed = estimates.speed(session, KIND, "cpu")
+        speed = estimates.speeds(session, [KIND], "cpu")[KIND]
         assert speed is not None
         assert (speed.fixed, speed.per_unit, speed.most) == pytest.approx((2.0, 0.01, 9000.0))
-        assert estimates.speed(session, "stress.ood", "cpu") is None
+        assert estimates.speeds(session, ["stress.ood"], "cpu") == {"stress.ood": None}
 
 
 def test_small_jobs_foretell_large_ones_though_most_of_their_time_is_fixed() -> None:
@@ -58,6 +63,19 @@ def test_small_jobs_foretell_large_ones_though_most_of_their_time_is_fixed() -> 
 @pytest.mark.parametrize("measured", [[(100.0, 5.0)], [(100.0, 5.0), (100.0, 5.0)], [(100.0, 5.0), (200.0, 10.0)]])
 def test_jobs_that_do_not_tell_a_fixed_part_have_none(measured: list[tuple[float, float]]) -> None:
     assert estimates.fit(measured) == estimates.Speed(0.0, 0.05, max(units for units, _ in measured))
+
+
+def test_what_a_unit_takes_other_kinds_tells_the_fixed_part_of_jobs_of_one_size(database: Database) -> None:
+    with database.write() as session:
+        ran(session, 1e6, 2.0, kind="stress.ood")
+        alone = estimates.speeds(session, ["stress.ood"], "cpu")["stress.ood"]
+        assert alone == estimates.Speed(0.0, 2e-6, 1e6)
+        for units in (1e6, 1e8):
+            ran(session, units, 1.0 + units / 1e8)
+        speed = estimates.speeds(session, ["stress.ood"], "cpu")["stress.ood"]
+        assert speed is not None
+        assert (speed.fixed, speed.per_unit) == pytest.approx((1.99, 1e-8))
+    assert estimates.fit([(1e6, 2.0)], per_unit=1.0) == estimates.Speed(0.0, 2e-6, 1e6)
 
 
 def test_no_part_of_a_time_is_negative() -> None:
@@ -99,4 +117,4 @@ def test_a_finished_execution_keeps_the_work_that_was_estimated(settings: Settin
     assert expected is not None
     assert done.work == expected.model_dump(mode="json", exclude={"outputs"})
     with database.read() as session:
-        assert (estimates.speed(session, done.kind, "cpu") is not None) == (expected.units > 0)
+        assert (estimates.speeds(session, [done.kind], "cpu")[done.kind] is not None) == (expected.units > 0)
