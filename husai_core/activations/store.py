@@ -26,8 +26,8 @@ from husai_core.errors import UserError
 from husai_core.identity import canonical
 
 SHARD_BYTES = 256 * 2**20
-FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", "model", "context", "prepend_bos")
-LANGUAGE = ("model", "context", "prepend_bos")
+LANGUAGE = ("model", "context", "prepend_bos", "tokenizer_digest")
+FACTS = ("hook_name", "position", "source", "model_digest", "p", "leaks_label", *LANGUAGE)
 COLUMNS = ("tokens", "label", "split", "sequence", "place")
 
 
@@ -39,9 +39,11 @@ class Activations:
     for rows of a language model); `label` int64 [n] (-1 where there is none); `split` uint8 [n] (0 train, 1 validation,
     2 test). `sequence` and `place` int32 [n] say which sequence of the text a row comes from and where in it; they are
     None where every row has a sequence of its own. `source` is `model`, `untrained`, `synthetic`, `language` or
-    `imported`; `model_digest` names the trained network; `leaks_label` says that the input at this position, or the
-    training of the model, showed the answer; `model`, `context` and `prepend_bos` are a language model's name, its
-    tokens per sequence, and whether each begins with the beginning-of-sequence token.
+    `imported`; `model_digest` names the trained network (a language model by its
+    weights alone, one for addition by its artifact); `leaks_label` says that the input at this position, or the
+    training of the model, showed the answer; `model`, `context`, `prepend_bos` and
+    `tokenizer_digest` are a language model's name, its tokens per sequence, whether each begins with the
+    beginning-of-sequence token, and the files that made tokens of the text.
     """
 
     rows: StoredRows
@@ -57,6 +59,7 @@ class Activations:
     model: str | None = None
     context: int | None = None
     prepend_bos: bool | None = None
+    tokenizer_digest: str | None = None
     sequence: Tensor | None = None
     place: Tensor | None = None
 

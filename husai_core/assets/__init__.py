@@ -1,5 +1,6 @@
-"""What jobs read beside their inputs: what comes with the package, and models in the local Hugging Face cache.
+"""What jobs read beside their inputs: what comes with the package, and what lies in a mirror or the Hugging Face cache.
 
+A mirror is the folder that `HUSAI_MIRROR` names, with one folder `OWNER/NAME` for each repository of the hub.
 The package holds a small language model, and text that it never saw; `tools/make_classics.py` makes both.
 """
 
@@ -7,8 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from husai_core.errors import UserError, is_host_fault
 
 HOME = Path(__file__).parent
 HELD_OUT = HOME / "classics-held-out"
@@ -57,18 +61,34 @@ def is_present(name: str) -> bool:
 
 
 def locate(name: str) -> Path | None:
-    """The directory of a built-in model, or of one in the local Hugging Face cache; None if it is not here, whole."""
+    """The directory of a built-in model, or of one in the mirror or the Hugging Face cache; None if it is not whole."""
+    if name in models():
+        return HOME / name
+    return next((directory for directory in _directories(name) if not _lacking(directory)), None)
+
+
+def missing_files(name: str) -> list[str]:
+    """What is not here of a model's files."""
+    return min((_lacking(directory) for directory in _directories(name)), key=len, default=list(MODEL_FILES))
+
+
+def _lacking(directory: Path) -> list[str]:
+    return [pattern for pattern in MODEL_FILES if not any(directory.glob(pattern))]
+
+
+def _directories(name: str) -> Iterator[Path]:
+    """Where files of a repository lie: in the mirror, then in the Hugging Face cache."""
     from huggingface_hub import snapshot_download
 
     if not HUB_ID.fullmatch(name):
-        return None
-    if name in models():
-        return HOME / name
+        return
+    mirror = os.environ.get("HUSAI_MIRROR")
+    if mirror and Path(mirror, name).is_dir():
+        yield Path(mirror, name)
     try:
-        directory = Path(snapshot_download(name, allow_patterns=PATTERNS, local_files_only=True))
+        yield Path(snapshot_download(name, allow_patterns=PATTERNS, local_files_only=True))
     except (OSError, ValueError):
-        return None
-    return directory if all(any(directory.glob(pattern)) for pattern in MODEL_FILES) else None
+        return
 
 
 def may_download() -> bool:
@@ -80,8 +100,19 @@ def download(name: str) -> Path:
     """Fetch a model from the Hugging Face hub into the local cache; returns its directory.
 
     Raises:
-        OSError, ValueError: it cannot be had.
+        UserError: it cannot be had, and why.
     """
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, allow_patterns=PATTERNS))
+    try:
+        return Path(snapshot_download(name, allow_patterns=PATTERNS))
+    except (OSError, ValueError) as error:
+        raise _not_had(f"the model {name}", error) from error
+
+
+def _not_had(what: str, error: Exception) -> UserError:
+    """That a download failed, and why; a fault of this machine's disk is told as it is."""
+    if is_host_fault(error):
+        raise error
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"{what} could not be downloaded: {reason}")

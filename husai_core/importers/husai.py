@@ -51,6 +51,7 @@ class _Facts(BaseModel):
     model: str | None = None
     context: int | None = None
     prepend_bos: bool | None = None
+    tokenizer_digest: str | None = None
     n_rows: int | None = None
     d_model: int | None = Field(None, le=MOST_WIDTH)
 

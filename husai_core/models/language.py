@@ -6,10 +6,8 @@ folding LayerNorm or centring weights: activations are those of the original mod
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +21,7 @@ from torch import Tensor
 from husai_core import assets
 from husai_core.data import text
 from husai_core.errors import MissingAssets, UserError, is_host_fault
-from husai_core.identity import digest
+from husai_core.identity import digest, sha256
 from husai_core.models.model import Model, Replace, replacing
 from husai_core.seeding import generator
 
@@ -32,19 +30,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_LAYERS = 256
-TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-"""Files that a model may have, and that then decide how text becomes tokens."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files that decide how text becomes tokens, as far as a model has them."""
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 """The name of a hook point, and what is called with its value."""
 
 
 @dataclass(frozen=True)
 class LanguageModel(Model):
-    """A loaded model: TransformerLens' bridge, the tokeniser as its files say, and the digest of the files."""
+    """A loaded model: TransformerLens' bridge, and the tokeniser as its files say.
+
+    `digest` names the weights, whatever files they lie in; `tokenizer_digest` the files that make tokens of text.
+    """
 
     bridge: TransformerBridge
     tokenizer: PreTrainedTokenizerBase
     digest: str
+    tokenizer_digest: str
 
     @property
     def d_model(self) -> int:
@@ -125,7 +127,8 @@ class LanguageModel(Model):
                 for old, new in zip(_embeddings(trained), _embeddings(fresh), strict=True):
                     new.weight.copy_(old.weight)
         identity = digest({"untrained": self.digest, "seed": seed, "keep_embeddings": keep_embeddings})
-        return LanguageModel(_bridge(fresh, str(self.bridge.cfg.device), self.tokenizer), self.tokenizer, identity)
+        bridge = _bridge(fresh, str(self.bridge.cfg.device), self.tokenizer)
+        return LanguageModel(bridge, self.tokenizer, identity, self.tokenizer_digest)
 
     def has_hook(self, name: str) -> bool:
         """Whether there is a hook of this name, whatever it gives."""
@@ -159,24 +162,24 @@ class LanguageModel(Model):
 
 
 def find(name: str) -> Path:
-    """The directory of a built-in model, or of a model in the local Hugging Face cache.
+    """The directory of a built-in model, or of one in the worker's mirror or Hugging Face cache.
 
     Nothing is downloaded unless the environment says `HUSAI_ALLOW_DOWNLOAD=1`.
 
     Raises:
-        MissingAssets: the model is not here yet; the message says how to get it.
-        UserError: the name is none of a model.
+        MissingAssets: the model is not here yet; the message says which files are missing and how to get them.
+        UserError: the name is none of a model, or its download failed.
     """
     if problem := assets.name_problem(name):
         raise UserError(problem)
     if directory := assets.locate(name):
         return directory
-    allowed, wanted = assets.may_download(), assets.asset(name)
-    if allowed:
-        with suppress(OSError, ValueError):
-            return assets.download(name)
-    cause = "could not be downloaded" if allowed else "is not in the local Hugging Face cache"
-    raise MissingAssets(f"the model {name} {cause}; get it with: {wanted.how}", [wanted])
+    if assets.may_download():
+        return assets.download(name)
+    wanted, files = assets.asset(name), ", ".join(assets.missing_files(name))
+    raise MissingAssets(
+        f"the model {name} is not whole on this machine (missing: {files}); get it with: {wanted.how}", [wanted]
+    )
 
 
 def load(directory: Path, device: str = "cpu") -> LanguageModel:
@@ -206,7 +209,7 @@ def load(directory: Path, device: str = "cpu") -> LanguageModel:
         if is_host_fault(error):
             raise
         raise UserError(_unreadable(error)) from error
-    return LanguageModel(bridge, tokenizer, _digest(directory))
+    return LanguageModel(bridge, tokenizer, weights_digest(directory), _tokenizer_digest(directory))
 
 
 def check(directory: Path) -> None:
@@ -260,11 +263,22 @@ def _embeddings(model: torch.nn.Module) -> list[torch.nn.Embedding]:
     return [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
 
 
-def _digest(directory: Path) -> str:
-    """Digest of the files that decide what the model computes."""
-    files = dict[str, str]()
-    patterns = (*assets.MODEL_FILES, *TOKENIZER_FILES)
-    for path in sorted(path for pattern in patterns for path in directory.glob(pattern)):
-        with path.open("rb") as file:
-            files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest(files)
+def weights_digest(directory: Path) -> str:
+    """Digest of the weights alone: of each tensor's name, type, shape and bytes, however they are spread over files."""
+    from safetensors import safe_open
+
+    tensors = dict[str, str]()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                kind = f"{tensor.dtype} {list(tensor.shape)} ".encode()
+                tensors[name] = sha256(kind + tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest(tensors)
+
+
+def _tokenizer_digest(directory: Path) -> str:
+    """Digest of the files that decide how text becomes tokens."""
+    return digest(
+        {name: sha256((directory / name).read_bytes()) for name in TOKENIZER_FILES if (directory / name).is_file()}
+    )

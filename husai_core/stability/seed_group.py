@@ -17,6 +17,7 @@ import torch
 from husai_core.data.modular import POSITIONS
 from husai_core.errors import UserError
 from husai_core.job import Artifact
+from husai_core.models import language
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
@@ -78,7 +79,7 @@ class SeedGroup:
         name = "model_digest" if artifact.type == "transformer" else "activations_digest"
         if self.imported:
             self._fits(artifact)
-        elif self.saes[0].provenance[name] != artifact.digest:
+        elif self.saes[0].provenance[name] not in _digests(artifact):
             raise UserError(f"the SAEs were not trained on this {artifact.type} artifact ({artifact.digest[:12]})")
 
     def check_width(self, width: int) -> None:
@@ -115,6 +116,13 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
     known = {name: saes[0].provenance[name] or origins.UNKNOWN for name in origins.PLACE}
     return SeedGroup([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=imported)
+
+
+def _digests(artifact: Artifact) -> list[str]:
+    """What names an artifact in the provenance of SAEs: a language model's weights name it, too."""
+    if not (artifact.path / "config.json").is_file():
+        return [artifact.digest]
+    return [artifact.digest, language.weights_digest(artifact.path)]
 
 
 def _cfg(artifact: Artifact) -> dict[str, Any]:

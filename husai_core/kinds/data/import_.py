@@ -260,7 +260,7 @@ def _activations(spec: Spec, stored: Activations, claimed: dict[str, Any], job: 
 
     hook_name, position = spec.hook_name or stored.hook_name, spec.position or stored.position
     leaks = stored.leaks_label or "answer_token" in (stored.position, position)
-    facts: dict[str, Any] = dict.fromkeys(("model_digest", "p", "model", "context"))
+    facts: dict[str, Any] = dict.fromkeys(("model_digest", "p", "model", "context", "tokenizer_digest"))
     facts |= {"hook_name": hook_name, "position": position, "source": "imported", "leaks_label": leaks}
     rows = replace(stored, **facts)
     store.save(job.output("activations", "activations"), rows, stored.rows.shards[0].dtype, claimed)

@@ -7,7 +7,7 @@ Every row belongs to the training, validation or test split, and later jobs keep
 that are alike up to the position read give one row there, so that no test row is the copy of a training row; where such
 pairs have different sums, the label is -1.
 
-A language model is built in, in the local Hugging Face cache, or a transformer artifact (trained or imported here); the
+A language model is built in, in the worker's mirror or cache, or a transformer artifact (trained or imported here); the
 text is that of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences
 of `context` tokens, which begin with the beginning-of-sequence token if the tokeniser has one (`prepend_bos`). Every
 token of the text gives a row (where sequences begin alike, one of them does), special tokens and padding none.
@@ -222,8 +222,7 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     from husai_core.data.modular import split
     from husai_core.models import language
 
-    directory, digest = _model(spec, inputs)
-    model = language.load(directory, job.device)
+    model = language.load(_directory(spec, inputs), job.device)
     model.check_hooks(spec.hooks)
     documents = text.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
     sequences = model.sequences(documents, spec.context, spec.prepend_bos)
@@ -231,9 +230,9 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     index, kept = chosen(sequences.tokens, rows, spec.max_rows, spec.seed)
     job.log(f"{len(documents)} documents, {len(index)} of {len(rows)} sequences of {spec.context} tokens")
     parts = split(len(index), spec.validation_fraction, spec.test_fraction, spec.seed, "different sequences")
-    facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": digest or model.digest}
+    facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": model.digest}
     facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
-    facts["prepend_bos"] = model.prepends_bos(spec.prepend_bos)
+    facts |= {"prepend_bos": model.prepends_bos(spec.prepend_bos), "tokenizer_digest": model.tokenizer_digest}
     writers = {
         hook_name: Writer(
             job.output("activations", "activations"), facts | {"hook_name": hook_name}, getattr(torch, spec.dtype)
@@ -244,14 +243,14 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     return [writer.close() for writer in writers.values()]
 
 
-def _model(spec: Spec, inputs: Inputs) -> tuple[Path, str | None]:
-    """Where the language model lies, and its artifact's digest if it is one."""
+def _directory(spec: Spec, inputs: Inputs) -> Path:
+    """Where the language model lies."""
     from husai_core.models import language
 
     artifact = inputs.maybe("transformer")
     if artifact is None:
-        return language.find(str(spec.model)), None
-    return artifact.path, artifact.digest
+        return language.find(str(spec.model))
+    return artifact.path
 
 
 def _read(spec: Spec, inputs: Inputs, job: Job) -> list[Activations]:

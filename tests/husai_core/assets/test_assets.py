@@ -27,6 +27,23 @@ def test_a_model_is_present_once_all_its_files_are(snapshot: Path) -> None:
     assert assets.locate("somebody/small") == snapshot
 
 
+def test_a_mirror_comes_before_the_cache_and_says_what_it_lacks(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored = tmp_path / "mirror/somebody/small"
+    mirrored.mkdir(parents=True)
+    monkeypatch.setenv("HUSAI_MIRROR", str(tmp_path / "mirror"))
+    assert assets.missing_files("somebody/small") == list(assets.MODEL_FILES)
+    for name in ("config.json", "tokenizer.json"):
+        (mirrored / name).write_bytes(b"{}")
+    assert assets.missing_files("somebody/small") == ["*.safetensors"]
+    for directory in (mirrored, snapshot):
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            (directory / name).write_bytes(b"{}")
+        assert assets.locate("somebody/small") == mirrored
+    assert not assets.is_present("../somebody/small")
+
+
 def test_built_in_models_are_present_and_paths_are_not(tmp_path: Path) -> None:
     assert all(assets.is_present(name) for name in assets.models())
     assert not assets.is_present(str(tmp_path))

@@ -1,6 +1,7 @@
 """Language models that others trained, or that were trained here, as folders."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from husai_core.activations import store
 from husai_core.errors import UserError
 from husai_core.job import Artifact
 from husai_core.models import language
-from tests.husai_core.kinds.stress_job import artifact_in, run
+from husai_core.stability import seed_group
+from tests.husai_core.kinds.stress_job import artifact_in, run, siblings
 from tests.husai_core.kinds.test_data_import import folder, imported
 from tests.husai_core.models import tiny_language
 
@@ -49,8 +51,34 @@ def test_the_folder_of_a_language_model_becomes_one_that_activations_are_read_of
     spec = {"source": "language", "hook_name": hook, "context": 16}
     (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[created], text=[words])[1]
     stored = store.load(rows.path)
-    assert (stored.prepend_bos, stored.model_digest) == (bos, created.digest)
+    model = language.load(created.path)
+    assert (stored.prepend_bos, stored.model_digest) == (bos, model.digest)
+    assert stored.tokenizer_digest == model.tokenizer_digest
     assert stored.rows.shape[1] == 16
+
+
+def test_a_zip_of_a_language_model_is_the_same_model(tmp_path: Path) -> None:
+    tiny_language.write(tmp_path / "in/my_model")
+    archive = shutil.make_archive(str(tmp_path / "zip/my_model"), "zip", tmp_path / "in")
+    (of_folder, of_zip) = (
+        imported(tmp_path / name, artifact_in(path, "upload"))[1][0].path
+        for name, path in (("a", tmp_path / "in"), ("b", Path(archive).parent))
+    )
+    assert language.weights_digest(of_zip) == language.weights_digest(of_folder)
+    assert {path.name for path in of_zip.iterdir()} == {path.name for path in of_folder.iterdir()}
+
+
+def test_saes_on_an_imported_model_know_it_by_its_weights(tmp_path: Path, words: Artifact) -> None:
+    tiny_language.write(tmp_path / "in")
+    (model,) = imported(tmp_path, artifact_in(tmp_path / "in", "upload"))[1]
+    spec = {"source": "language", "hook_name": "blocks.1.hook_resid_post", "context": 16}
+    (rows,) = run("train.activations", tmp_path / "rows", spec, transformer=[model], text=[words])[1]
+    group = seed_group.read(siblings(tmp_path / "saes", rows, (0, 1), tokens=2_000))
+    group.check(model)
+    tiny_language.write(tmp_path / "other", n_layers=2)
+    (other,) = imported(tmp_path / "b", artifact_in(tmp_path / "other", "upload"))[1]
+    with pytest.raises(UserError, match="not trained on this transformer"):
+        group.check(other)
 
 
 def changed(directory: Path, **fields: Any) -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from husai_core.data.text import TextFile
@@ -87,7 +88,19 @@ def test_the_digest_names_the_weights(directory: Path, model: LanguageModel, tmp
     assert model.untrained(0).digest not in (model.digest, model.untrained(1).digest)
     config = tmp_path / "same/tokenizer_config.json"
     config.write_text(config.read_text() + "\n")
-    assert language.load(tmp_path / "same").digest != model.digest
+    changed = language.load(tmp_path / "same")
+    assert changed.digest == model.digest
+    assert changed.tokenizer_digest != model.tokenizer_digest
+
+
+def test_weights_are_named_alike_in_one_file_and_in_shards(directory: Path, tmp_path: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    for place, names in enumerate((sorted(tensors)[:5], sorted(tensors)[5:])):
+        save_file({name: tensors[name] for name in names}, tmp_path / f"model-0000{place + 1}-of-00002.safetensors")
+    assert language.weights_digest(tmp_path) == language.weights_digest(directory)
+    tensors[min(tensors)].view(-1)[0] += 1
+    save_file(tensors, tmp_path / "model-00001-of-00002.safetensors")
+    assert language.weights_digest(tmp_path) != language.weights_digest(directory)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +125,15 @@ def test_an_absent_model_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mon
         language.find("nobody/nothing")
     assert [asset.name for asset in error.value.assets] == ["nobody/nothing"]
     assert "hf download nobody/nothing" in error.value.assets[0].how
+    assert r"missing: config.json, tokenizer.json, *.safetensors" in str(error.value)
+
+
+def test_a_download_that_fails_is_an_error_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSAI_ALLOW_DOWNLOAD", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"the model nobody/nothing could not be downloaded: \w+") as error:
+        language.find("nobody/nothing")
+    assert not isinstance(error.value, MissingAssets)
 
 
 def test_a_directory_without_a_model_is_told(tmp_path: Path, directory: Path) -> None:
