@@ -59,6 +59,7 @@ def main() -> None:
     config = uvicorn.Config(
         app, arguments.host, arguments.port,
         http=protocol(Limits(min(MOST_CONNECTIONS, files // 2))), backlog=min(MOST_BACKLOG, files // 8),
+        proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=settings.trusted_proxies,
         access_log=False, server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=30, ws="none",
     )  # fmt: skip
     Server(config, app.state.context).run()

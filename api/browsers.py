@@ -117,6 +117,4 @@ def _cookie(request: Request) -> str:
 
 
 def _flags(request: Request) -> dict[str, Any]:
-    forwarded = request.headers.get("x-forwarded-proto", "").split(",")[0].strip()
-    secure = "https" in (request.url.scheme, forwarded)
-    return {"httponly": True, "samesite": "lax", "secure": secure, "path": "/"}
+    return {"httponly": True, "samesite": "lax", "secure": request.url.scheme == "https", "path": "/"}

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api import browsers, schemas
 from api.health import Health
 from api.metrics import Metrics
+from api.refusals import Refusals
 from api.streams import Feeds
 from api.waiting import Hub
 from services import accounts
@@ -45,6 +46,7 @@ class Context:
     mac_key: bytes = b""
     """Whether the log of decisions was whole when it was looked at last."""
     decisions: dict[tuple[str, str, bool], schemas.Decision] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=Refusals)
     _keys: dict[str, tuple[Principal, float]] = field(default_factory=dict)
 
     @contextmanager

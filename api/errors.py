@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -39,7 +40,7 @@ BODY_FIELDS = tuple(JobRequest.model_fields)
 
 def install(app: FastAPI) -> None:
     """Answer every expected exception with a problem document."""
-    handlers: dict[type[Exception], Any] = {
+    handlers: dict[type[Exception], Callable[[Request, Any], Problem]] = {
         Problem: _problem,
         RequestValidationError: _invalid,
         HTTPException: _routing,
@@ -49,7 +50,13 @@ def install(app: FastAPI) -> None:
         ClientDisconnect: _gone,
     }
     for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+        app.add_exception_handler(kind, partial(_answer, handler))
+
+
+async def _answer(explain: Callable[[Request, Any], Problem], request: Request, error: Exception) -> Response:
+    problem = explain(request, error)
+    request.app.state.context.refusals.write(request.scope, problem)
+    return respond(problem)
 
 
 def respond(problem: Problem) -> Response:
@@ -109,58 +116,56 @@ def _message(error: Any) -> str:
     return wording.plain(error)
 
 
-async def _problem(request: Request, error: Problem) -> Response:
-    return respond(error)
+def _problem(request: Request, error: Problem) -> Problem:
+    return error
 
 
-async def _invalid(request: Request, error: RequestValidationError) -> Response:
+def _invalid(request: Request, error: RequestValidationError) -> Problem:
     if isinstance(error.body, bytes):
         detail = "Send JSON with the header `Content-Type: application/json`."
-        return respond(Problem(415, "unsupported-media-type", "Unsupported media type", detail))
+        return Problem(415, "unsupported-media-type", "Unsupported media type", detail)
     body = error.body if isinstance(error.body, dict) else {}
-    return respond(from_validation(error.errors(), str(body.get("kind", ""))))
+    return from_validation(error.errors(), str(body.get("kind", "")))
 
 
-async def _unfit(request: Request, error: UserError) -> Response:
+def _unfit(request: Request, error: UserError) -> Problem:
     """A study that finds at submission that it cannot be planned."""
-    return respond(Problem(422, "invalid-spec", "Invalid spec", str(error)))
+    return Problem(422, "invalid-spec", "Invalid spec", str(error))
 
 
-async def _gone(request: Request, error: ClientDisconnect) -> Response:
+def _gone(request: Request, error: ClientDisconnect) -> Problem:
     """The caller hung up in the middle of a body. Nobody reads this answer, but `/metrics` counts it as a refusal."""
-    return respond(Problem(400, "incomplete-body", "Incomplete body", "The connection ended before the body did."))
+    return Problem(400, "incomplete-body", "Incomplete body", "The connection ended before the body did.")
 
 
-async def _database(request: Request, error: DBAPIError) -> Response:
+def _database(request: Request, error: DBAPIError) -> Problem:
     """A database that is away is not the caller's fault and passes; a value that it cannot hold is the caller's."""
     if problem := storage_problem(error):
-        log.error("%s %s: the disk is full", request.method, request.url.path)
-        return respond(problem)
+        return problem
     if away(error):
         log.warning("the database is away: %s", str(error.orig).splitlines()[0])
         if request.method == "POST" and "idempotency-key" not in request.headers:
             detail = "The database went away; whether the request took effect is not known."
-            return respond(Problem(500, "outcome-unknown", "Outcome unknown", detail))
+            return Problem(500, "outcome-unknown", "Outcome unknown", detail)
         detail = "The database does not answer at the moment; try again."
-        return respond(Problem(503, "not-ready", "Not ready", detail, retry_after=2))
+        return Problem(503, "not-ready", "Not ready", detail, retry_after=2)
     if isinstance(error, DataError):
         detail = "The request holds a character or a number that cannot be stored."
-        return respond(Problem(422, "invalid-request", "Invalid request", detail))
+        return Problem(422, "invalid-request", "Invalid request", detail)
     raise error
 
 
-async def _storage(request: Request, error: OSError) -> Response:
+def _storage(request: Request, error: OSError) -> Problem:
     """A disk that is full is the server's fault, and says so; anything else is unexpected."""
     if problem := storage_problem(error):
-        log.error("%s %s: the disk is full", request.method, request.url.path)
-        return respond(problem)
+        return problem
     raise error
 
 
-async def _routing(request: Request, error: HTTPException) -> Response:
+def _routing(request: Request, error: HTTPException) -> Problem:
     slug, title = ROUTING.get(error.status_code, ("invalid-request", "Invalid request"))
     headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers or {}
-    return respond(Problem(error.status_code, slug, title, str(error.detail), headers=headers))
+    return Problem(error.status_code, slug, title, str(error.detail), headers=headers)
 
 
 def _allowed(request: Request) -> str:

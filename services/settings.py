@@ -67,6 +67,10 @@ class Settings(BaseSettings):
         default="localhost,127.0.0.1,[::1]",
         description="names under which browsers may reach the web pages, besides the address that is listened on",
     )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="addresses and networks of proxies whose X-Forwarded-Proto is believed, separated by commas",
+    )
     share_results: bool = Field(default=True, description="equal jobs of other owners may be reused")
 
     @classmethod

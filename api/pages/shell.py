@@ -151,6 +151,7 @@ def refusal(request: Request, problem: Problem) -> Response:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         where = {"next": target} if target != "/" else {}
         return RedirectResponse(f"/sign-in?{urlencode(where)}" if where else "/sign-in", 303)
+    request.app.state.context.refusals.write(request.scope, problem)
     return render(request, "error.html", problem.status, title=problem.title, problem=problem)
 
 

@@ -5,7 +5,7 @@ import pytest
 from services import accounts
 from services.tables import LoginCode, WebSession
 from tests.api.pages.browser import Browser
-from tests.api.serving import Server, slug
+from tests.api.serving import Server, slug, start, stop
 
 
 def key(server: Server, **options) -> str:
@@ -191,3 +191,15 @@ def test_no_secret_is_stored_as_it_is(server, browser):
         stored = {row.mac for row in session.query(WebSession)}
     assert cookie.value not in stored
     assert accounts.mac_key(server.settings)
+
+
+def test_whether_tls_ended_at_a_proxy_is_believed_of_known_ones_only(tmp_path):
+    elsewhere = start(tmp_path / "home", HUSAI_TRUSTED_PROXIES="10.0.0.0/8")
+    try:
+        visitor = Browser(elsewhere.url)
+        visitor.client.headers["X-Forwarded-Proto"] = "https"
+        visitor.get("/sign-in")
+        (form_cookie,) = visitor.client.cookies.jar
+        assert not form_cookie.secure
+    finally:
+        stop(elsewhere)
