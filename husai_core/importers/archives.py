@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from husai_core.errors import UserError
+from husai_core.saes.checkpoint import HALF
 
 MOST_BYTES, MOST_RATIO = 8 * 2**30, 20
 """Largest unpacked size of a zip file, and how many times its own size that may be."""
@@ -32,12 +33,14 @@ LITTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin",
 class Folder:
     """Files that lie together, by name; the folder's own name in the upload, or in an archive there.
 
-    `above` are the files of the folders that hold this one; of equal names, that of the nearest.
+    `above` are the files of the folders that hold this one; of equal names, that of the nearest. `half` are those of
+    the folder in this one that keeps an SAE's half.
     """
 
     files: dict[str, Path]
     name: str = ""
     above: Mapping[str, Path] = field(default_factory=dict)
+    half: Mapping[str, Path] = field(default_factory=dict)
 
     def named(self, text: str) -> str:
         """A file's name with the folder before it."""
@@ -133,12 +136,13 @@ def _by_folder(directory: Path, left_out: list[str]) -> dict[str, dict[str, Path
 
 
 def _connected(folders: Mapping[str, dict[str, Path]], source: str = "") -> list[Folder]:
-    """The folders that hold files, each with the files of the one above it; `source` is the archive's name."""
+    """The folders that hold files, each with those above it and of its half; `source` is the archive's name."""
     return [
         Folder(
             files,
             Folder({}, source).named(name).rstrip("/"),
             ChainMap(*(folders.get(_key(parent), {}) for parent in PurePosixPath(name).parents)),
+            folders.get(_key(PurePosixPath(name, HALF)), {}),
         )
         for name, files in folders.items()
         if files

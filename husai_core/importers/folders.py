@@ -83,9 +83,8 @@ class FolderReader:
     @property
     def _is_half(self) -> bool:
         """Whether the folder holds the half of the SAE in the folder above, as our checkpoints do."""
-        files = {checkpoint.WEIGHTS, checkpoint.CONFIG}
         named = PurePosixPath(self.folder.name).name == checkpoint.HALF
-        return named and files <= self.folder.files.keys() & self.folder.above.keys()
+        return named and self.folder.files.keys() & self.folder.above.keys() >= saelens.FILES
 
     def _read(self) -> Iterator[Imported]:
         if language.applies(self.pending):

@@ -48,7 +48,8 @@ class Imported:
     """One thing in the uploaded files.
 
     `claimed` is what they say of the making of a transformer or of rows, `training` what they say of an SAE's;
-    `notes` are for whoever imports it, and `beside` are further files that said something of it.
+    `notes` are for whoever imports it, and `beside` are further files that said something of it. `half` is an SAE of
+    the same training at half the tokens.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     training: Claim = field(default_factory=Claim)
     beside: tuple[Path, ...] = ()
+    half: SAE | None = None
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from husai_core.errors import UserError
 from husai_core.importers import claims
 from husai_core.importers.archives import Folder
 from husai_core.importers.imported import Imported
 from husai_core.importers.values import agree, check_safetensors, checked, plain, read_json
 from husai_core.saes import checkpoint
+from husai_core.saes.sae import SAE
 
 RUNNER, STATE = "runner_cfg.json", "trainer_state.pt"
+FILES = {checkpoint.WEIGHTS, checkpoint.CONFIG}
 STEP = re.compile(r"\d+")
 """The folder of a checkpoint of a training; that of the last one begins with `final_`."""
 
@@ -60,7 +63,9 @@ def read(weights: Path, config: Path, folder: Folder) -> Imported:
     agree(config.name, "d_in", cfg.d_in, sae.d_in)
     agree(config.name, "d_sae", cfg.d_sae, sae.d_sae)
     if "recipe" in sae.provenance:
-        return Imported(weights.name, "husai", sae, "sae", training=claims.husai(sae.provenance))
+        half, beside_it = _half(sae, folder)
+        training = claims.husai(sae.provenance)
+        return Imported(weights.name, "husai", sae, "sae", training=training, beside=beside_it, half=half)
     beside = [folder.files[RUNNER]] if RUNNER in folder.files else []
     runner = plain(read_json(beside[0])) if beside else None
     training = claims.saelens(checkpoint.current(said), runner)
@@ -69,6 +74,17 @@ def read(weights: Path, config: Path, folder: Folder) -> Imported:
     if not sae.provenance:
         sae.provenance = {"config": plain(said)} | ({"runner": runner} if beside else {})
     return Imported(weights.name, "saelens", sae, "sae", training=training, beside=tuple(beside))
+
+
+def _half(sae: SAE, folder: Folder) -> tuple[SAE | None, tuple[Path, ...]]:
+    """The SAE at half the tokens that our checkpoints keep in a folder below, and its files."""
+    if not folder.half.keys() >= FILES:
+        return None, ()
+    files = folder.half[checkpoint.WEIGHTS], folder.half[checkpoint.CONFIG]
+    half = read(*files, Folder(dict(folder.half))).value
+    if not isinstance(half, SAE) or half.W_enc.shape != sae.W_enc.shape:
+        raise UserError(f"{checkpoint.HALF} holds no SAE of the same shape")
+    return half, files
 
 
 def is_state(folder: Folder) -> bool:

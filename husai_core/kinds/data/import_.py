@@ -164,7 +164,11 @@ def _sae(spec: Spec, sae: SAE, thing: Imported, job: Job) -> dict[str, Any]:
     known = {"position": position, "hook_name": sae.hook_name, "transcoder": sae.transcoder}
     known |= {"relu_after_topk": sae.relu_after_topk, "imported": True, "layout": thing.format, "claimed": claimed}
     known |= {f"claimed_{name}": getattr(thing.training, name) for name in ("recipe", "seed", "step")}
-    checkpoint.save(sae, job.output("saes", "sae"), UNKNOWN | known)
+    if thing.half is not None:
+        notes.append("with its half, which the file says is the same training at half the tokens")
+        of_half = {"claimed": plain(thing.half.provenance)}
+        thing.half.hook_name, thing.half.provenance = sae.hook_name, UNKNOWN | known | of_half
+    checkpoint.save(sae, job.output("saes", "sae"), UNKNOWN | known, thing.half)
     shape = {"d_in": sae.d_in, "d_sae": sae.d_sae, "k": sae.k}
     return shape | {
         "architecture": checkpoint.architecture(sae),

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from husai_core.errors import UserError
 from husai_core.importers import find
 from husai_core.importers.imported import Contents
+from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
 from tests.husai_core.importers import test_dictionary_learning, test_sparsify
+from tests.husai_core.importers.test_archives import zipped
 from tests.husai_core.importers.test_importers import CFG, earlier, saelens, saved
 
 OPTIMISER = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]}
@@ -59,11 +61,28 @@ def test_what_saelens_leaves_is_read(tmp_path: Path, state: bytes) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "saes/0/"])
-def test_the_half_of_a_checkpoint_is_no_sae_of_its_own(tmp_path: Path, folder: str) -> None:
-    whole = named(folder, saelens(tmp_path, CFG))
-    half = named(f"{folder}half/", saelens(tmp_path, CFG))
-    contents = read(tmp_path, whole | half)
-    assert [thing.source for thing in contents.things] == [f"{folder}sae_weights.safetensors"]
+def test_the_half_of_a_checkpoint_comes_with_it(tmp_path: Path, folder: str) -> None:
+    trained = {"husai": {"recipe": SAERecipe(d_sae=8, k=2).model_dump(mode="json")}}
+    whole = named(folder, saelens(tmp_path, CFG | trained))
+    half = named(f"{folder}half/", saelens(tmp_path, CFG | trained | {"k": 1}))
+    archive = zipped(tmp_path / "zip", {f"bank/{name}": data for name, data in (whole | half).items()}) / "sae.zip"
+    for number, (files, place) in enumerate(
+        [(whole | half, ""), ({"x.zip": archive.read_bytes(), "x.txt": b""}, "x.zip/bank/")]
+    ):
+        (tmp_path / str(number)).mkdir()
+        contents = read(tmp_path / str(number), files)
+        (thing,) = contents.things
+        assert thing.source == f"{place}{folder}sae_weights.safetensors"
+        assert isinstance(thing.value, SAE)
+        assert thing.half is not None
+        assert (thing.value.k, thing.half.k) == (2, 1)
+        assert set(contents.left_out) <= {"x.txt"}
+
+
+def test_the_half_of_an_sae_of_others_is_left_out(tmp_path: Path) -> None:
+    half = named("half/", saelens(tmp_path, CFG))
+    contents = read(tmp_path, named("", saelens(tmp_path, CFG)) | half)
+    assert [thing.source for thing in contents.things] == ["sae_weights.safetensors"]
     assert contents.left_out == sorted(half)
 
 

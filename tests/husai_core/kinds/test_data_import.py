@@ -81,6 +81,11 @@ def test_what_a_checkpoint_says_of_its_training_is_only_a_claim(tmp_path: Path) 
     assert said["claimed"] == original
     assert {said[name] for name in ("seed", "converged", "model_digest", "activations_digest")} == {None}
     assert said["imported"] is True
+    halves = [checkpoint.load_half(sae.path) for sae in (trained[0], created[0])]
+    assert halves[0] is not None
+    assert halves[1] is not None
+    assert torch.equal(halves[0].W_dec, halves[1].W_dec)
+    assert halves[1].provenance["claimed"] == halves[0].provenance
     assert said.keys().isdisjoint({"recipe", "drift_from_init", "source", "leaks_label"})
     assert imported(tmp_path / "again", uploads[0])[1][0].digest == created[0].digest
     assert said["claimed_seed"] == original["seed"]
