@@ -9,6 +9,7 @@ from husai_core.panels import Cell, Column, Table
 from services.artifacts import Store, read_json
 from services.problems import Problem
 from services.queries.jobs import JobView
+from services.states import State
 
 Manifest = Mapping[str, Any]
 
@@ -100,13 +101,15 @@ def stages(family: Mapping[str, JobView]) -> Table:
     return Table(title="Jobs", columns=[Column(label=label) for label in labels], rows=rows)
 
 
-def commands(job_id: str, succeeded: bool) -> dict[str, str]:
+def commands(job_id: str, state: State) -> dict[str, str]:
     """What a reader types to repeat and to check, by its purpose."""
     always = {
         "Write this page": f"husai report {job_id}",
         "Show the job": f"husai show {job_id}",
     }
-    if not succeeded:
+    if not state.final:
+        return {"Follow it": f"husai watch {job_id}", "Stop it": f"husai cancel {job_id}", **always}
+    if state != State.SUCCEEDED:
         return {"Submit the same again": f"husai retry {job_id}", **always}
     return {
         "Execute it again, reuse nothing, compare every artifact byte for byte": f"husai rerun {job_id} --check",

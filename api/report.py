@@ -131,7 +131,7 @@ def _manifests(manifests: Mapping[str, provenance.Manifest]) -> Markup:
 
 
 def _commands(job: Job) -> Markup:
-    lines = provenance.commands(job.id, job.state == State.SUCCEEDED).items()
+    lines = provenance.commands(job.id, State(job.state)).items()
     pairs = [tag("div", tag("dt", purpose), tag("dd", tag("pre", line))) for purpose, line in lines]
     return tag("dl", *pairs, class_="commands")
 

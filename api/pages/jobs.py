@@ -144,7 +144,7 @@ def show(request: Request, job_id: JobPath, context: Ctx, visitor: Seen) -> Resp
         job=job,
         sources=_neighbours(shown.lineage, job.id, inward=True),
         products=_neighbours(shown.lineage, job.id, inward=False),
-        commands=provenance.commands(job.id, job.state == State.SUCCEEDED),
+        commands=provenance.commands(job.id, job.state),
         fragment=html.fragment,
     )
 

@@ -22,6 +22,7 @@ from api.routes import jobs as v1
 from husai_core import kinds
 from husai_core.errors import UserError
 from husai_core.kinds.kind import QUEUES
+from husai_core.render import prose
 from services import accounts, jobs
 from services.problems import Problem, invalid
 from services.queries import artifacts as artifact_queries
@@ -168,6 +169,7 @@ def _form(
 ) -> Response:
     fields = schema_fields.of_spec(document.spec_schema)
     shown = set(_paths(fields)) | {f"inputs.{port}" for port in document.inputs} | set(OPTIONS)
+    question, _, more = document.help.partition("\n")
     errors = {path.replace("|", "."): text for path, text in filled.errors.items()}
     return render(
         request, "kind.html", status,
@@ -175,7 +177,7 @@ def _form(
         errors=errors, homeless={path: text for path, text in errors.items() if path not in shown},
         recent=_recent(context, visitor, {port.type for port in document.inputs.values()}),
         preset=preset, priorities=PRIORITIES, devices=DEVICES, once=secrets.token_urlsafe(18),
-        question=document.help.partition("\n")[0], more=document.help.partition("\n")[2].strip(),
+        question=question, more=list(prose.blocks(more)),
     )  # fmt: skip
 
 

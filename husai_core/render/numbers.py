@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from husai_core.estimate import Estimate
 from husai_core.panels import Cell, Format
@@ -42,6 +43,15 @@ def compact(value: float) -> str:
             return f"{value / factor:.3g}{suffix}".replace("-", "−")
     text = f"{value:.0e}".replace("e-0", "e-") if 0 < size < 1e-3 else f"{value:.4g}"
     return text.replace("-", "−")
+
+
+def ticks(values: Sequence[float]) -> list[str]:
+    """Labels of an axis, with as many decimals as the longest of them: 0.50, 0.55, and 0 alone."""
+    labels = [compact(value) for value in values]
+    are_fixed = [label.lstrip("−").replace(".", "").isdigit() for label in labels]
+    pairs = list(zip(values, labels, are_fixed, strict=True))
+    digits = max((len(label.partition(".")[2]) for _, label, is_fixed in pairs if is_fixed), default=0)
+    return [number(value, digits) if is_fixed and value else label for value, label, is_fixed in pairs]
 
 
 def plain(value: float | None, digits: int | None = None) -> str:

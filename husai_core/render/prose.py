@@ -9,7 +9,7 @@ BULLET = "- "
 
 def blocks(text: str) -> Iterator[str | list[str]]:
     """Each paragraph as one line, and each list as its items; lines that begin with `- ` are items."""
-    for block in text.strip().split("\n\n"):
+    for block in filter(None, text.strip().split("\n\n")):
         items: list[str] = []
         for line in block.splitlines():
             if line.startswith(BULLET):

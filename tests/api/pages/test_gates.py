@@ -35,7 +35,7 @@ def candidate(server, submit, tmp_path):
 def test_candidates_and_one_of_them(browser, candidate):
     page = browser.get("/candidates")
     assert f"/candidates/{candidate}" in {e.attributes.get("href") for e in page.all("a")}
-    assert "none yet" in page.text
+    assert "no decision" in page.text
     page = browser.get(f"/candidates/{candidate[:12]}")
     assert HOSTILE in page.text
     assert not [e for e in page.all("script") if "src" not in e.attributes]

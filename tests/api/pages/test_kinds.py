@@ -190,10 +190,16 @@ def test_a_new_kind_has_pages_without_another_edit(extended):
     assert "answer" in browser.client.get(f"/v1{where}/report").text
 
 
+def test_how_a_kind_works_keeps_its_lists(browser):
+    (how,) = browser.get("/kinds/data.import").all("div", class_="prose")
+    items = [element.text for element in how.inside if element.tag == "li"]
+    assert [item.split("`")[1] for item in items][:2] == ["saelens", "dictionary_learning"]
+
+
 def test_an_optional_group_is_folded_until_one_of_its_fields_is_filled(browser):
     """Its fields have defaults, but an empty group asks for none of them."""
     (group,) = browser.get("/kinds/stress.ood").all("details", class_="alternative")
     assert "optional" in group.text
     assert "open" not in group.attributes
     answer = browser.post("/kinds/stress.ood", {"spec.recipe.k": "3", "action": "plan"}, at="/kinds/stress.ood")
-    assert '<details class="alternative" open><summary>recipe' in answer.text
+    assert '<details class="alternative" open><summary><strong>recipe' in answer.text

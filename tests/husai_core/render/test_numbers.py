@@ -27,6 +27,14 @@ def test_a_signed_figure_has_the_same_minus_as_the_others():
     assert [numbers.signed(0.25), numbers.signed(-0.25), numbers.compact(-2e300)] == ["+0.25", "−0.25", "−2e300"]
 
 
+def test_the_labels_of_an_axis_have_equal_decimals():
+    assert numbers.ticks([0, 0.5, 0.55, 0.6]) == ["0", "0.50", "0.55", "0.60"]
+    assert numbers.ticks([-1, 0, 1.5]) == ["−1.0", "0", "1.5"]
+    assert numbers.ticks([0, 100_000, 200_000]) == ["0", "100 k", "200 k"]
+    assert numbers.ticks([1e-5, 0.5]) == ["1e−5", "0.5"]
+    assert numbers.ticks([]) == []
+
+
 def test_fixed_decimals_never_say_minus_zero():
     assert numbers.number(-0.0001) == "0.000"
 

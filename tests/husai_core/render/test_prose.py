@@ -8,3 +8,4 @@ def test_lists_stay_lists_and_paragraphs_lose_their_line_breaks():
         ["`a`: one thing that goes on;", "`b`: another."],
         "And a - dash - is no list.",
     ]
+    assert list(blocks("")) == []
