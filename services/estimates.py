@@ -124,7 +124,7 @@ def forecast(
     cells: dict[str, list[PlannedJob]] = {}
     planned = plan_estimate.jobs(kind, spec, facts)
     for job in planned.jobs:
-        cells.setdefault(job.path.partition("/")[0] or "job", []).append(job)
+        cells.setdefault(job.child or "job", []).append(job)
     reached = speeds(session, {job.kind for job in planned.jobs}, device)
     return _together(planned, reached), {name: _together(Planned(jobs), reached) for name, jobs in cells.items()}
 

@@ -21,11 +21,15 @@ MOST_ROUNDS = 8
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job that runs; `path` names it inside the study, and a study inside it, as in `gate/good-saes`."""
+    """One job that runs; `path` names it inside the study, and a study inside it, as in `gate/good-saes`.
+
+    `child` is the first name of the path: which child of the study it is, or belongs to.
+    """
 
     path: str
     kind: str
     work: Work
+    child: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ def _round(children: Sequence[Child], known: _Known) -> Planned:
             below = jobs(child.kind, child.spec, bound)
         except UserError as wrong:
             raise UserError(f"{child.name}: {wrong}") from wrong
-        planned += [PlannedJob(f"{child.name}/{job.path}".rstrip("/"), job.kind, job.work) for job in below.jobs]
+        planned += [
+            PlannedJob(f"{child.name}/{job.path}" if job.path else child.name, job.kind, job.work, child.name)
+            for job in below.jobs
+        ]
         more = more or below.more
         known.end(child, below.jobs[-1].work.outputs if len(below.jobs) == 1 else {})
     return Planned(planned, more)

@@ -127,6 +127,7 @@ def test_a_pipeline_is_the_sum_of_all_the_jobs_that_it_plans() -> None:
     paths = [job.path for job in planned]
     assert paths[:3] == ["transformer", "activations", "sae"]
     assert "gate/good-saes" in paths
+    assert {job.child for job in planned if job.path.startswith("gate/")} == {"gate"}
     assert all(job.work.units > 0 and job.work.memory_bytes > 2**28 for job in planned)
     pipeline = kinds.get("study.pipeline")
     assert pipeline.estimate
@@ -159,9 +160,9 @@ def rounds(result_is_read: bool) -> Any:
 
     def plan(spec: Any, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
         if not done:
-            return [Child("saes", "train.sae", BANK, {"activations": inputs["activations"]})]
+            return [Child("k/d = 8", "train.sae", BANK, {"activations": inputs["activations"]})]
         if "overlap" not in done:
-            saes = {"saes": list(done["saes"].outputs["saes"]), "activations": inputs["activations"]}
+            saes = {"saes": list(done["k/d = 8"].outputs["saes"]), "activations": inputs["activations"]}
             return [Child("overlap", "stress.trained_vs_random", {}, saes)]
         assert done["overlap"].result is not None
         return [Child(f"{done['overlap'].result['pwmcc']}", "train.sae", BANK)] if result_is_read else []
@@ -173,7 +174,7 @@ def rounds(result_is_read: bool) -> Any:
 def test_later_rounds_are_counted_as_far_as_they_do_not_depend_on_results(result_is_read: bool) -> None:
     facts = {"activations": [{"d_model": 64, "n_rows": 10_000}]}
     planned = plan_estimate._planned(rounds(result_is_read), None, facts)
-    assert [job.path for job in planned.jobs] == ["saes", "overlap"]
+    assert [job.path for job in planned.jobs] == [job.child for job in planned.jobs] == ["k/d = 8", "overlap"]
     assert planned.more == result_is_read
     three = plan_estimate.jobs("stress.trained_vs_random", {}, facts | {"saes": [BANK_FACT] * 3}).jobs[0].work
     assert planned.jobs[1].work.units == pytest.approx(three.units)
