@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent
 DATA = (".yaml", ".json", ".cpp", ".hpp", ".md", ".safetensors")
 NOT_DATA = {"README.md"}
 """Files among the data that only people read."""
-NOT_FIGURES = {"present", "estimate"}
+NOT_FIGURES = {"present", "estimate", "statistics"}
 """What a kind declares that decides no figure, and in its file the functions of these names."""
 PRESENTATION = (
     "husai_core.panels",
@@ -27,6 +27,7 @@ PRESENTATION = (
     "husai_core.kinds.common.network_panels",
     "husai_core.kinds.common.panels",
     "husai_core.kinds.common.rows_work",
+    "husai_core.kinds.common.statistics",
     "husai_core.kinds.common.stress_panels",
     "husai_core.kinds.common.variants",
     "husai_core.kinds.common.work",

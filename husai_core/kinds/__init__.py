@@ -53,6 +53,11 @@ def all_kinds() -> list[Kind]:
     return [get(name) for name in names()]
 
 
+def statistics() -> dict[str, Mapping[str, tuple[float, float]]]:
+    """The figures that release policies can read, by kind: the least and the largest value that each can take."""
+    return {kind.name: kind.statistics for kind in all_kinds() if kind.statistics}
+
+
 def descendants(name: str) -> tuple[str, ...]:
     """A kind and every kind that its jobs may ask for, children of children included, sorted."""
     pending, names_seen = [name], set[str]()

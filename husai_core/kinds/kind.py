@@ -136,6 +136,8 @@ class Kind:
         estimate: from a spec, and what is known about its inputs, to the work that a job will be.
         assets: from a spec to the names of what a job reads beside its inputs (see `husai_core.assets`).
         present: from a result to what there is to see of it.
+        statistics: what a release policy can read of a result, an `Evidence`: the names in its `statistics`, each with
+            the least and the largest value that it can take.
         time_limit: seconds that one attempt may run.
         progress_timeout: seconds without progress after which an attempt is killed.
     """
@@ -152,6 +154,7 @@ class Kind:
     estimate: Callable[[Any, Facts], Work] | None = None
     assets: Callable[[Any], Sequence[str]] | None = None
     present: Callable[[Any], Sequence[panels.AnyPanel]] | None = None
+    statistics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     time_limit: float = 86_400
     progress_timeout: float = 900

@@ -21,6 +21,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import statistics as ranges
 from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
@@ -298,4 +299,19 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return cost.work(work.result_bytes(siblings.seeds), base=4 * siblings.rows_bytes(pairs))
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    statistics={
+        "candidate_explained_variance_ood": ranges.EXPLAINED_VARIANCE,
+        **{f"explained_variance_{domain}": ranges.EXPLAINED_VARIANCE for domain in ("id", "ood")},
+        "explained_variance_drop": ranges.UNBOUNDED,
+        **{f"probe_accuracy_{domain}": ranges.SHARE for domain in ("id", "ood")},
+        "probe_accuracy_drop": ranges.difference(ranges.SHARE),
+        "probe_accuracy_drop_excess": (-2.0, 2.0),
+    },
+)

@@ -19,6 +19,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import statistics as ranges
 from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
@@ -214,4 +215,13 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return cost.work(work.result_bytes(siblings.seeds, matrices=40) + 15_000, base=held)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    statistics=ranges.above_nulls(["gaussian", "shuffled", "covariance"])
+    | {"explained_variance": ranges.EXPLAINED_VARIANCE, "drift_from_init": ranges.SHARE},
+)

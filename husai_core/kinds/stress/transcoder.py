@@ -21,6 +21,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import statistics as ranges
 from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
@@ -259,4 +260,12 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return cost.work(work.result_bytes(siblings.seeds, matrices=4), base=8 * siblings.rows_bytes(pairs))
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    statistics=ranges.of_two_groups(("sae", "transcoder"), ("gaussian", "shuffled")),
+)

@@ -17,6 +17,7 @@ from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import statistics as ranges
 from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
@@ -177,4 +178,17 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return cost.work(work.result_bytes(siblings.seeds, matrices=2), base=4 * siblings.rows_bytes(count))
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, run=run, estimate=estimate, present=present)
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    statistics={
+        "trained_minus_untrained": ranges.difference(ranges.SHARE),
+        "pwmcc_gaussian_null": ranges.SHARE,
+        **{f"pwmcc_{network}_excess": ranges.difference(ranges.SHARE) for network in ("trained", "untrained")},
+        **{name: values for metric in METRICS for name, values in ranges.on_two_networks(metric).items()},
+    },
+)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from husai_core import identity, kinds
+from husai_core.evidence import Evidence
 
 
 def test_job_digest_depends_on_each_part() -> None:
@@ -33,3 +34,9 @@ def test_what_only_shows_results_is_no_part_of_a_kinds_code() -> None:
 def test_an_earlier_name_of_a_kind_still_finds_it() -> None:
     assert kinds.get("train.imported").name == "data.import"
     assert "train.imported" not in kinds.names()
+
+
+def test_every_kind_whose_result_is_evidence_declares_its_statistics() -> None:
+    """Policies of a lab are checked against `Kind.statistics`; a kind that gives evidence says what can be read."""
+    giving = {kind.name for kind in kinds.all_kinds() if issubclass(kind.result, Evidence)}
+    assert set(kinds.statistics()) == giving

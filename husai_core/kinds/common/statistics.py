@@ -1,0 +1,67 @@
+"""The statistics that the stresses declare for release policies, with the values that each can take.
+
+Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+Range = tuple[float, float]
+SHARE: Range = (0.0, 1.0)
+COSINE: Range = (-1.0, 1.0)
+EXPLAINED_VARIANCE: Range = (-inf, 1.0)
+UNBOUNDED: Range = (-inf, inf)
+OVERLAPS: dict[str, Range] = {
+    "pwmcc": SHARE,
+    "mmcs_signed": COSINE,
+    "shared_fraction_0_7": SHARE,
+    "pw_mcc": SHARE,
+    "activation_mcc": COSINE,
+    "activation_pw_mcc": COSINE,
+}
+"""What each overlap of two dictionaries can be, over all and over alive features."""
+SUFFIXES = ("", "_alive")
+
+
+def difference(values: Range) -> Range:
+    """What the difference of two figures can be that both lie in a range."""
+    low, high = values
+    return low - high, high - low
+
+
+def with_nulls(metric: str, values: Range, nulls: Iterable[str]) -> dict[str, Range]:
+    """A metric beside its chance levels, by their names."""
+    return {metric: values, **{f"{metric}_{null}_null": values for null in nulls}}
+
+
+def above_nulls(nulls: Iterable[str]) -> dict[str, Range]:
+    """Every overlap, its chance levels, and its excess over the largest of them."""
+    names, statistics = list(nulls), dict[str, Range]()
+    for metric, values in ((name + suffix, values) for name, values in OVERLAPS.items() for suffix in SUFFIXES):
+        statistics |= with_nulls(metric, values, names) | {f"{metric}_excess": difference(values)}
+    return statistics
+
+
+def of_two_groups(groups: Sequence[str], nulls: Sequence[str]) -> dict[str, Range]:
+    """PWMCC of two groups, each above its own chance levels, and the difference of what is left."""
+    statistics: dict[str, Range] = {}
+    above, between = difference(SHARE), difference(difference(SHARE))
+    for suffix in SUFFIXES:
+        for group in groups:
+            named = with_nulls(f"pwmcc{suffix}", SHARE, nulls)
+            statistics |= {f"{group}_{name}": values for name, values in named.items()}
+            statistics[f"{group}_excess{suffix}"] = above
+        statistics["_minus_".join(groups) + suffix] = between
+    for null in nulls:
+        statistics |= {f"{group}_{null}_excess": above for group in groups}
+        statistics["_minus_".join(groups) + f"_{null}"] = between
+    return statistics
+
+
+def on_two_networks(metric: str) -> dict[str, Range]:
+    """An overlap on a trained and on an untrained network, and, but for PWMCC, their difference under its name."""
+    values = OVERLAPS[metric.removesuffix("_alive")]
+    differences = {} if metric == "pwmcc" else {f"{metric}_trained_minus_untrained": difference(values)}
+    return {f"{metric}_trained": values, f"{metric}_untrained": values, **differences}
