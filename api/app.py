@@ -14,7 +14,7 @@ from api.health import Health
 from api.metrics import Metrics
 from api.middleware import Shell
 from api.pages import ROUTERS as PAGES
-from api.routes import artifacts, audit, badges, events, gates, jobs, keys, kinds, login_codes, system
+from api.routes import artifacts, audit, badges, events, gates, jobs, keys, kinds, login_codes, policies, system
 from api.streams import Feeds
 from api.waiting import Hub
 from services import accounts, chain
@@ -24,7 +24,10 @@ from services.settings import Settings
 
 DESCRIPTION = "Trains sparse autoencoders, measures whether they are stable, and decides whether they may be released."
 ROUTERS = [
-    *(module.router for module in (jobs, gates, events, kinds, artifacts, badges, audit, keys, login_codes, system)),
+    *(
+        module.router
+        for module in (jobs, gates, policies, events, kinds, artifacts, badges, audit, keys, login_codes, system)
+    ),
     system.root, badges.root, *PAGES,
 ]  # fmt: skip
 """In the order in which their routes are tried."""

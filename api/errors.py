@@ -35,6 +35,8 @@ ROUTING = {
 SOURCE = "is neither a SHA-256, nor an object with job and output (and index), nor a list of these"
 PATHS = {"job_id": "job", "sha256": "artifact", "decision_id": "decision", "key_id": "key"}
 """What the names in paths stand for, where they are not that themselves."""
+RULE_FORMS = ("StatisticRule", "ProvenanceRule")
+"""What stands for a form of rule in the path of an error in a policy."""
 BODY_FIELDS = tuple(JobRequest.model_fields)
 
 
@@ -94,7 +96,7 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
 
 def _field(error: Any, kind: str) -> dict[str, Any]:
     """Where an error is, what is wrong there, and what may have been meant."""
-    steps = [step for step in error["loc"] if step not in ("body", "query", "header")]
+    steps = [step for step in error["loc"] if step not in ("body", "query", "header", *RULE_FORMS)]
     if steps and steps[0] == kind:
         steps = steps[1:]
     if steps and steps[0] == "inputs":

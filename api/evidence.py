@@ -3,8 +3,8 @@
 from sqlalchemy.orm import Session
 
 from api.deps import Context
-from husai_core.release import policy as policies
-from services import evidence, jobs, lifecycle, tables
+from husai_core.release.policy import Policy
+from services import evidence, jobs, lifecycle, policies, tables
 from services.accounts import Principal
 from services.jobs import Submission
 from services.queries import access
@@ -22,7 +22,9 @@ def add_known(context: Context, session: Session, principal: Principal, gate: Su
         if "evidence" in before:
             gate.inputs["evidence"] = before["evidence"]
     elif candidate := _candidate(session, principal, gate):
-        digests = known(context, session, principal, policies.load(gate.spec.get("policy", "strict")), candidate)
+        digests = known(
+            context, session, principal, policies.active(session, gate.spec.get("policy", "strict")), candidate
+        )
         further = (reference for i, reference in enumerate(named) if reference not in [*digests, *named[:i]])
         gate.inputs["evidence"] = [*digests, *further]
 
@@ -38,9 +40,7 @@ def _candidate(session: Session, principal: Principal, gate: Submission) -> str 
     return None
 
 
-def known(
-    context: Context, session: Session, principal: Principal, policy: policies.Policy, candidate: str
-) -> list[str]:
+def known(context: Context, session: Session, principal: Principal, policy: Policy, candidate: str) -> list[str]:
     """Digests of every result that the caller may see, that a rule of the policy reads and that names the candidate."""
     visible = access.artifacts(context.settings, principal, tables.Output.sha256)
     return evidence.known(session, candidate, {rule.evidence for rule in policy.rules}, visible)

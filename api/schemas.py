@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.fields import Device, Digest, DigestPrefix, FilePath, JobId, Label, Name, Priority, Time
 from husai_core.panels import AnyPanel
+from husai_core.release import policy as release_policy
 from services.states import State
 
 
@@ -306,6 +307,17 @@ class Candidates(Page):
     items: list[Candidate]
 
 
+MOST_VERSIONS = 2**31 - 1
+
+
+class PolicyRequest(release_policy.Policy):
+    """A policy of the lab. A rule reads a statistic of its evidence, or says with `accepts` whose SAEs may pass."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    version: int = Field(ge=1, le=MOST_VERSIONS)
+    rules: tuple[release_policy.Rule, ...] = Field(min_length=1, max_length=100)
+
+
 class Policy(BaseModel):
     """A release policy, named by its digest."""
 
@@ -313,11 +325,17 @@ class Policy(BaseModel):
     version: int
     title: str
     digest: str
+    confidence: float
+    max_age_days: float | None
+    two_valued: bool
     rules: list[dict[str, JsonValue]]
+    packaged: bool = Field(description="it comes with HUSAI, and is not the lab's own")
+    added_at: Time | None
+    retired_at: Time | None = Field(description="since when it decides nothing more")
 
 
 class Policies(Page):
-    """Every policy."""
+    """Every policy, the newest version of each."""
 
     items: list[Policy]
 

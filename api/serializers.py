@@ -11,6 +11,7 @@ from husai_core.kinds.kind import QUEUES
 from services import jobs as job_service
 from services import tables
 from services.accounts import Principal
+from services.policies import Entry
 from services.queries import jobs as job_queries
 from services.queries.jobs import JobView
 from services.queries.lineage import Lineage
@@ -87,6 +88,14 @@ def panels(shown: JobPanels) -> schemas.JobPanels:
 def lineage(graph: Lineage) -> schemas.Lineage:
     """A graph of jobs and artifacts."""
     return schemas.Lineage(nodes=[schemas.Node(**vars(node)) for node in graph.nodes], edges=graph.edges)
+
+
+def policy(entry: Entry) -> schemas.Policy:
+    """A policy's document."""
+    return schemas.Policy(
+        **entry.policy.model_dump(mode="json"), digest=entry.policy.digest, packaged=entry.packaged,
+        added_at=rfc3339(entry.added_at), retired_at=rfc3339(entry.retired_at),
+    )  # fmt: skip
 
 
 def candidate(row: tables.Candidate, jobs: Mapping[str, str]) -> schemas.Candidate:

@@ -37,13 +37,22 @@ def from_body(body: schemas.JobRequest) -> Submission:
             have no digest.
     """
     spec = body.spec.model_dump(mode="json", exclude_unset=True)
-    if wrong := [{"field": field, "message": message} for field, message in _unfit("spec", spec)]:
-        detail = "; ".join(f"{error['field']}: {error['message']}" for error in wrong[:5])
-        raise invalid("invalid-spec", "Invalid spec", detail, errors=wrong)
+    refuse_unstorable("spec", spec, "invalid-spec", "Invalid spec")
     return Submission(
         body.kind, spec, {port: _references(sources) for port, sources in body.inputs.items()}, body.labels,
         body.priority, body.device, body.reuse == "allow",
     )  # fmt: skip
+
+
+def refuse_unstorable(field: str, document: Any, slug: str, title: str) -> None:
+    """Refuse a document with a text that cannot be stored, or a number that has no canonical JSON.
+
+    Raises:
+        Problem: `slug`.
+    """
+    if wrong := [{"field": place, "message": message} for place, message in _unfit(field, document)]:
+        detail = "; ".join(f"{error['field']}: {error['message']}" for error in wrong[:5])
+        raise invalid(slug, title, detail, errors=wrong)
 
 
 def _unfit(field: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from husai.commands import audit, browse, data, gate, jobs, keys, repeat, server, verify
+from husai.commands import audit, browse, data, gate, jobs, keys, policies, repeat, server, verify
 from husai.errors import Exit, HusaiError, Usage
 from husai.terminal import Terminal
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 for group in (server, jobs, browse, data, repeat, verify):
     app.add_typer(group.app)
 app.add_typer(gate.app, name="gate")
+app.add_typer(policies.app, name="policies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 

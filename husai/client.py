@@ -238,6 +238,19 @@ class Husai(ArtifactCalls):
         """The policies that the service knows."""
         return [Policy.read(item) for item in self._items("/v1/policies")]
 
+    def policy(self, name: str, version: int | None = None) -> Policy:
+        """One policy, in its newest version or an earlier one."""
+        params = {} if version is None else {"version": version}
+        return Policy.read(self._json("GET", f"/v1/policies/{segment(name)}", params=params))
+
+    def add_policy(self, document: Mapping[str, Any]) -> Policy:
+        """Add a policy of the lab, or a higher version of one."""
+        return Policy.read(self._json("POST", "/v1/policies", json=dict(document)))
+
+    def retire_policy(self, name: str) -> Policy:
+        """Let a policy of the lab decide nothing more."""
+        return Policy.read(self._json("POST", f"/v1/policies/{segment(name)}:retire"))
+
     def decide(
         self, candidate: str, *, policy: str = "strict", evidence: Sequence[str] = (), key: str | None = None
     ) -> Job:

@@ -132,12 +132,25 @@ class Candidate(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(Document):
-    """A versioned list of rules, named by its digest."""
+    """A versioned list of rules, named by its digest. `packaged` ones come with HUSAI, others are the lab's own."""
 
     name: str
     version: int
     digest: str
+    title: str = ""
+    confidence: float = 0.95
+    max_age_days: float | None = None
+    two_valued: bool = False
     rules: list[Mapping[str, Any]] = field(default_factory=list)
+    packaged: bool = True
+    added_at: str | None = None
+    retired_at: str | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What was added: the policy itself, without what the service says of it."""
+        names = ("name", "version", "title", "confidence", "max_age_days", "two_valued", "rules")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from husai_core import kinds, wording
 from husai_core.errors import UserError
 from husai_core.identity import digest
 from husai_core.kinds.kind import BaseSpec, Kind
-from services import instants, lifecycle
+from services import instants, lifecycle, policies
 from services.accounts import Principal
 from services.db import clock
 from services.failpoints import failpoint
@@ -118,12 +118,14 @@ def prepare(name: str) -> None:
 
 
 def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpec:
-    """The full spec with defaults filled in and `stamp: now` fields set to the database's time.
+    """The full spec with its defaults, with a lab's policy in full, and `stamp: now` fields at the database's time.
 
     Raises:
-        Problem: `invalid-spec`, naming the first wrong field, `as-of-ahead` or `as-of-past`.
+        Problem: `invalid-spec`, naming the first wrong field, `as-of-ahead` or `as-of-past`; `unknown-policy`,
+            `retired-policy` or `policy-changed`.
     """
     present = clock(session) if instants.fields(kind) else 0.0
+    spec = policies.completed(session, kind, spec)
     try:
         parsed = kind.spec.model_validate(instants.stamped(kind, spec, present))
     except ValidationError as wrong:
@@ -132,6 +134,7 @@ def validate_spec(kind: Kind, spec: dict[str, Any], session: Session) -> BaseSpe
         detail = f"{kind.name}: {explained[0][0] or 'spec'}: {explained[0][1]}"
         raise invalid("invalid-spec", "Invalid spec", detail, errors=errors) from None
     instants.check(kind, parsed, present)
+    policies.check(session, kind, parsed)
     return parsed
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from husai_core import kinds
 from husai_core.identity import sha256
 from husai_core.kinds.kind import Child, Done, From, Kind
-from services import events, instants
+from services import events, instants, policies
 from services.db import OUTBOX_CHANNEL, clock, storable
 from services.ids import new_id
 from services.states import LIVE, State, check
@@ -301,7 +301,7 @@ def replan(session: Session, execution: Execution) -> None:
         return
     done = {str(name): outcome(session, job) for name, job in children.items()}
     try:
-        fresh = [child for child in _plan(execution, done, clock(session)) if child.name not in children]
+        fresh = [child for child in _plan(session, execution, done) if child.name not in children]
     except Exception as error:
         log.exception("the plan of %s failed", execution.id)
         detail = f"Its plan failed: {type(error).__name__}: {error}".splitlines()[0]
@@ -317,17 +317,18 @@ def replan(session: Session, execution: Execution) -> None:
             advance(session, job)
 
 
-def _plan(execution: Execution, done: Mapping[str, Done], present: float) -> list[Child]:
+def _plan(session: Session, execution: Execution, done: Mapping[str, Done]) -> list[Child]:
     """What a study wants next, with every child's spec in full."""
-    kind = kinds.get(execution.kind)
+    kind, present = kinds.get(execution.kind), clock(session)
     planned = kind.next_children(kind.spec.model_validate(execution.spec), execution.inputs, done)
-    return [replace(child, spec=_full_spec(child, present)) for child in planned]
+    return [replace(child, spec=_full_spec(session, child, present)) for child in planned]
 
 
-def _full_spec(child: Child, present: float) -> dict[str, Any]:
+def _full_spec(session: Session, child: Child, present: float) -> dict[str, Any]:
     kind = kinds.get(child.kind)
     spec = kind.spec.model_validate(child.spec)
     instants.check(kind, spec, present)
+    policies.check(session, kind, spec)
     return spec.model_dump(mode="json")
 
 

@@ -264,6 +264,19 @@ class Decision(Base):
     created_at: Mapped[float]
 
 
+class LabPolicy(Base):
+    """A version of a policy that the lab added. Only `retired_at` ever changes."""
+
+    __tablename__ = "policies"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(64))
+    document: Mapped[dict[str, Any]]
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    added_at: Mapped[float]
+    retired_at: Mapped[float | None]
+
+
 class ChainHead(Base):
     """The last decision of the chain, kept apart from the decisions so that a deleted last one is missed. One row."""
 

@@ -17,10 +17,10 @@ from api.routes import gates as v1
 from husai_core import kinds
 from husai_core.estimate import Estimate
 from husai_core.panels import IntervalRow
-from husai_core.release import policy as policies
 from husai_core.release.advice import RULE_WORDS, advice
+from husai_core.release.policy import Policy
 from husai_core.render import figures, numbers
-from services import accounts
+from services import accounts, policies
 from services.queries import decisions as decision_queries
 
 router = pages_router()
@@ -71,6 +71,12 @@ def _facts(facts: Mapping[str, Any], wanted: Collection[str] = ()) -> dict[str, 
     }
 
 
+def _policies(context: Context) -> list[Policy]:
+    """The policies that may be asked."""
+    with context.database.read() as session:
+        return [entry.policy for entry in policies.entries(session) if entry.retired_at is None]
+
+
 def _decisions(context: Context, visitor: Visitor, candidate: str) -> list[schemas.Decision]:
     with context.database.read() as session:
         rows, _ = decision_queries.page(
@@ -86,7 +92,7 @@ def candidate(request: Request, candidate: CandidatePath, context: Ctx, visitor:
     document = v1.read_candidate(candidate, context, visitor.principal)
     return render(
         request, "candidate.html", title=f"Candidate {candidate[:12]}", twin=f"/v1/candidates/{candidate}",
-        candidate=document, facts=_facts(document.facts), policies=[policies.load(name) for name in policies.names()],
+        candidate=document, facts=_facts(document.facts), policies=_policies(context),
         decisions=_decisions(context, visitor, candidate),
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Policies, candidates, and the decisions of the one about the other."""
+"""Candidates, and the decisions of policies about them."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -25,11 +25,10 @@ from api.http import (
 from api.ids import CandidatePath, DecisionPath
 from api.routes.jobs import submit_for
 from api.waiting import DECISIONS
-from husai_core.release import policy as policies
-from services import decisions, tables
+from services import decisions, policies, tables
 from services.accounts import Principal
 from services.jobs import Reference, Submission
-from services.problems import Problem, not_found
+from services.problems import not_found
 from services.queries import candidates as candidate_queries
 from services.queries import decisions as decision_queries
 from services.queries import ids
@@ -38,39 +37,6 @@ from services.queries import jobs as job_queries
 router = v1_router("gates")
 Subject = Annotated[fields.DigestPrefix, Query(description="the candidate's digest")]
 CACHED = 256
-
-
-@cache
-def load_policy(name: str) -> policies.Policy:
-    """A policy by name.
-
-    Raises:
-        Problem: 404 `unknown-policy`.
-    """
-    if name not in policies.names():
-        known = policies.names()
-        detail = f"There is no policy {name!r}, only {', '.join(known)}."
-        raise Problem(404, "unknown-policy", "Unknown policy", detail, known=known)
-    return policies.load(name)
-
-
-@cache
-def _policy(name: str) -> schemas.Policy:
-    policy = load_policy(name)
-    rules = [rule.model_dump(mode="json") for rule in policy.rules]
-    return schemas.Policy(name=name, version=policy.version, title=policy.title, digest=policy.digest, rules=rules)
-
-
-@router.get("/policies")
-def list_policies(principal: Reader) -> schemas.Policies:
-    """Every policy."""
-    return schemas.Policies(items=[_policy(name) for name in policies.names()])
-
-
-@router.get("/policies/{policy}")
-def read_policy(policy: NamePath, principal: Reader) -> schemas.Policy:
-    """A policy's rules."""
-    return _policy(policy)
 
 
 @router.get("/candidates")
@@ -111,8 +77,8 @@ def decide(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask a policy about a candidate: a `release.gate` job, whose decision is signed and kept."""
-    load_policy(policy)
     with context.database.read() as session:
+        policies.active(session, policy)
         candidate = ids.candidate(session, context.settings, principal, body.candidate)
         candidate_queries.get(session, context.settings, context.store, principal, candidate)
         inputs: dict[str, list[Reference]] = {"candidate": [candidate], "evidence": [*(body.evidence or [])]}
@@ -163,10 +129,10 @@ async def latest(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The decision about a candidate that was judged last; 404 while there is none."""
-    load_policy(policy)
 
     def load() -> schemas.Decision | None:
         with context.database.read() as session:
+            policies.entry(session, policy)
             row = _latest(session, context, principal, policy, subject)
             return None if row is None else decision_document(context, session, principal, row)
 
@@ -186,8 +152,8 @@ def read_badge(
     policy: NamePath, context: Ctx, principal: Reader, subject: Subject, if_none_match: IfNoneMatch = None
 ) -> Response:
     """A picture of the newest verdict about a candidate."""
-    load_policy(policy)
     with context.database.read() as session:
+        policies.entry(session, policy)
         row = _latest(session, context, principal, policy, subject)
     verdict = row.verdict if row else NONE
     picture = Response(badge(policy, verdict), media_type="image/svg+xml")

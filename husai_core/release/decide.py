@@ -144,7 +144,7 @@ def self_test(policy: Policy, controls: Controls, engine: int = ENGINE) -> SelfT
     The good one must pass; the bad one must be measured and must not.
     """
     good, bad = (_control(policy, control, engine) for control in (controls.good, controls.bad))
-    if not _stability(policy):
+    if not tested_rules(policy):
         reason = f"the policy has no rule on an excess in {CONTROL_KIND}, so nothing can be tested"
     elif good.verdict != "pass":
         reason = f"the known-good control does not pass: {good.reason}"
@@ -157,7 +157,7 @@ def self_test(policy: Policy, controls: Controls, engine: int = ENGINE) -> SelfT
     return SelfTest(good=good, bad=bad, passed=False, reason=reason)
 
 
-def _stability(policy: Policy) -> list[StatisticRule]:
+def tested_rules(policy: Policy) -> list[StatisticRule]:
     """The rules that the controls test: those on an excess over the nulls.
 
     Their margins are left out: the controls ask whether the bar tells features from noise. How long SAEs on a control
@@ -170,7 +170,7 @@ def _stability(policy: Policy) -> list[StatisticRule]:
 
 def _control(policy: Policy, control: Control, engine: int) -> ControlOutcome:
     """The worst outcome of the stability rules on a control; neither binding nor freshness applies."""
-    rules = _stability(policy)
+    rules = tested_rules(policy)
     if control.result is None or not rules:
         reason = control.reason or "there is nothing to judge it by"
         judged, statistic = undecided(Obstacle.NO_RESULT, reason), None

@@ -14,11 +14,12 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from husai_core import identity
+from husai_core import identity, wording
 from husai_core.evidence import Provenance
 
 Bound = Literal["low", "high", "value"]
@@ -137,6 +138,26 @@ def load(name: str) -> Policy:
     if name not in names():
         raise ValueError(f"there is no policy '{name}'; there are: {', '.join(names())}")
     return Policy.model_validate(_document(name))
+
+
+def resolve(name: str, document: Mapping[str, Any] | None = None) -> Policy:
+    """The policy of a name: a packaged one, or a lab's own, which is given in full.
+
+    Raises:
+        ValueError: there is no such policy; or the one given is not sound, has another name, or a packaged one's.
+    """
+    if document is None:
+        return load(name)
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError as error:
+        path, message, _ = wording.explain(error.errors()[0], Policy)
+        raise ValueError(f"{path}: {message}") from None
+    if policy.name != name:
+        raise ValueError(f"the policy given is called '{policy.name}', not '{name}'")
+    if name in names():
+        raise ValueError(f"policy '{name}' comes with husai, so none can be given under its name")
+    return policy
 
 
 def _document(name: str) -> dict[str, Any]:

@@ -35,14 +35,20 @@ def make_candidate(server: Server, submit, tmp_path) -> str:
     return sae.sha256
 
 
-def judge(server: Server, client: httpx.Client, job: dict[str, Any], tmp_path: Path) -> tuple[Claim, Any, Stored]:
+def judge(
+    server: Server,
+    client: httpx.Client,
+    job: dict[str, Any],
+    tmp_path: Path,
+    policy: policies.Policy = policies.load("strict"),  # noqa: B008 - immutable
+) -> tuple[Claim, Any, Stored]:
     """Decide for a gate job as a worker would, up to where it reports the end: the claim, the decision, the files."""
     for child in client.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]:
         client.post(f"/v1/jobs/{child['id']}:cancel")
     claim = server.claim(job["id"])
     folder = tmp_path / "decision"
     folder.mkdir()
-    policy, controls = policies.load("strict"), Controls(good=Control(reason="none"), bad=Control(reason="none"))
+    controls = Controls(good=Control(reason="none"), bad=Control(reason="none"))
     (candidate,) = job["inputs"]["candidate"]
     decision = decide(policy, candidate, [], controls, job["spec"]["as_of"]).model_dump(mode="json")
     bundles.write(folder, policy, [], controls, decision)
@@ -54,7 +60,8 @@ def test_policies(ada):
     assert {policy["name"] for policy in listed} >= {"strict", "reference-2026-02"}
     strict = ada.get("/v1/policies/strict").json()
     assert strict in listed
-    assert {"name", "statistic", "threshold"} <= set(strict["rules"][0])
+    assert {"name", "statistic", "threshold"} <= set(strict["rules"][1])
+    assert "accepts" in strict["rules"][0]
     assert slug(ada.get("/v1/policies/lenient")) == (404, "unknown-policy")
 
 

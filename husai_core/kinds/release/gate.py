@@ -24,7 +24,7 @@ from husai_core.release.advice import RULE_WORDS, advice
 from husai_core.release.decide import CONTROL_KIND, ControlOutcome, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
 from husai_core.release.judge import AHEAD_DAYS, DAY, RuleOutcome
-from husai_core.release.policy import load
+from husai_core.release.policy import Policy, names, resolve
 from husai_core.render import numbers
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
@@ -41,7 +41,10 @@ covariance, so that nothing but the features tells them apart."""
 class Spec(BaseSpec):
     """Which policy decides, and when."""
 
-    policy: str = Field("strict", description="name of a packaged policy")
+    policy: str = Field("strict", description="name of a policy that comes with HUSAI, or of the lab's own")
+    policy_document: dict[str, Any] | None = Field(
+        None, description="a policy of the lab's own in full; the service fills it in"
+    )
     policy_digest: str = Field("", description="digest that the policy must have; filled in where empty")
     as_of: str | None = Field(
         None, description="instant at which freshness is judged (RFC 3339)", json_schema_extra={"stamp": "now"}
@@ -59,11 +62,25 @@ class Spec(BaseSpec):
     def _pin(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        name = data.get("policy", "strict")
-        digest, expected = load(name).digest, data.get("policy_digest")
+        name, document = data.get("policy", "strict"), data.get("policy_document")
+        if document is None and name not in names():
+            return data  # the lab's own, which only the service knows
+        digest, expected = resolve(name, document).digest, data.get("policy_digest")
         if expected and expected != digest:
             raise ValueError(f"policy '{name}' has digest {digest}, not {expected}")
         return {**data, "policy_digest": digest}
+
+    @property
+    def resolved(self) -> Policy:
+        """The policy that decides.
+
+        Raises:
+            UserError: nothing packaged has this name, and it is not there in full.
+        """
+        try:
+            return resolve(self.policy, self.policy_document)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
 
 INPUTS = {
@@ -75,6 +92,7 @@ OUTPUTS = {"decision": Port("decision", "the decision, its policy, evidence and 
 
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
     """The measurements of both controls; equal for every gate run, so computed once."""
+    spec.resolved  # noqa: B018 - a policy that is not there is refused before anything is measured
     return [] if done else [child for name in WORLDS for child in _measurement(name)]
 
 
@@ -82,7 +100,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     """Decide, and write the decision with all that it was made from."""
     if spec.as_of is None:
         raise UserError("as_of is not set")
-    policy, candidate = load(spec.policy), inputs.one("candidate").digest
+    policy, candidate = spec.resolved, inputs.one("candidate").digest
     at = instant(spec.as_of)
     distinct = {artifact.digest: artifact for artifact in inputs.many("evidence")}
     evidence = [_item(artifact, at) for artifact in distinct.values()]

@@ -67,6 +67,9 @@ class Spec(BaseSpec):
     activations: dict[str, Any] = Field(default_factory=dict, description="fields of train.activations to change")
     sae: dict[str, Any] = Field(default_factory=dict, description="fields of train.sae to change")
     policy: str = Field("strict", description="the release policy that decides")
+    policy_document: dict[str, Any] | None = Field(
+        None, description="a policy of the lab's own in full; the service fills it in"
+    )
     min_test_accuracy: float | None = Field(
         None, ge=0, le=1, description="least accuracy of the transformer on test pairs; the preset's if unset"
     )
@@ -97,7 +100,7 @@ class Spec(BaseSpec):
     def stage(self, name: str) -> dict[str, Any]:
         """The spec of one stage; a nested field is changed, not replaced."""
         if name == "gate":
-            return {"policy": self.policy, "as_of": self.as_of}
+            return {"policy": self.policy, "policy_document": self.policy_document, "as_of": self.as_of}
         return _merged(PRESETS[self.preset].get(name, {}), getattr(self, name, {}))
 
     def floor(self, name: str) -> float:

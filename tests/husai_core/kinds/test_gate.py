@@ -169,8 +169,40 @@ def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:
     assert gate.Spec.model_validate(spec.model_dump()) == spec
     with pytest.raises(ValidationError, match="has digest"):
         gate.Spec(policy="strict", policy_digest="0" * 64)
-    with pytest.raises(ValidationError, match="no policy"):
-        gate.Spec(policy="lenient")
+
+
+def test_a_policy_of_the_labs_own_is_given_in_full(inputs: Inputs, tmp_path: Path) -> None:
+    lenient = STRICT.model_copy(update={"name": "lenient", "rules": load("internal").rules[1:]})
+    document = lenient.model_dump(mode="json")
+    spec = gate.Spec.model_validate({"policy": "lenient", "policy_document": document})
+    assert (spec.policy_digest, spec.resolved) == (lenient.digest, lenient)
+    decision, folder = decide(inputs, pretended(), tmp_path / "job", policy="lenient", policy_document=document)
+    assert (decision.policy_digest, decision.verdict) == (lenient.digest, "pass")
+    assert json.loads((folder / "policy.json").read_bytes()) == json.loads(identity.canonical(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other"}, "is called 'other', not 'lenient'"),
+        ({"version": 0}, "version: must be at least 1"),
+        ({"rules": [{"name": "a"}]}, r"rules.0.title: is missing"),
+    ],
+)
+def test_a_policy_in_full_must_be_sound_and_the_one_that_is_named(change: dict[str, Any], message: str) -> None:
+    document = STRICT.model_dump(mode="json") | {"name": "lenient"} | change
+    with pytest.raises(ValidationError, match=message):
+        gate.Spec.model_validate({"policy": "lenient", "policy_document": document})
+
+
+def test_no_policy_in_full_takes_the_place_of_a_packaged_one() -> None:
+    with pytest.raises(ValidationError, match="comes with husai"):
+        gate.Spec.model_validate({"policy_document": STRICT.model_dump(mode="json")})
+
+
+def test_a_policy_that_is_not_there_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(UserError, match="no policy 'lenient'"):
+        gate.plan(gate.Spec(policy="lenient"), {"candidate": ["a"]}, {})
 
 
 @pytest.mark.parametrize("as_of", ["yesterday", "2026-01-31T12:00:00"])

@@ -146,7 +146,7 @@ def test_overrides_change_fields_and_keep_the_rest() -> None:
         {"transformer": {"modulus": 5}},
         {"transformer": {"dataset": "text"}},
         {"activations": {"source": "language"}},
-        {"policy": "lenient"},
+        {"policy": "lenient", "policy_document": {"name": "lenient"}},
         {"preset": "huge"},
     ],
 )
