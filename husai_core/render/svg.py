@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from husai_core.panels import Reference
 from husai_core.render.axis import Axis
-from husai_core.render.numbers import ticks
+from husai_core.render.numbers import compact, ticks
 
 WIDTH, HEIGHT = 480, 270
 EM = 6.9
@@ -88,7 +88,7 @@ def x_axis(axis: Axis, top: float, bottom: float, label: str) -> list[Markup]:
     """The lower axis with its grid from `top` to `bottom`."""
     marks = [tag("line", class_="axis", x1=axis.start, x2=axis.end, y1=bottom, y2=bottom)]
     values = axis.ticks()
-    for value, figure_text in zip(values, ticks(values), strict=True):
+    for value, figure_text in zip(values, _labels(axis, values), strict=True):
         marks.append(tag("line", class_="grid", x1=axis(value), x2=axis(value), y1=top, y2=bottom))
         marks.append(text(axis(value), bottom + 15, figure_text, "tick", "middle"))
     if label:
@@ -100,10 +100,14 @@ def y_axis(axis: Axis, left: float, right: float, label: str) -> list[Markup]:
     """The left axis with its grid from `left` to `right`; its label stands above it, where it can be read."""
     marks = [text(2, axis.end - 10, label, "name", "start")]
     values = axis.ticks()
-    for value, figure_text in zip(values, ticks(values), strict=True):
+    for value, figure_text in zip(values, _labels(axis, values), strict=True):
         marks.append(tag("line", class_="grid", x1=left, x2=right, y1=axis(value), y2=axis(value)))
         marks.append(text(left - 6, axis(value) + 4, figure_text, "tick", "end"))
     return marks
+
+
+def _labels(axis: Axis, values: Sequence[float]) -> list[str]:
+    return [compact(value) for value in values] if axis.log else ticks(values)
 
 
 def references(axis: Axis, values: Sequence[Reference], top: float, bottom: float) -> list[Markup]:
