@@ -24,6 +24,7 @@ from services.states import LIVE, State, check
 from services.tables import Attempt, Awaited, Execution, Job, Outbox, Output, Result
 
 log = logging.getLogger("husai.lifecycle")
+ATTACHED = select(Job).where(Job.execution_id == bindparam("execution_id"), Job.state.in_(LIVE)).order_by(Job.id)
 EQUAL = select(Execution.id, Execution.state).where(Execution.digest == bindparam("digest"))
 CHILD_BLOCKED = "child.blocked"
 MOST_NAMED = 5
@@ -256,8 +257,7 @@ def _blocked_children(session: Session, parent_id: str) -> tuple[str | None, str
 
 def attached(session: Session, execution: Execution) -> list[Job]:
     """The unfinished jobs that follow an execution, oldest first."""
-    query = select(Job).where(Job.execution_id == execution.id, Job.state.in_(LIVE)).order_by(Job.id)
-    return list(session.scalars(query))
+    return list(session.scalars(ATTACHED, {"execution_id": execution.id}))
 
 
 def propagate(session: Session, job: Job) -> None:

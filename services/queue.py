@@ -33,6 +33,10 @@ from services.tables import Execution, Owner
 CONTROL = "control"
 DEVICES = ("cpu", "cuda")
 Row = type[Execution]
+BESIDE = (Execution.queue, Execution.device, Execution.priority, Execution.owner_id)
+FREE_OWNER = select(Owner.id).where(Owner.id == bindparam("owner_id")).with_for_update(skip_locked=True, key_share=True)
+SERVE = update(Owner).where(Owner.id.in_(FREE_OWNER)).values(served_at=now())
+"""Queries are built once in a process: to build one takes as long as to run it."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,25 @@ class Head:
 
 def lock_next(session: Session, queues: Sequence[str], devices: Sequence[str]) -> Execution | None:
     """The next execution of these queues that no other transaction has locked, locked; None when there is none."""
-    known = [*kinds.names(), *kinds.ALIASES]
     for head in heads(session, queues, devices):
-        lane = (
-            Execution.state == State.QUEUED, Execution.queue == head.queue, Execution.device == head.device,
-            Execution.priority == head.priority, Execution.owner_id == head.owner_id,
-        )  # fmt: skip
-        query = select(Execution).where(*lane, Execution.kind.in_(known)).order_by(Execution.id).limit(1)
-        execution = session.scalar(query.with_for_update(skip_locked=True))
+        execution = session.scalar(_free(), vars(head))
         if execution is not None:
             return execution
     return None
 
 
+@cache
+def _free() -> Select[Execution]:
+    """The query for the oldest execution beside a head that nobody has locked and whose kind is known here."""
+    same = [column == bindparam(column.key) for column in BESIDE]
+    known = Execution.kind.in_([*kinds.names(), *kinds.ALIASES])
+    query = select(Execution).where(Execution.state == State.QUEUED, *same, known).order_by(Execution.id).limit(1)
+    return query.with_for_update(skip_locked=True)
+
+
 def serve(session: Session, owner_id: str) -> None:
     """Remember that work of an owner was taken; where another claim is writing the same down, nobody waits for it."""
-    free = select(Owner.id).where(Owner.id == owner_id).with_for_update(skip_locked=True, key_share=True)
-    query = update(Owner).where(Owner.id.in_(free)).values(served_at=now())
-    session.execute(query, execution_options={"synchronize_session": False})
+    session.connection().execute(SERVE, {"owner_id": owner_id})
 
 
 def oldest(session: Session, queues: Sequence[str], devices: Sequence[str]) -> str | None:
@@ -90,7 +95,7 @@ def heads(session: Session, queues: Sequence[str], devices: Sequence[str]) -> It
 
 @cache
 def _heads(lanes: tuple[tuple[str, str], ...]) -> Select[str, str, str, int, str]:
-    """The query for the heads of some lanes; to build it takes as long as to run it, so it is built once."""
+    """The query for the heads of some lanes."""
     walk = _walk(lanes)
     running = (
         select(Execution.owner_id, func.count().label("count"))
