@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
@@ -31,6 +32,18 @@ class HalfFigures(BaseResult):
     dead_fraction: float = Field(description="share of latents that are zero on all test rows")
 
 
+class Measured(Protocol):
+    """What is compared of one SAE."""
+
+    @property
+    def explained_variance(self) -> float:
+        """On the test rows."""
+
+    @property
+    def half(self) -> HalfFigures | None:
+        """None only where the recipe has no half."""
+
+
 class Doubling(BaseResult):
     """Half and whole budget of the SAEs of one variant."""
 
@@ -47,18 +60,23 @@ def half_figures(measured: Figures) -> HalfFigures:
     return HalfFigures(**{name: getattr(measured, name) for name in COMPARED})
 
 
-def doubling(saes: Sequence[TrainedSAE], whole: Sequence[float], half: Sequence[HalfFigures], job: Job) -> Doubling:
-    """Half and whole of the SAEs of one variant: `whole` are their explained variances, `half` their halves' figures.
+def doublings(saes: Sequence[TrainedSAE], variants: Sequence[Sequence[Measured]], job: Job) -> list[Doubling]:
+    """Half and whole of every variant, whose SAEs come one variant after the other; reports its pairs as progress."""
+    ends = accumulate(map(len, variants))
+    return [
+        _doubling(saes[end - len(members) : end], members, job) for members, end in zip(variants, ends, strict=True)
+    ]
 
-    Reports its pairs of seeds as progress.
-    """
+
+def _doubling(saes: Sequence[TrainedSAE], members: Sequence[Measured], job: Job) -> Doubling:
     from husai_core.stability.intervals import seed_mean
 
     if why := saes[0].recipe.why_no_half:
         return Doubling(settled="unknown", why_no_half=why)
-    values = {name: [float(getattr(figures, name)) for figures in half] for name in COMPARED}
+    values = {name: [float(getattr(member.half, name)) for member in members] for name in COMPARED}
     means = {name: seed_mean(column).estimate().within(*RANGES[name]) for name, column in values.items()}
-    changes = {"explained_variance": (seed_mean(whole) - seed_mean(values["explained_variance"])).estimate()}
+    whole, half = seed_mean([member.explained_variance for member in members]), values["explained_variance"]
+    changes = {"explained_variance": (whole - seed_mean(half)).estimate()}
     if len(saes) > 1:
         changes["pwmcc"] = _overlap_change(saes, job)
     answers = [settled(change, margin(name)) for name, change in changes.items()]

@@ -24,7 +24,7 @@ from husai_core.evidence import BaseResult, KeyFigures
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import variants, work
-from husai_core.kinds.common.doubling import Doubling, HalfFigures, change_panels, doubling, half_figures, sentence
+from husai_core.kinds.common.doubling import Doubling, HalfFigures, change_panels, doublings, half_figures, sentence
 from husai_core.kinds.common.training import Reporter, StateKeeper
 from husai_core.kinds.common.variants import Variant
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
@@ -197,7 +197,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     return Result(
         members=members,
         means=[_means(group) for group in _variants(members)],
-        doublings=_doublings(saes, members, job),
+        doublings=doublings(saes, _variants(members), job),
         curves=curves,
         converged=all(member.converged for member in members),
     )
@@ -209,20 +209,6 @@ def _variants(members: Sequence[Member]) -> list[list[Member]]:
     for member in members:
         groups.setdefault(member.variant, []).append(member)
     return list(groups.values())
-
-
-def _doublings(saes: list[TrainedSAE], members: list[Member], job: Job) -> list[Doubling]:
-    """Half and whole of every variant."""
-    groups = _variants(members)
-    return [
-        doubling(
-            saes[place * len(group) : (place + 1) * len(group)],
-            [member.explained_variance for member in group],
-            [member.half for member in group if member.half],
-            job,
-        )
-        for place, group in enumerate(groups)
-    ]
 
 
 def _means(members: Sequence[Member]) -> Means:
