@@ -7,7 +7,7 @@ folding LayerNorm or centring weights: activations are those of the original mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from husai_core import assets
 from husai_core.data import text
 from husai_core.errors import MissingAssets, UserError, is_host_fault
 from husai_core.identity import digest, sha256
-from husai_core.models.model import Model, Replace, replacing
+from husai_core.models.model import Hook, Model
 from husai_core.seeding import generator
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 MOST_LAYERS = 256
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that decide how text becomes tokens, as far as a model has them."""
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
-"""The name of a hook point, and what is called with its value."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,13 @@ class LanguageModel(Model):
         ids = (encode(document.text) for document in documents)
         return text.windows(ids, context, bos, self.tokenizer.all_special_ids)
 
-    def loss(self, tokens: Tensor) -> Tensor:
-        """Cross-entropy in nats of every token but the first of sequences [n, t], on the model's device [n, t - 1]."""
-        return self._loss(tokens, [])
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """All tokens."""
+        return tokens
 
-    def loss_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
-        """The same, with the activations at a hook replaced by what `replace` makes of them [n, t, width]."""
-        self.check_hooks([hook])
-        change = replacing(hook, replace, tokens)
-        return self._loss(tokens, [(hook, lambda value, hook: change(value))])
+    def targets(self, tokens: Tensor) -> Tensor:
+        """Every token but the first [n, t - 1]."""
+        return tokens[:, 1:]
 
     def untrained(self, seed: int, keep_embeddings: bool = False) -> LanguageModel:
         """The model with fresh weights as its architecture draws them; it may keep the embeddings.
@@ -135,10 +130,12 @@ class LanguageModel(Model):
         return name in self.bridge.hook_dict
 
     @torch.no_grad()
-    def _loss(self, tokens: Tensor, hooks: Sequence[Hook]) -> Tensor:
-        tokens = tokens.to(self.bridge.cfg.device)
-        logits = self.bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), return_type="logits", use_cache=False)
-        return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    def _logits(self, inputs: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        inputs = inputs.to(self.bridge.cfg.device)
+        logits: Tensor = self.bridge.run_with_hooks(
+            inputs, fwd_hooks=list(hooks), return_type="logits", use_cache=False
+        )
+        return logits[:, :-1]
 
     @torch.no_grad()
     def _values(self, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:

@@ -6,9 +6,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from husai_core.errors import UserError
@@ -16,6 +17,8 @@ from husai_core.models import hooks
 
 Replace = Callable[[Tensor], Tensor]
 """From the activations at a hook [n, t, width] to what the network goes on with there, of the same shape."""
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""The name of a hook point, and what is called with its value."""
 HEADS = re.compile(r"\.attn\.(hook_(rot_)?[qkvz]|[qkvo]\.hook_(in|out))$")
 """Hooks with one vector per attention head, which are read side by side as one vector of heads × d_head."""
 PROBE_TOKENS = 3
@@ -69,21 +72,40 @@ class Model(ABC):
             activations[name] = vectors(name, values[name], tokens)
         return activations
 
-    @abstractmethod
     def loss(self, tokens: Tensor) -> Tensor:
-        """Cross-entropy in nats of each prediction that the network is asked for, on its device.
+        """Cross-entropy in nats of each prediction that is asked for [n, m], on the network's device; see `logits`."""
+        return self._loss(self.logits(tokens), tokens)
 
-        Of a language model those of all tokens but the first [n, t - 1]; of a network for addition, that of the sum
-        [n, 1].
-        """
-
-    @abstractmethod
     def loss_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
-        """The same, with the activations at a hook replaced by what `replace` makes of them.
+        """The same, with the activations at a hook replaced; see `logits_with`."""
+        return self._loss(self.logits_with(tokens, hook, replace), tokens)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits of each prediction that the network is asked for [n, m, d_vocab], on its device.
+
+        Of a language model those of all tokens but the first (m = t - 1); of a network for addition, that of the sum
+        (m = 1).
+        """
+        return self._logits(self.inputs(tokens), [])
+
+    def logits_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
+        """The same, with the activations at a hook replaced by what `replace` makes of those of `inputs`.
 
         Raises:
             UserError: the network has no such hook, or does not give one vector per token there.
         """
+        self.check_hooks([hook])
+        read = self.inputs(tokens)
+        change = replacing(hook, replace, read)
+        return self._logits(read, [(hook, lambda value, hook: change(value))])
+
+    @abstractmethod
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """The tokens of sequences [n, t] that are read to make the predictions."""
+
+    @abstractmethod
+    def targets(self, tokens: Tensor) -> Tensor:
+        """The tokens that should be predicted [n, m]."""
 
     @abstractmethod
     def untrained(self, seed: int, keep_embeddings: bool = False) -> Self:
@@ -103,6 +125,13 @@ class Model(ABC):
     @abstractmethod
     def _everything(self, tokens: Tensor) -> Mapping[str, Tensor]:
         """What every hook gives for sequences [n, t]."""
+
+    @abstractmethod
+    def _logits(self, inputs: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        """Logits of the predictions [n, m, d_vocab], from the tokens that are read, with hooks at work."""
+
+    def _loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        return F.cross_entropy(logits.transpose(1, 2), self.targets(tokens).to(logits.device), reduction="none")
 
     def check_hooks(self, names: Sequence[str]) -> None:
         """Refuse hooks that the network does not have.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -19,12 +18,10 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from husai_core.data.modular import LENGTH, POSITIONS, vocabulary
 from husai_core.errors import UserError
 from husai_core.identity import canonical
-from husai_core.models.model import Model, Replace, batches, replacing
+from husai_core.models.model import Hook, Model, batches
 from husai_core.seeding import generator
 
 SHAPE = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx", "d_vocab", "act_fn", "normalization_type")
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
-"""The name of a hook point, and what is called with its value."""
 
 
 def config(
@@ -112,15 +109,13 @@ class ModularNetwork(Model):
         """Number of different tokens."""
         return self.network.cfg.d_vocab
 
-    def loss(self, tokens: Tensor) -> Tensor:
-        """Cross-entropy in nats of the sum of each sequence [n, 7], on the network's device [n, 1]."""
-        return self._loss(tokens, [])
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """The tokens up to where the sum is said."""
+        return tokens[:, : POSITIONS[self.position] + 1]
 
-    def loss_with(self, tokens: Tensor, hook: str, replace: Replace) -> Tensor:
-        """The same, with the activations at a hook replaced; `replace` sees the tokens up to where the sum is said."""
-        self.check_hooks([hook])
-        change = replacing(hook, replace, tokens[:, : POSITIONS[self.position] + 1])
-        return self._loss(tokens, [(hook, lambda value, hook: change(value))])
+    def targets(self, tokens: Tensor) -> Tensor:
+        """The sum [n, 1]."""
+        return tokens[:, POSITIONS["answer_token"]][:, None]
 
     def untrained(self, seed: int, keep_embeddings: bool = False) -> ModularNetwork:
         """A network of the same shape with fresh weights; it may keep the embeddings of tokens and places."""
@@ -136,10 +131,9 @@ class ModularNetwork(Model):
         return name in self.network.hook_dict
 
     @torch.no_grad()
-    def _loss(self, tokens: Tensor, hooks: Sequence[Hook]) -> Tensor:
-        tokens, at = tokens.to(self.network.cfg.device), POSITIONS[self.position]
-        logits = self.network.run_with_hooks(tokens[:, : at + 1], fwd_hooks=list(hooks))[:, at]
-        return F.cross_entropy(logits, tokens[:, POSITIONS["answer_token"]], reduction="none")[:, None]
+    def _logits(self, inputs: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        logits: Tensor = self.network.run_with_hooks(inputs.to(self.network.cfg.device), fwd_hooks=list(hooks))
+        return logits[:, -1:]
 
     @torch.no_grad()
     def _values(self, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:

@@ -40,11 +40,15 @@ class Independent:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A figure about `n` seeds: `at` maps seed weights [r, n] to r values; `terms` were subtracted from it."""
+    """A figure about `n` seeds: `at` maps seed weights [r, n] to r values; `terms` were subtracted from it.
+
+    Figures about one SAE have other units, such as groups of sequences, in place of seeds.
+    """
 
     n: int
     at: Callable[[Array], Array]
     terms: tuple[Independent, ...] = ()
+    unit: str = "seed"
 
     @property
     def value(self) -> float:
@@ -67,11 +71,11 @@ class Statistic:
         """The difference of two figures about the same seeds in the same order."""
         assert self.n == other.n
         negated = tuple(Independent(-term.value, term.variance, term.df) for term in other.terms)
-        return Statistic(self.n, lambda w: self.at(w) - other.at(w), self.terms + negated)
+        return Statistic(self.n, lambda w: self.at(w) - other.at(w), self.terms + negated, self.unit)
 
     def minus(self, term: Independent) -> Statistic:
         """The difference to an independent term."""
-        return Statistic(self.n, self.at, (*self.terms, term))
+        return Statistic(self.n, self.at, (*self.terms, term), self.unit)
 
     def above(self, other: Statistic, paired: bool) -> Statistic:
         """The difference of two figures, about the same seeds where they are `paired` and else about other ones."""
@@ -88,10 +92,11 @@ class Statistic:
         The latter is the interval that excludes zero exactly where `comparisons.p_value` is below 0.05.
         """
         if not isfinite(self.value):
-            return Estimate(value=None, n=self.n, method="cannot be computed")
+            return Estimate(value=None, n=self.n, unit=self.unit, method="cannot be computed")
         if not isfinite(self.total_variance[0]):
-            return Estimate(value=self.value, n=self.n, method="unknown below 3 seeds")
-        return self._bca() if bootstrap and self.n >= BOOTSTRAP_FROM else self._t()
+            return Estimate(value=self.value, n=self.n, unit=self.unit, method=f"unknown below 3 {self.unit}s")
+        resampled = bootstrap and self.n >= BOOTSTRAP_FROM and self.unit == "seed"
+        return self._bca() if resampled else self._t()
 
     @property
     def total_variance(self) -> tuple[float, float]:
@@ -108,8 +113,9 @@ class Statistic:
     def _t(self) -> Estimate:
         total, df = self.total_variance
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * total**0.5
-        method = f"leave-one-seed-out jackknife, t quantile, {df:.3g} degrees of freedom"
-        return Estimate(value=self.value, low=self.value - half, high=self.value + half, n=self.n, method=method)
+        method = f"leave-one-{self.unit.replace(' ', '-')}-out jackknife, t quantile, {df:.3g} degrees of freedom"
+        low, high = self.value - half, self.value + half
+        return Estimate(value=self.value, low=low, high=high, n=self.n, unit=self.unit, method=method)
 
     def _bca(self) -> Estimate:
         rng = np.random.default_rng(0)
@@ -150,6 +156,13 @@ def seed_mean(values: Sequence[float]) -> Statistic:
     """The mean of one value per seed."""
     array = np.array(values, dtype=float)
     return Statistic(len(array), lambda w: w @ array / w.sum(1))
+
+
+def average(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several figures about the same units."""
+    first = statistics[0]
+    assert all((s.n, s.unit, s.terms) == (first.n, first.unit, ()) for s in statistics)
+    return Statistic(first.n, lambda w: np.mean([s.at(w) for s in statistics], axis=0), unit=first.unit)
 
 
 def smallest(estimates: Sequence[Estimate]) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -71,21 +71,34 @@ def random_saes(recipe: SAERecipe, rows: Tensor, seeds: Sequence[int]) -> list[S
     as sparse as the recipe says: TopK, or ReLU where it names no number of active latents.
     """
     k = recipe.k or (None if recipe.target_l0 is None else round(recipe.target_l0) or 1)
-    saes = []
-    for seed in seeds:
-        drawn = torch.randn(recipe.d_sae, rows.shape[1], generator=generator(seed, "random-sae"))
-        decoder = torch.nn.functional.normalize(drawn, dim=1)
-        saes.append(
-            SAE(
-                architecture="relu" if k is None else "topk",
-                k=k,
-                W_enc=decoder.T,
-                b_enc=torch.zeros(recipe.d_sae),
-                W_dec=decoder,
-                b_dec=rows.mean(0),
-            )
-        )
-    return saes
+    return [random_sae(recipe.d_sae, rows.mean(0), seed, k) for seed in seeds]
+
+
+def random_sae(d_sae: int, centre: Tensor, seed: int, k: int | None) -> SAE:
+    """One untrained SAE around `centre` [d]: TopK, or ReLU without a number of active latents."""
+    drawn = torch.randn(d_sae, len(centre), generator=generator(seed, "random-sae"))
+    decoder = torch.nn.functional.normalize(drawn, dim=1)
+    return SAE(
+        architecture="relu" if k is None else "topk",
+        k=k,
+        W_enc=decoder.T,
+        b_enc=torch.zeros(d_sae),
+        W_dec=decoder,
+        b_dec=centre,
+    )
+
+
+def random_sae_of_l0(d_sae: int, rows: Tensor, seed: int, l0: float) -> SAE:
+    """One untrained SAE with `l0` active latents per row, on average over `rows` [n, d].
+
+    TopK where that is a whole number; else the latents above one threshold (JumpReLU), which makes it so.
+    """
+    if l0 == round(l0):
+        return random_sae(d_sae, rows.mean(0), seed, k=max(1, round(l0)))
+    sae = random_sae(d_sae, rows.mean(0), seed, k=None)
+    latents = sae.encode(rows).flatten()
+    threshold = latents.topk(max(1, round(l0 * len(rows))), sorted=False).values.min()
+    return replace(sae, architecture="jumprelu", threshold=torch.full((d_sae,), float(threshold)))
 
 
 def shuffled(rows: Tensor, seed: int, use: str) -> Tensor:

@@ -15,6 +15,7 @@ from husai_core.saes.recipe import SAERecipe, unsaid
 
 Cfg = Mapping[str, Any]
 PLACE = ("hook_name", "position")
+SHAPE = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input")
 UNKNOWN = "unknown"
 IMPORT_AGAIN = "import them again with `husai import FILE --hook-name HOOK --set position=POSITION`"
 PLACE_UNKNOWN = f"the imported SAEs do not say at which hook_name and position they read; {IMPORT_AGAIN}"
@@ -26,23 +27,39 @@ def check_siblings(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
     Raises:
         UserError: what is wrong, and what to do.
     """
+    if _are_imported(saes):
+        _check_imported(saes, recipe)
+    elif recipe:
+        raise UserError("recipe is for imported SAEs; these say how they were trained")
+
+
+def check_alike(saes: Sequence[Cfg]) -> None:
+    """Refuse SAEs that cannot be siblings, whatever is known of their recipe.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    if _are_imported(saes):
+        check_equal(saes, SHAPE)
+        check_equal([sae["husai"] for sae in saes], PLACE)
+
+
+def _are_imported(saes: Sequence[Cfg]) -> bool:
+    """Whether all SAEs were imported; refuses transcoders, and imported ones among others."""
     for place, sae in enumerate(saes):
         if ARCHITECTURES.get(sae.get("architecture", ""), ("", False))[1]:
             raise UserError(f"SAE number {place} is a transcoder; stresses start from SAEs")
     imported = [bool(sae.get("husai", {}).get("imported")) for sae in saes]
     if any(imported) and not all(imported):
         raise UserError(f"SAE number {imported.index(True)} was imported, others were trained here: no siblings")
-    if any(imported):
-        _check_imported(saes, recipe)
-    elif recipe:
-        raise UserError("recipe is for imported SAEs; these say how they were trained")
+    return any(imported)
 
 
 def _check_imported(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
     recipe = recipe or claimed(saes)
     if any(sae["architecture"] == SIGNED for sae in saes):
         raise UserError("the SAEs keep negative latents, as no recipe makes them")
-    check_equal(saes, ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input"))
+    check_equal(saes, SHAPE)
     check_equal([sae["husai"] for sae in saes], PLACE)
     architecture = ARCHITECTURES[saes[0]["architecture"]][0]
     saved = "jumprelu" if recipe.architecture in THRESHOLDED else recipe.architecture

@@ -28,7 +28,7 @@ class Trainings:
     def __init__(self, job: Job, group: SeedGroup, count: int) -> None:
         self.job, self.recipe, self.seeds, self.count, self.finished = job, group.recipe, group.seeds, count, 0
         self.imported = group.imported
-        self.unconverged = [] if group.imported else _unconverged("SAEs", group.seeds, group.converged)
+        self.unconverged = [] if group.imported else unconverged("SAEs", group.seeds, group.converged)
 
     @property
     def converged(self) -> bool:
@@ -68,11 +68,12 @@ class Trainings:
         for sae in trained:
             _check(sae, label)
         self.finished += 1
-        self.unconverged += _unconverged(label, self.seeds, [sae.converged for sae in trained])
+        self.unconverged += unconverged(label, self.seeds, [sae.converged for sae in trained])
         return trained
 
 
-def _unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool | None]) -> list[str]:
+def unconverged(label: str, seeds: Sequence[int], converged: Sequence[bool | None]) -> list[str]:
+    """The trainings of a group that had not converged, in words; nothing if all had."""
     young = [str(seed) for seed, rested in zip(seeds, converged, strict=True) if not rested]
     return [f"{label} (seed{'s'[: len(young) > 1]} {', '.join(young)})"] if young else []
 

@@ -1,4 +1,4 @@
-"""The SAEs that a stress is about: checkpoints that differ in their seed alone.
+"""The SAEs that a stress or a benchmark is about: checkpoints that differ in their seed alone.
 
 An imported SAE does not say reliably how it was trained. Its user may say so, or else its files: then that recipe is
 retrained like any other, its place among the SAEs stands for its seed, and its convergence stays unknown.
@@ -29,16 +29,15 @@ COPIED = 0.9999
 """PWMCC from which two imported SAEs are one in other units, order or precision."""
 
 
-@dataclass(frozen=True)
-class SeedGroup:
-    """Loaded checkpoints in the order given, and what they have in common.
+@dataclass(frozen=True, kw_only=True)
+class SAEGroup:
+    """Loaded checkpoints in the order given, and what they have in common; see `siblings`.
 
     `seeds` of imported SAEs are their places, counted from 0; their `drift` and `converged` are unknown.
     """
 
     digests: list[str]
     saes: list[SAE]
-    recipe: SAERecipe
     seeds: list[int]
     hook_name: str
     position: str
@@ -97,25 +96,49 @@ class SeedGroup:
         origins.check_network(sae, bound)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeedGroup(SAEGroup):
+    """SAEs whose training can be repeated with their `recipe`; see `read`."""
+
+    recipe: SAERecipe
+
+
 def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> SeedGroup:
-    """Load checkpoints and make sure that they are siblings; `recipe` is what the user says of imported ones.
+    """`siblings` with the recipe that trained them; `recipe` is what the user says of imported ones.
+
+    Raises:
+        UserError: as `siblings`; or the recipe is missing, given without need, or not theirs.
+    """
+    cfgs = [_cfg(artifact) for artifact in artifacts]
+    origins.check_siblings(cfgs, recipe)
+    group = siblings(artifacts)
+    if not group.imported:
+        return SeedGroup(**vars(group), recipe=checkpoint.recipe(group.saes[0]))
+    recipe = recipe or origins.claimed(cfgs)
+    if recipe.architecture == "switch":
+        experts = _experts(group.saes[0])
+        origins.check_made("switch", recipe, {"architecture": "switch", "d_sae": group.saes[0].d_sae} | experts, experts)
+    return SeedGroup(**vars(group), recipe=recipe)
+
+
+def siblings(artifacts: Sequence[Artifact]) -> SAEGroup:
+    """Load one or more checkpoints and make sure that they differ in their seed alone.
 
     Raises:
         UserError: a checkpoint does not say how it was trained, is a transcoder, or is no sibling of the first or a
-            copy of another; some SAEs were imported and others not, or the recipe is missing, given without need, or
-            not theirs.
+            copy of another; or some SAEs were imported and others not.
     """
+    origins.check_alike([_cfg(artifact) for artifact in artifacts])
     saes = [checkpoint.load(artifact.path) for artifact in artifacts]
-    cfgs = [_cfg(artifact) for artifact in artifacts]
-    origins.check_siblings(cfgs, recipe)
     imported = bool(saes[0].provenance.get("imported"))
-    names = [artifact.digest[:12] for artifact in artifacts]
-    common, seeds = _imported(saes, recipe or origins.claimed(cfgs)) if imported else _trained(names, saes)
+    origins.check_equal([_experts(sae) for sae in saes], ["experts"])
+    seeds = list(range(len(saes))) if imported else _seeds([artifact.digest[:12] for artifact in artifacts], saes)
     are_copies = alike if imported else _equal_weights
     if any(are_copies(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training under two seeds")
     known = {name: saes[0].provenance[name] or origins.UNKNOWN for name in origins.PLACE}
-    return SeedGroup([artifact.digest for artifact in artifacts], saes, common, seeds, **known, imported=imported)
+    digests = [artifact.digest for artifact in artifacts]
+    return SAEGroup(digests=digests, saes=saes, seeds=seeds, **known, imported=imported)
 
 
 def _digests(artifact: Artifact) -> list[str]:
@@ -130,8 +153,8 @@ def _cfg(artifact: Artifact) -> dict[str, Any]:
     return cfg
 
 
-def _trained(names: Sequence[str], saes: Sequence[SAE]) -> tuple[SAERecipe, list[int]]:
-    """Recipe and seeds of SAEs that say how they were trained."""
+def _seeds(names: Sequence[str], saes: Sequence[SAE]) -> list[int]:
+    """The seeds of SAEs that say how they were trained."""
     needed = ("seed", "converged", "drift_from_init", *ORIGIN)
     for name, sae in zip(names, saes, strict=True):
         if missing := [entry for entry in needed if entry not in sae.provenance]:
@@ -142,18 +165,11 @@ def _trained(names: Sequence[str], saes: Sequence[SAE]) -> tuple[SAERecipe, list
     seeds = [int(sae.provenance["seed"]) for sae in saes]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"two of the SAEs have the same seed: {sorted(seeds)}")
-    return checkpoint.recipe(saes[0]), seeds
+    return seeds
 
 
-def _imported(saes: Sequence[SAE], recipe: SAERecipe) -> tuple[SAERecipe, list[int]]:
-    """The recipe that is said to have made the SAEs, and their places."""
-    if recipe.architecture == "switch":
-        experts = [{"experts": None if sae.W_router is None else sae.W_router.shape[1]} for sae in saes]
-        origins.check_equal(experts, ["experts"])
-        origins.check_made(
-            "switch", recipe, {"architecture": "switch", "d_sae": saes[0].d_sae} | experts[0], ["experts"]
-        )
-    return recipe, list(range(len(saes)))
+def _experts(sae: SAE) -> dict[str, int | None]:
+    return {"experts": None if sae.W_router is None else sae.W_router.shape[1]}
 
 
 def _equal_weights(a: SAE, b: SAE) -> bool:

@@ -29,7 +29,7 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     if spec.source == "synthetic":
         return _synthetic(spec)
     language = spec.source == "language"
-    cfg = _model(spec) if spec.model else work.first(facts, "transformer")
+    cfg = model_config(spec.model) if spec.model else work.first(facts, "transformer")
     network = work.Network.of(cfg)
     rows = _text_rows(spec, facts) if language else _pairs(spec, facts)
     tokens = rows if language else rows * PLACES[spec.position]
@@ -76,8 +76,8 @@ def _text_rows(spec: Spec, facts: Facts) -> float:
     return min(float(spec.max_rows), kept * sum(known) / CHARACTERS if known else float(work.UNKNOWN_ROWS))
 
 
-def _model(spec: Spec) -> Mapping[str, Any]:
+def model_config(name: str) -> Mapping[str, Any]:
     """The `config.json` of a model that is on this machine; else nothing."""
-    directory = assets.locate(str(spec.model))
+    directory = assets.locate(name)
     shape: dict[str, Any] = json.loads((directory / "config.json").read_bytes()) if directory else {}
     return shape

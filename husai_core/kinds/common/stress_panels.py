@@ -97,8 +97,14 @@ def measure(name: str) -> tuple[str, str]:
     return label, ENDINGS.get(ending, ending.replace("_", " "))
 
 
+UNITS = "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. n: number of units."
+
+
 def statistics_table(
-    result: Evidence, words: Callable[[str], tuple[str, str]] = measure, title: str = "Every statistic"
+    result: Evidence,
+    words: Callable[[str], tuple[str, str]] = measure,
+    title: str = "Every statistic",
+    note: str = UNITS,
 ) -> panels.Table:
     """All statistics of a result with their intervals, folded; `words` names the measure and the figure of each."""
     rows: list[list[panels.Cell]] = [
@@ -110,7 +116,6 @@ def statistics_table(
         panels.Column(label="value", format="number"),
         panels.Column(label="n", format="integer"),
     ]
-    note = "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. n: number of units."
     return panels.Table(title=title, note=note, folded=True, columns=columns, rows=rows)
 
 
