@@ -1,0 +1,1 @@
+"""External and internal benchmarks of SAEs: what they measure, apart from the kinds that run them."""

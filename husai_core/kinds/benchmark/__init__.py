@@ -1,0 +1,1 @@
+"""Job kinds of the `benchmark` family, one file each."""

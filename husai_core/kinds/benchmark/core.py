@@ -1,0 +1,290 @@
+"""What does a network lose when the SAE stands in for its activations, and how well does the SAE reconstruct them?
+
+On held-out sequences the rows at the hook are replaced by what the SAE makes of them; zeros and the mean of the rows
+are put there for comparison. Loss recovered is the share of the rise in cross-entropy by ablation that the SAE avoids,
+KL recovered the same of the divergence from the network's own predictions, as in SAEBench's core; the shares named
+plainly are over zero ablation. Every figure stands beside that of random SAEs of the same shape and L0, because a
+random SAE recovers much of the loss. A model whose loss ablation hardly raises gives no share.
+
+Explained variance, normalised MSE and cosine similarity are the worse of the figure over all rows and that without
+outliers, rows whose norm is beyond `outlier_norm` times the median: a few attention sinks can hold nearly all variance.
+Sequences share no 13 consecutive tokens with rows that the SAEs were trained or selected on. Special tokens do not go
+through the SAE unless asked.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from husai_core import panels
+from husai_core.estimate import Estimate
+from husai_core.evidence import BaseResult, Evidence
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common import held_out, stress_panels
+from husai_core.kinds.common import panels as common
+from husai_core.kinds.common.held_out import HeldOutSpec
+from husai_core.kinds.kind import Facts, Kind, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from husai_core.saes.sae import SAE
+    from husai_core.stability.intervals import Statistic
+    from husai_core.stability.seed_group import SAEGroup
+
+PRESETS = {
+    "smoke": {"max_sequences": 48},
+    "saebench": {"context": 128, "max_sequences": 3200},
+}
+"""`saebench` reads as many sequences as SAEBench's core does for the cross-entropy."""
+ABLATED = 2
+"""Ablations, which cost as much as an SAE."""
+
+
+class Spec(HeldOutSpec):
+    """What is measured beside what."""
+
+    random_seeds: int = Field(3, ge=3, le=32, description="random SAEs of the same shape and L0")
+    outlier_norm: float = Field(
+        10.0, gt=1, description="rows of more than this multiple of the median norm are outliers"
+    )
+    dense_above: float = Field(
+        0.1, gt=0, lt=1, description="latents that fire on more than this share of the rows are dense"
+    )
+
+
+class SAEFigures(BaseResult):
+    """One SAE; intervals are over sequences."""
+
+    seed: int
+    figures: dict[str, Estimate]
+
+
+class Result(Evidence):
+    """Figures with those of random SAEs (`_random`) and the differences (`_minus_random`)."""
+
+    seeds: list[int]
+    hook_name: str
+    sequences: int = Field(description="held-out sequences, or pairs of addition")
+    rows: int = Field(description="activations that went through the SAE")
+    predictions: int = Field(description="predictions that count for cross-entropy and divergence")
+    outlier_norm: float = Field(description="rows of more than this multiple of the median norm are outliers")
+    dense_above: float = Field(description="latents that fire on more than this share of the rows are dense")
+    saes: list[SAEFigures]
+    random: list[SAEFigures]
+
+
+def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
+    """Read the rows, make the random SAEs, and put all of them in place of the activations."""
+    from husai_core.benchmarks.against_random import against_random
+    from husai_core.benchmarks.splice import measure, survey
+    from husai_core.seeding import seed_everything
+    from husai_core.stability import seed_group
+
+    seed_everything(spec.seed)
+    group = seed_group.siblings(inputs.many("saes"))
+    reading = held_out.read(spec, inputs, group, job)
+    sample, n_saes = reading.sample, len(group.saes)
+    count = _counter(job, len(sample) * (1 + ABLATED + n_saes + spec.random_seeds))
+    rows = survey(reading, count)
+    seeds = range(spec.seed, spec.seed + spec.random_seeds)
+    saes = [*group.saes, *_random(group, rows.examples, seeds)]
+    limit = spec.outlier_norm * float(rows.norms.median()) or inf
+    measured = measure(reading, saes, rows.mean, limit, spec.dense_above, count)
+    trained, random = measured.saes[:n_saes], measured.saes[n_saes:]
+    return Result(
+        **held_out.evidence(group, inputs),
+        statistics=_estimates(measured.model) | against_random(trained, random),
+        seeds=group.seeds,
+        hook_name=reading.hook,
+        sequences=len(sample),
+        rows=int(sample.rows.sum()),
+        predictions=int(sample.predicted.sum()),
+        outlier_norm=spec.outlier_norm,
+        dense_above=spec.dense_above,
+        saes=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(group.seeds, trained, strict=True)],
+        random=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(seeds, random, strict=True)],
+    )
+
+
+def _counter(job: Job, total: int) -> Callable[[int], None]:
+    """Reports the sequences that were read, for every SAE and ablation anew."""
+    done = 0
+
+    def count(sequences: int) -> None:
+        nonlocal done
+        done += sequences
+        job.progress(done, total, "sequences")
+
+    return count
+
+
+def _random(group: SAEGroup, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:
+    """Random SAEs as sparse as the SAEs are on average on some rows [n, d]."""
+    from husai_core.saes.evaluate import evaluate
+    from husai_core.stability.nulls import random_sae_of_l0
+
+    l0 = sum(evaluate(sae, rows).l0 for sae in group.saes) / len(group.saes)
+    return [random_sae_of_l0(group.saes[0].d_sae, rows, seed, l0) for seed in seeds]
+
+
+def _estimates(figures: Mapping[str, Statistic]) -> dict[str, Estimate]:
+    """Figures with their intervals over sequences, cut to what they can be."""
+    from husai_core.benchmarks.against_random import value_range
+
+    return {name: figure.estimate().within(*value_range(name)) for name, figure in figures.items()}
+
+
+SHARES = {
+    "loss_recovered": "loss recovered, zero ablation",
+    "loss_recovered_mean_ablation": "loss recovered, mean ablation",
+    "kl_recovered": "KL recovered, zero ablation",
+    "kl_recovered_mean_ablation": "KL recovered, mean ablation",
+}
+NAMES = {
+    **SHARES,
+    "explained_variance": "explained variance",
+    "normalised_mse": "normalised MSE",
+    "cosine_similarity": "cosine similarity",
+    "l0": "L0",
+    "dead_fraction": "dead latents",
+    "dense_fraction": "dense latents",
+    "cross_entropy": "cross-entropy",
+    "cross_entropy_increase": "rise of cross-entropy",
+    "kl": "KL",
+}
+SUFFIXES = {"_all_rows": ", all rows", "_without_outliers": ", without outliers"}
+ENDS = {"_minus_random": "SAE - random", "_random": "random SAE"}
+LOSSES = {
+    "cross_entropy_model": "nothing replaced",
+    "cross_entropy": "SAE",
+    "cross_entropy_random": "random SAE",
+    "cross_entropy_mean_ablation": "mean of the rows",
+    "cross_entropy_zero_ablation": "zeros",
+}
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """What the SAE keeps of the network, each figure beside a random SAE's."""
+    loss, kl, random = (
+        result.statistics.get(name) for name in ("loss_recovered", "kl_recovered", "loss_recovered_random")
+    )
+    text = (
+        f"With the SAE in place of {result.hook_name}, {common.interval(loss)} of the loss and "
+        f"{common.interval(kl)} of the predictions (KL) are recovered; a random SAE of the same L0 recovers "
+        f"{common.interval(random)} of the loss."
+    )
+    if loss is not None and loss.value is None:
+        text = (
+            f"Ablating {result.hook_name} hardly raises the cross-entropy, so there is no share of the loss to "
+            f"recover; of the predictions (KL) {common.interval(kl)} are recovered."
+        )
+    figures = ("loss_recovered", "kl_recovered", "explained_variance", "l0", "dead_fraction")
+    return [
+        stress_panels.headline(result, text, [(NAMES[name].partition(",")[0], name) for name in figures]),
+        _recovered(result),
+        _table(result),
+        _losses(result),
+        _members(result),
+        stress_panels.statistics_table(
+            result, _words, note=f"With 95 % intervals. {_over(result)} n: number of units."
+        ),
+    ]
+
+
+def _over(result: Result) -> str:
+    """What intervals are over."""
+    units = "seeds and sequences" if len(result.saes) > 1 else "sequences"
+    return f"Intervals of the SAE are over {units}, of random SAEs over seeds and sequences."
+
+
+def _recovered(result: Result) -> panels.Intervals:
+    """The shares recovered, beside those of random SAEs."""
+    rows = []
+    for name, label in SHARES.items():
+        for ending, members in (("", result.saes), ("_random", result.random)):
+            points = [(f"seed {m.seed}", m.figures[name].value) for m in members if name in m.figures]
+            known = [(seed, value) for seed, value in points if value is not None]
+            said = f"{label}{', random SAE' if ending else ''}"
+            rows += common.interval_row(said, result.statistics.get(name + ending), known)
+    return panels.Intervals(
+        title="Recovered of what ablation costs",
+        note=f"1: nothing is lost; 0: as much as by ablation. A point is a seed. {_over(result)}",
+        rows=rows,
+        references=[panels.Reference(label="nothing lost", value=1.0)],
+        x_label="share recovered",
+    )
+
+
+def _table(result: Result) -> panels.Table:
+    """Every figure with that of random SAEs and the difference."""
+    columns = [panels.Column(label="figure")]
+    columns += [panels.Column(label=label, format="number") for label in ("SAE", *reversed(ENDS.values()))]
+    rows: list[list[panels.Cell]] = [
+        [label, *(result.statistics.get(name + ending) for ending in ("", *reversed(ENDS)))]
+        for name, label in NAMES.items()
+    ]
+    share = result.statistics.get("outlier_fraction")
+    note = (
+        f"On {result.rows} rows of {result.sequences} held-out sequences; random SAEs have the same shape and L0. "
+        f"Explained variance, MSE and cosine are the worse of all rows and without outliers, which are "
+        f"{common.percent(share.value if share else None)} of the rows (norm beyond {result.outlier_norm:g} times the "
+        f"median). Dense: fires on more than {common.percent(result.dense_above)} of the rows."
+    )
+    return panels.Table(title="SAE beside random SAE", note=note, columns=columns, rows=rows)
+
+
+def _losses(result: Result) -> panels.Intervals:
+    """Cross-entropy with everything that was put in place of the activations."""
+    rows = [row for name, label in LOSSES.items() for row in common.interval_row(label, result.statistics.get(name))]
+    note = f"By what stands in place of the activations; {result.predictions} predictions."
+    return panels.Intervals(title="Cross-entropy", note=note, rows=rows, x_label="nats per prediction")
+
+
+def _members(result: Result) -> panels.Table:
+    """Every SAE, trained and random, folded."""
+    shown = {"loss_recovered": "loss rec.", "kl_recovered": "KL rec.", "explained_variance": "EV", "l0": "L0"}
+    columns = [panels.Column(label="SAE"), *(panels.Column(label=label, format="number") for label in shown.values())]
+    groups = {"seed": result.saes, "random": result.random}
+    rows: list[list[panels.Cell]] = [
+        [f"{label} {member.seed}", *(member.figures.get(name) for name in shown)]
+        for label, members in groups.items()
+        for member in members
+    ]
+    note = "Intervals are over sequences."
+    return panels.Table(title="Every SAE", note=note, folded=True, columns=columns, rows=rows)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """A statistic's measure and figure in words."""
+    if name in LOSSES:
+        return "cross-entropy", LOSSES[name]
+    ending = next((ending for ending in ENDS if name.endswith(ending)), "")
+    figure = name.removesuffix(ending)
+    suffix = next((suffix for suffix in SUFFIXES if figure.endswith(suffix)), "")
+    label = NAMES.get(figure) or NAMES.get(figure.removesuffix(suffix), figure.replace("_", " ")) + SUFFIXES.get(
+        suffix, ""
+    )
+    return label, ENDS.get(ending, "observed")
+
+
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """One forward pass for the network, every ablation and every SAE, and what the SAEs compute."""
+    return held_out.estimate(spec, facts, passes=1 + ABLATED, random_saes=spec.random_seeds)
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=held_out.INPUTS,
+    run=run,
+    estimate=estimate,
+    present=present,
+    assets=held_out.needed_assets,
+    presets=PRESETS,
+)
