@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf
 
+from husai_core.benchmarks.ranges import value_range
 from husai_core.estimate import Estimate
 from husai_core.stability.intervals import Independent, Statistic, average, seed_mean
 
@@ -49,14 +49,3 @@ def mean(figures: Sequence[Statistic]) -> Statistic:
     over_sequences = average(figures)
     variance = Independent(0.0, over_sequences.variance, over_sequences.n - 1)
     return seed_mean([figure.value for figure in figures]).minus(variance)
-
-
-def value_range(name: str) -> tuple[float, float]:
-    """The least and the largest value that a figure can take."""
-    if name.endswith("_fraction"):
-        return 0.0, 1.0
-    if name.startswith("cosine_similarity"):
-        return -1.0, 1.0
-    if name.startswith(("explained_variance", "kl_recovered")):
-        return -inf, 1.0
-    return (-inf, inf) if name.startswith(("loss_recovered", "cross_entropy_increase")) else (0.0, inf)

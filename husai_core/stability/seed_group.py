@@ -117,7 +117,9 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
     recipe = recipe or origins.claimed(cfgs)
     if recipe.architecture == "switch":
         experts = _experts(group.saes[0])
-        origins.check_made("switch", recipe, {"architecture": "switch", "d_sae": group.saes[0].d_sae} | experts, experts)
+        origins.check_made(
+            "switch", recipe, {"architecture": "switch", "d_sae": group.saes[0].d_sae} | experts, list(experts)
+        )
     return SeedGroup(**vars(group), recipe=recipe)
 
 

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from husai_core import panels
+from husai_core.benchmarks.ranges import value_range
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import held_out, stress_panels
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common.held_out import HeldOutSpec
+from husai_core.kinds.common.statistics import difference
 from husai_core.kinds.kind import Facts, Kind, Work
 
 if TYPE_CHECKING:
@@ -135,8 +137,6 @@ def _random(group: SAEGroup, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:
 
 def _estimates(figures: Mapping[str, Statistic]) -> dict[str, Estimate]:
     """Figures with their intervals over sequences, cut to what they can be."""
-    from husai_core.benchmarks.against_random import value_range
-
     return {name: figure.estimate().within(*value_range(name)) for name, figure in figures.items()}
 
 
@@ -158,6 +158,15 @@ NAMES = {
     "cross_entropy_increase": "rise of cross-entropy",
     "kl": "KL",
 }
+MODEL_FIGURES = (
+    "cross_entropy_model",
+    "cross_entropy_zero_ablation",
+    "cross_entropy_mean_ablation",
+    "kl_zero_ablation",
+    "kl_mean_ablation",
+    "outlier_fraction",
+)
+"""Statistics that no SAE has a share in."""
 SUFFIXES = {"_all_rows": ", all rows", "_without_outliers": ", without outliers"}
 ENDS = {"_minus_random": "SAE - random", "_random": "random SAE"}
 LOSSES = {
@@ -278,6 +287,15 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return held_out.estimate(spec, facts, passes=1 + ABLATED, random_saes=spec.random_seeds)
 
 
+def statistics() -> dict[str, tuple[float, float]]:
+    """Every statistic with the values that it can take."""
+    doubled = ("explained_variance", "normalised_mse", "cosine_similarity")
+    figures = [*NAMES, *(figure + suffix for figure in doubled for suffix in SUFFIXES)]
+    ranges = {name: value_range(name) for name in (*MODEL_FIGURES, *figures)}
+    ranges |= {f"{name}_random": value_range(name) for name in figures}
+    return ranges | {f"{name}_minus_random": difference(value_range(name)) for name in figures}
+
+
 KIND = Kind(
     spec=Spec,
     result=Result,
@@ -287,4 +305,5 @@ KIND = Kind(
     present=present,
     assets=held_out.needed_assets,
     presets=PRESETS,
+    statistics=statistics(),
 )

@@ -126,7 +126,7 @@ def evidence(group: SAEGroup, inputs: Inputs) -> dict[str, Any]:
 
 
 def _hook(spec: HeldOutSpec, group: SAEGroup) -> str:
-    from husai_core.stability.seed_group import UNKNOWN
+    from husai_core.stability.origins import UNKNOWN
 
     if any(sae.hook_head_index is not None for sae in group.saes):
         raise UserError("the SAEs read one attention head alone, and so cannot stand in for the activations at a hook")

@@ -223,5 +223,6 @@ KIND = Kind(
     estimate=estimate,
     present=present,
     statistics=ranges.above_nulls(["gaussian", "shuffled", "covariance"])
-    | {"explained_variance": ranges.EXPLAINED_VARIANCE, "drift_from_init": ranges.SHARE},
+    | dict.fromkeys(MEANS, ranges.EXPLAINED_VARIANCE)
+    | {"drift_from_init": ranges.SHARE, "outlier_fraction": ranges.SHARE},
 )

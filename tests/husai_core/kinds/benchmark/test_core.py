@@ -296,6 +296,15 @@ def test_every_figure_is_shown_beside_a_random_saes(result: Result) -> None:
     assert row[1:] == [result.statistics[name] for name in names]
 
 
+def test_all_statistics_are_declared_with_their_ranges(result: Result) -> None:
+    declared = kinds.get(KIND).statistics
+    assert declared.keys() == result.statistics.keys()
+    for name, estimate in result.statistics.items():
+        low, high = declared[name]
+        assert low <= value(result, name) <= high, name
+        assert estimate.low is None or low <= estimate.low, name
+
+
 def test_more_sequences_and_saes_are_more_work() -> None:
     estimate = kinds.get(KIND).estimate
     assert estimate
