@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 SHA256_DIGITS = 64
+REGISTRY = "saelens:"
+"""How the name of an SAE of SAELens' registry begins."""
 LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify, huggingface or earlier."
 
 
 @app.command("import")
 def import_files(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files that belong together, or folders of them; or saelens:RELEASE/SAE_ID of SAELens' registry.",
+        ),
     ],
     format: Annotated[str | None, typer.Option(help=LAYOUTS)] = None,
     what: Annotated[str | None, typer.Option(help="What they hold: sae, transformer or activations.")] = None,
@@ -42,19 +48,24 @@ def import_files(
 ) -> int:
     """Bring in SAEs, a transformer or activations from files, and make candidates and artifacts of them.
 
-    A transformer may be a language model: the folder that its save_pretrained and its tokeniser's wrote.
+    A transformer may be a language model: the folder that its save_pretrained and its tokeniser's wrote. SAEs of
+    SAELens' registry are read on the worker's machine, from its mirror or its Hugging Face cache.
     """
     from husai.spec_args import assign
 
     terminal = Terminal(json)
-    paths = _collected(files, terminal)
-    options = {"format": format, "what": what, "hook_name": hook_name}
+    public = _public(files)
+    paths = {} if public else _collected(files, terminal)
+    options = {"format": format, "what": what, "hook_name": hook_name, "saelens": public or None}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
     with connect() as husai:
-        husai.plan("data.import", spec)
-        stored = _send(husai, paths, terminal)
-        terminal.note(f"sent as {stored.sha256}; what is read from it gets digests of its own")
-        job = husai.submit("data.import", spec, inputs={"file": [stored.sha256]})
+        inputs: dict[str, list[str]] = {}
+        if not public:
+            husai.plan("data.import", spec)
+            stored = _send(husai, paths, terminal)
+            terminal.note(f"sent as {stored.sha256}; what is read from it gets digests of its own")
+            inputs = {"file": [stored.sha256]}
+        job = husai.submit("data.import", spec, inputs=inputs)
         job = follow(husai, job.id, terminal, timeout=timeout)
         digests = {digest for output in job.outputs.values() for digest in output}
         known = [candidate for candidate in husai.candidates() if candidate.sha256 in digests] if digests else []
@@ -65,6 +76,19 @@ def import_files(
     if job.state == "succeeded":
         terminal.paragraph(f"The gate can judge {len(known)} of these." if known else "There is no SAE to judge.")
     return outcome(job)
+
+
+def _public(files: list[Path]) -> list[str]:
+    """The names of SAEs of SAELens' registry; nothing if these are files.
+
+    Raises:
+        Usage: some are, and some are not.
+    """
+    texts = [path.as_posix() for path in files]
+    names = [text.removeprefix(REGISTRY) for text in texts if text.startswith(REGISTRY)]
+    if names and len(names) < len(texts):
+        raise Usage(f"files and {REGISTRY} names are imported by commands of their own")
+    return names
 
 
 @app.command()

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from husai_core.errors import UserError, is_host_fault
 
@@ -38,8 +38,9 @@ def models() -> list[str]:
 
 
 def asset(name: str) -> Asset:
-    """The model `name` with the way to get it."""
-    how = f"hf download {name}, on the machine that runs the job, or HUSAI_ALLOW_DOWNLOAD=1 in its environment"
+    """A model, or the one file `REPOSITORY:FILE`, with the way to get it."""
+    wanted = name.replace(":", " ")
+    how = f"hf download {wanted}, on the machine that runs the job, or HUSAI_ALLOW_DOWNLOAD=1 in its environment"
     return Asset(name, how)
 
 
@@ -56,8 +57,9 @@ def name_problem(name: str) -> str:
 
 
 def is_present(name: str) -> bool:
-    """Whether a model can be read here without a download."""
-    return locate(name) is not None
+    """Whether a model, or the one file `REPOSITORY:FILE`, can be read here without a download."""
+    repository, _, file = name.partition(":")
+    return (locate_file(repository, file) if file else locate(name)) is not None
 
 
 def locate(name: str) -> Path | None:
@@ -65,6 +67,20 @@ def locate(name: str) -> Path | None:
     if name in models():
         return HOME / name
     return next((directory for directory in _directories(name) if not _lacking(directory)), None)
+
+
+def locate_file(repository: str, file: str) -> Path | None:
+    """One file of a repository of the hub, in the mirror or the Hugging Face cache; None if it is not here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    steps = PurePosixPath(file)
+    if not HUB_ID.fullmatch(repository) or steps.is_absolute() or ".." in steps.parts:
+        return None
+    mirror = os.environ.get("HUSAI_MIRROR")
+    if mirror and Path(mirror, repository, file).is_file():
+        return Path(mirror, repository, file)
+    cached = try_to_load_from_cache(repository, file)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def missing_files(name: str) -> list[str]:
@@ -108,6 +124,21 @@ def download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=PATTERNS))
     except (OSError, ValueError) as error:
         raise _not_had(f"the model {name}", error) from error
+
+
+def download_file(repository: str, file: str) -> Path:
+    """Fetch one file of a repository into the local cache; returns its path.
+
+    Raises:
+        UserError: it cannot be had, and why.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, file))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise _not_had(f"{file} of {repository}", error) from error
 
 
 def _not_had(what: str, error: Exception) -> UserError:

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["gate", "wait"], Exit.USAGE, "name either"),
         (["gate", "wait", "a", "--candidate", "b"], Exit.USAGE, "name either"),
         (["import", "absent.pt"], Exit.USAGE, "there is no file"),
+        (["import", "saelens:a/b", "absent.pt"], Exit.USAGE, "commands of their own"),
         (["verify", "absent.json"], Exit.USAGE, "cannot read"),
         (["rerun", "a", "--timeout", "5"], Exit.USAGE, "--check"),
         (["submit", "train.sae", "--timeout", "5"], Exit.USAGE, "--wait"),

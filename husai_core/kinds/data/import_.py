@@ -11,9 +11,11 @@ Known layouts:
 - `earlier`: `.pt` files of earlier HUSAI (SAE, transformer, cached activations with their `.meta.pt`);
 - `husai`: HUSAI's own artifacts;
 
-one folder per thing, also in zip files. An imported SAE computes what its own library computes. No file is
-unpickled: only tensors and plain values are read. What trainers leave beside the weights (states of optimisers, logs),
-and what systems put into folders and archives, is left out, and the result names it.
+one folder per thing, also in zip files. `saelens` names public SAEs of SAELens' registry in place of files: they are
+read from the worker's mirror or Hugging Face cache, and the job is blocked with the list of files that are not there.
+An imported SAE computes what its own library computes. No file is unpickled: only tensors and plain values are read.
+What trainers leave beside the weights (states of optimisers, logs), and what systems put into folders and archives, is
+left out, and the result names it.
 
 What a file says about its own making is kept as `claimed` and believed nowhere. Where it says how an SAE was trained,
 that is read as `claimed_recipe`, in the fields of train.sae's recipe, and a stress trains its controls by it unless its
@@ -28,7 +30,7 @@ The earlier position `answer` is the token that already shows the answer. It is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,7 +42,7 @@ from husai_core.kinds.common import work
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from transformer_lens import HookedTransformer
 
@@ -50,9 +52,12 @@ if TYPE_CHECKING:
 
 Thing = Literal["sae", "transformer", "activations"]
 Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "huggingface", "earlier"]
+RegistryName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w./-]+$", max_length=200)]
 Position = Literal["bos", "first_operand", "second_operand", "answer", "answer_token"]
 
-INPUTS = {"file": Port("upload", "the uploaded files; files of separate uploads are read together", many=True)}
+INPUTS = {
+    "file": Port("upload", "the uploaded files, read together; none if `saelens` names SAEs", True, required=False)
+}
 OUTPUTS = {
     "saes": Port("sae", "one checkpoint per SAE found", many=True, required=False),
     "transformer": Port("transformer", "the network found", required=False),
@@ -61,6 +66,7 @@ OUTPUTS = {
 TRAINING_UNKNOWN = "its training is unknown; what the file says of it is a claim"
 UNKNOWN = dict.fromkeys(("seed", "converged", "model_digest", "activations_digest"))
 MOST_P = 1000
+EITHER = "an import takes either files or `saelens: [RELEASE/SAE_ID, ...]`"
 
 
 class Spec(BaseSpec):
@@ -68,11 +74,19 @@ class Spec(BaseSpec):
 
     format: Layout = Field("auto", description="layout; auto recognises it")
     what: Literal["auto", "sae", "transformer", "activations"] = Field("auto", description="kind of thing expected")
+    saelens: list[RegistryName] = Field(
+        [], max_length=64, description="SAEs of SAELens' registry as RELEASE/SAE_ID, in place of files"
+    )
     hook_name: str | None = Field(None, description="TransformerLens hook of an SAE or rows; overrides the file's")
     position: Position | None = Field(None, description="token position; `answer` is `=`; overrides the file's")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of rows without a split, for selection")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of rows without a split, for reported figures")
     seed: int = Field(0, ge=0, lt=2**53, description="seed of that split and of the leak test")
+
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse a request for files and public SAEs at once."""
+        if self.saelens and bound:
+            raise UserError(EITHER)
 
 
 class Item(BaseModel):
@@ -108,10 +122,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     import tempfile
     from pathlib import Path
 
-    from husai_core.importers import find
+    from husai_core.importers import find, registry
 
+    if not spec.saelens and not inputs.bound:
+        raise UserError(EITHER)
     with tempfile.TemporaryDirectory() as scratch:
-        contents = find([upload.path for upload in inputs.many("file")], Path(scratch))
+        uploads = [upload.path for upload in inputs.many("file")]
+        public = registry.read(spec.saelens, Path(scratch)) if spec.saelens else None
+        contents = public or find(uploads, Path(scratch))
         _expected(spec, contents.things)
         if contents.left_out:
             job.log(f"left out: {', '.join(contents.left_out)}")
@@ -341,9 +359,7 @@ def _recipes(places: Sequence[str], items: Sequence[Item]) -> list[panels.Table]
     names = list(dict.fromkeys(name for _, recipe in said for name in recipe))
     if not said:
         return []
-    rows: list[list[panels.Cell]] = [
-        [name, *("" if (value := recipe.get(name)) is None else _cell(value) for _, recipe in said)] for name in names
-    ]
+    rows: list[list[panels.Cell]] = [[name, *(_cell(recipe.get(name, "")) for _, recipe in said)] for name in names]
     columns = [panels.Column(label="field"), *(panels.Column(label=place) for place, _ in said)]
     return [panels.Table(title="How the files say that the SAEs were trained", columns=columns, rows=rows)]
 
@@ -363,4 +379,13 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     return work.Cost(size, 2 * size).work(size)
 
 
-KIND = Kind(spec=Spec, result=Result, inputs=INPUTS, outputs=OUTPUTS, run=run, estimate=estimate, present=present)
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run=run,
+    libraries=("sae-lens",),
+    estimate=estimate,
+    present=present,
+)
