@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
+from math import isfinite
 from operator import or_
 from typing import Annotated, Any, Literal
 
@@ -51,7 +52,13 @@ def document(name: str) -> schemas.Kind:
         inputs={name: _port(port) for name, port in kind.inputs.items()},
         outputs={name: _port(port) for name, port in kind.outputs.items()},
         presets=to_jsonable_python(dict(kind.presets)),
+        statistics={name: (_limit(low), _limit(high)) for name, (low, high) in kind.statistics.items()},
     )  # fmt: skip
+
+
+def _limit(end: float) -> float | None:
+    """An end of a range, as JSON has no infinity."""
+    return end if isfinite(end) else None
 
 
 def summary(name: str, spec: Mapping[str, Any]) -> str:

@@ -227,6 +227,9 @@ class Kind(BaseModel):
     inputs: dict[str, PortDocument]
     outputs: dict[str, PortDocument]
     presets: dict[str, dict[str, JsonValue]] = Field(description="spec fields by preset name")
+    statistics: dict[str, tuple[float | None, float | None]] = Field(
+        description="what a release policy can read of a result, with the least and the largest value; null: no limit"
+    )
 
 
 class Kinds(Page):

@@ -36,9 +36,14 @@ def continued(command: str, width: int) -> list[str]:
 
 
 def changed(spec: Mapping[str, Any], kind: Kind | None) -> list[tuple[str, Any]]:
-    """The fields of a spec, by dotted path, that are not at their default; all of them where the kind is unknown."""
+    """The fields of a spec, by dotted path, that are not at their default; all of them where the kind is unknown.
+
+    A lab's policy in full is left out: the service fills it in by its name.
+    """
     usual = dict(flat(defaults(kind.spec_schema))) if kind else {}
-    return [(path, value) for path, value in flat(spec) if path not in usual or usual[path] != value]
+    fields = kind.spec_schema.get("properties", {}) if kind else {}
+    asked = {name: value for name, value in spec.items() if fields.get(name, {}).get("stamp") != "policy"}
+    return [(path, value) for path, value in flat(asked) if path not in usual or usual[path] != value]
 
 
 def written(value: Any) -> str:

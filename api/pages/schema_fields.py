@@ -57,7 +57,8 @@ def _properties(schema: Schema, root: Schema, path: str) -> list[Field]:
     required = set(schema.get("required", ()))
     fields = []
     for name, inner in schema.get("properties", {}).items():
-        if "const" not in _resolved(inner, root):
+        filled_in = inner.get("stamp") == "policy"  # by the service, from the name of the policy
+        if "const" not in _resolved(inner, root) and not filled_in:
             fields.append(_field(inner, root, f"{path}.{name}", name, name in required))
     return fields
 

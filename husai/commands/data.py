@@ -237,6 +237,9 @@ def _show_kind(terminal: Terminal, kind: Kind) -> None:
         if rows:
             terminal.line()
             terminal.table([title, "type", "", "help"], rows)
+    if kind.statistics:
+        terminal.line()
+        terminal.paragraph(f"A release policy can read: {', '.join(kind.statistics)}")
     terminal.line()
     columns = ["field", "type", "default", "range", "help"]
     terminal.table(columns, describe.fields(kind.spec_schema))

@@ -83,11 +83,17 @@ def test_what_is_no_bundle_does_not_verify(run: Husai, tmp_path: Path, text: str
 def test_a_policy_that_calls_itself_strict_is_named(run: Husai, tmp_path: Path) -> None:
     policy = policies.load("strict")
     lenient = policy.model_copy(update={"rules": policy.rules[:1]})
-    for chosen, text in ((policy, "as it comes with husai"), (lenient, "is not the packaged strict")):
+    labs = policy.model_copy(update={"name": "ours"})
+    said_of = (
+        (policy, "as it comes with husai"),
+        (lenient, "is not the packaged strict"),
+        (labs, "does not come with husai: read its rules in the bundle"),
+    )
+    for chosen, text in said_of:
         evidence = full_evidence(chosen)
         as_of = "2026-11-28T12:00:00Z"
         decision = decide(chosen, CANDIDATE, evidence, controls(), as_of).model_dump(mode="json")
-        folder = tmp_path / text.replace(" ", "-")
+        folder = tmp_path / text.replace(" ", "-").replace(":", "")
         folder.mkdir()
         bundles.write(folder, chosen, evidence, controls(), decision)
         sealed = bundles.seal(folder, Ed25519PrivateKey.generate(), bundles.Chain(seq=1))
@@ -96,7 +102,7 @@ def test_a_policy_that_calls_itself_strict_is_named(run: Husai, tmp_path: Path) 
         said = " ".join(done.out.split())
         assert done.code == Exit.OK, done.out
         assert said.startswith("matches its own figures, signer unknown: ")
-        assert f"policy 'strict' {text}" in said
+        assert f"policy '{chosen.name}' {text}" in said
 
 
 def test_a_file_without_a_key_is_refused(run: Husai, tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_the_command_of_a_job_asks_for_the_same_job() -> None:
     assert not any(setting.startswith(("recipe.k=", "limit=")) for setting in settings)
 
 
+def test_a_policy_that_the_service_fills_in_is_not_written_out() -> None:
+    schema = {"properties": {"policy": {"default": "strict"}, "policy_document": {"default": None, "stamp": "policy"}}}
+    kind = Kind.read({"name": "release.gate", "spec_schema": schema})
+    spec = {"policy": "ours", "policy_document": {"name": "ours", "rules": []}}
+    assert describe.command(job(spec, {}), kind).endswith("--set policy=ours")
+
+
 def test_fields_show_type_default_range_and_help() -> None:
     rows = {row[0]: row[1:] for row in describe.fields(SCHEMA)}
     assert rows["recipe.k"] == ("integer", "8", "≥ 1", "active latents")

@@ -1,5 +1,6 @@
 """`husai policies`, against the real service."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -7,6 +8,9 @@ import yaml
 from husai.errors import Exit
 from husai_core.release.policy import Policy, load
 from tests.husai.conftest import Husai
+
+PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
+STATISTIC = "pwmcc_excess"
 
 
 def test_the_policies_that_come_with_husai_are_listed_and_shown(husai: Husai) -> None:
@@ -33,6 +37,15 @@ def test_a_file_made_from_a_shown_policy_is_added_and_retired(husai: Husai, tmp_
     assert "version: 1" in husai("policies", "show", "ours", "--version", "1").out
     assert "ours is retired" in husai("policies", "retire", "ours").out
     assert "retired" in husai("policies", "list").out
+
+
+def test_the_policy_of_the_documentation_is_accepted(husai: Husai, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    file = tmp_path / "documented.yaml"
+    file.write_text(block.replace("name: ours", "name: documented", 1))
+    assert husai("policies", "add", file).code == Exit.OK
+    assert f"statistic: {STATISTIC}" in block
+    assert STATISTIC in husai("kinds", "stress.trained_vs_random").out
 
 
 def test_a_policy_that_reads_what_nobody_measures_is_refused_with_the_nearest_name(

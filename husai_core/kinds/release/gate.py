@@ -43,7 +43,9 @@ class Spec(BaseSpec):
 
     policy: str = Field("strict", description="name of a policy that comes with HUSAI, or of the lab's own")
     policy_document: dict[str, Any] | None = Field(
-        None, description="a policy of the lab's own in full; the service fills it in"
+        None,
+        description="a policy of the lab's own in full; the service fills it in",
+        json_schema_extra={"stamp": "policy"},
     )
     policy_digest: str = Field("", description="digest that the policy must have; filled in where empty")
     as_of: str | None = Field(

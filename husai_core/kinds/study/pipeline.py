@@ -68,7 +68,9 @@ class Spec(BaseSpec):
     sae: dict[str, Any] = Field(default_factory=dict, description="fields of train.sae to change")
     policy: str = Field("strict", description="the release policy that decides")
     policy_document: dict[str, Any] | None = Field(
-        None, description="a policy of the lab's own in full; the service fills it in"
+        None,
+        description="a policy of the lab's own in full; the service fills it in",
+        json_schema_extra={"stamp": "policy"},
     )
     min_test_accuracy: float | None = Field(
         None, ge=0, le=1, description="least accuracy of the transformer on test pairs; the preset's if unset"

@@ -116,3 +116,9 @@ def test_inputs_are_digests_or_what_another_job_makes():
         "rows": [{"job": job[:8], "output": "activations", "index": None}],
     }
     assert [forms.from_reference(reference) for reference in inputs["saes"]] == [digest, f"{job}:saes[2]"]
+
+
+def test_what_the_service_fills_in_has_no_field():
+    paths = {field.path for field in schema_fields.of_spec(kinds.get("release.gate").spec.model_json_schema())}
+    assert "spec.policy" in paths
+    assert "spec.policy_document" not in paths

@@ -159,6 +159,15 @@ def test_a_bundle_that_an_earlier_version_wrote_verifies() -> None:
     assert verdicts["stability"] == "inconclusive"
 
 
+def test_a_bundle_of_engine_5_keeps_what_it_says_of_provenance_and_change() -> None:
+    document = json.loads((FIXTURES / "engine-5.bundle.json").read_bytes())
+    report = bundle.verify(document, dsse.public_bytes(KEY))
+    assert (report.ok, report.verdict) == (True, "inconclusive"), report.problems
+    rules = {rule["name"]: rule for rule in document["decision"]["rules"]}
+    assert rules["provenance"]["reason"].startswith("claimed: only their user says")
+    assert (rules["transcoder"]["settled"], rules["transcoder"]["retrained"]) == (False, True)
+
+
 def test_a_forger_with_another_key_is_refused(tmp_path: Path) -> None:
     forged = sealed(tmp_path, key=Ed25519PrivateKey.from_private_bytes(b"f" * 32)).model_dump(mode="json")
     assert bundle.verify(forged).ok
