@@ -201,14 +201,18 @@ def _record(session: Session, execution: Execution, end: Success) -> None:
     session.flush()
     saes = [artifact.sha256 for port in end.outputs.values() for artifact in port if artifact.type == "sae"]
     for sha256 in saes:
-        if session.get(Candidate, sha256) is None:
-            facts, training = end.facts[sha256], _training(end.facts[sha256])
-            siblings = [other for other in saes if other != sha256 and _training(end.facts[other]) == training]
+        facts, training = end.facts[sha256], _training(end.facts[sha256])
+        siblings = [other for other in saes if other != sha256 and _training(end.facts[other]) == training]
+        candidate = session.get(Candidate, sha256)
+        if candidate is None:
             session.add(
                 Candidate(
                     sha256=sha256, execution_id=execution.id, siblings=siblings, facts=facts, created_at=clock(session)
                 )
             )
+        elif session.get_one(Execution, candidate.execution_id).owner_id == execution.owner_id:
+            # An import of one seed may come before that of all together.
+            candidate.siblings = list(dict.fromkeys([*candidate.siblings, *siblings]))
 
 
 def _training(facts: Mapping[str, Any]) -> list[Any]:

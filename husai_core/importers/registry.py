@@ -101,7 +101,7 @@ class Resolver:
         if path is None and name.rpartition("/")[2] in OPTIONAL:
             raise EntryNotFoundError(f"{name} is not here")
         if path is None:
-            raise absent(repo_id, [name])
+            raise absent([(repo_id, name)])
         self.paths[name] = path
         with path.open("rb") as file:
             self.files[f"{repo_id}/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,29 +117,23 @@ def read(names: Sequence[str], scratch: Path) -> Contents:
     """The SAEs `RELEASE/SAE_ID` of the registry; `scratch` is an empty directory for their files in SAELens' layout.
 
     Raises:
-        MissingAssets: files are not on this machine; it names all of the first SAE that are known to be needed.
-        UserError: the registry has no such SAE, a download failed, or the SAE cannot be run here.
-    """
-    things = []
-    for place, name in enumerate(names):
-        (scratch / str(place)).mkdir()
-        things.append(read_sae(name, scratch / str(place)))
-    return Contents(things, [])
-
-
-def read_sae(name: str, scratch: Path) -> Imported:
-    """One of them.
-
-    Raises:
         MissingAssets: files are not on this machine; it names all that are known to be needed.
         UserError: the registry has no such SAE, a download failed, or the SAE cannot be run here.
     """
-    entry = find(name)
-    if entry.loader in REFUSED:
-        raise UserError(f"{name} cannot be imported: {REFUSED[entry.loader]}")
-    lacking = [file for file in entry.files if assets.locate_file(entry.repository, file) is None]
+    entries = [find(name) for name in names]
+    wanted = dict.fromkeys((entry.repository, file) for entry in entries for file in entry.files)
+    lacking = [file for file in wanted if assets.locate_file(*file) is None]
     if lacking and not assets.may_download():
-        raise absent(entry.repository, lacking)
+        raise absent(lacking)
+    things = []
+    for place, entry in enumerate(entries):
+        (scratch / str(place)).mkdir()
+        things.append(_read(entry, scratch / str(place)))
+    return Contents(things, [])
+
+
+def _read(entry: Entry, scratch: Path) -> Imported:
+    """One of them."""
     resolver = Resolver()
     said = _load(entry, resolver, scratch)
     thing = saelens.read(scratch / checkpoint.WEIGHTS, scratch / checkpoint.CONFIG, Folder({}))
@@ -148,14 +142,15 @@ def read_sae(name: str, scratch: Path) -> Imported:
         "registry": {"release": entry.release, "sae_id": entry.sae_id, "model": entry.model},
         "files": resolver.files,
     }
-    return replace(thing, source=name, training=_claim(entry, resolver))
+    return replace(thing, source=f"{entry.release}/{entry.sae_id}", training=_claim(entry, resolver))
 
 
 def find(name: str) -> Entry:
     """The entry `RELEASE/SAE_ID` of the registry.
 
     Raises:
-        UserError: there is none, or `sae-lens` is not installed; the message names some that there are.
+        UserError: there is none, and the message names some that there are; what SAELens makes of it cannot be used
+            here; or `sae-lens` is not installed.
     """
     release, _, sae_id = name.partition("/")
     directory = _module("loading.pretrained_saes_directory").get_pretrained_saes_directory()
@@ -166,16 +161,18 @@ def find(name: str) -> Entry:
     if sae_id not in listed.saes_map:
         raise UserError(f"release {release!r} has no SAE {sae_id!r}; it has {_some(list(listed.saes_map))}")
     loader = listed.conversion_func or "sae_lens"
+    if loader in REFUSED:
+        raise UserError(f"{name} cannot be imported: {REFUSED[loader]}")
     return Entry(release, sae_id, listed.repo_id, listed.saes_map[sae_id], loader, listed.model)
 
 
-def absent(repository: str, files: list[str]) -> MissingAssets:
-    """That files of a repository are not on this machine."""
-    wanted = [assets.asset(f"{repository}:{file}") for file in files]
-    how = f"hf download {repository} {' '.join(files)}"
-    return MissingAssets(
-        f"not on this machine: {', '.join(asset.name for asset in wanted)}; get it with: {how}", wanted
-    )
+def absent(files: list[tuple[str, str]]) -> MissingAssets:
+    """That files, each of a repository, are not on this machine."""
+    wanted = [assets.asset(f"{repository}:{file}") for repository, file in files]
+    by_repository = {repository: [file for other, file in files if other == repository] for repository, _ in files}
+    commands = "; ".join(f"hf download {repository} {' '.join(names)}" for repository, names in by_repository.items())
+    names = ", ".join(asset.name for asset in wanted)
+    return MissingAssets(f"not on this machine: {names}; get it with: {commands}", wanted)
 
 
 def _load(entry: Entry, resolver: Resolver, scratch: Path) -> dict[str, Any]:

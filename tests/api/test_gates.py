@@ -135,6 +135,23 @@ def test_only_saes_of_one_recipe_are_siblings(ada: httpx.Client, submit, server:
     assert siblings == [[digests[1]], [digests[0]], [digests[3]], [digests[2]]]
 
 
+def test_a_seed_that_is_imported_alone_and_then_with_others_gets_its_siblings(
+    ada: httpx.Client, submit, server: Server, tmp_path
+):
+    saes, digests = [], []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        cfg = f'{{"husai":{{"imported":true,"claimed_recipe":{{"k":3}},"claimed_seed":{seed},"at":"{folder}"}}}}'
+        saes.append(server.stored("sae", {"cfg.json": cfg.encode()}, folder))
+        digests.append(saes[-1].sha256)
+    for outputs in (saes[:1], saes):
+        job = submit(kind="train.activations", spec={"source": "synthetic"}, reuse="never")
+        server.finish(server.claim(job["id"]), {}, {"saes": outputs})
+    siblings = [ada.get(f"/v1/candidates/{digest}").json()["siblings"] for digest in digests]
+    assert siblings == [[digests[1]], [digests[0]]]
+
+
 def test_a_short_id_is_told_how_many_digits_it_needs(ada: httpx.Client):
     answer = ada.get("/v1/jobs/0d0947")
     assert answer.status_code == 404

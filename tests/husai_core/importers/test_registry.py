@@ -147,6 +147,11 @@ def test_a_missing_sae_blocks_its_job_with_every_file(mirror: Path, tmp_path: Pa
     with pytest.raises(MissingAssets, match="get it with: hf download jbloom/GPT2-Small-SAEs") as error:
         read(tmp_path, GPT2)
     entry = registry.find(GPT2)
+    with pytest.raises(MissingAssets) as of_both:
+        registry.read([GPT2, "gpt2-small-res-jb/blocks.9.hook_resid_pre"], tmp_path)
+    folders = [asset.name.split("/")[-2] for asset in of_both.value.assets]
+    assert len(set(folders)) == 2
+    assert len(folders) == 4
     names = [f"{entry.repository}:{entry.path}/{file}" for file in ("cfg.json", "sae_weights.safetensors")]
     assert [asset.name for asset in error.value.assets] == names
     assert [assets.is_present(name) for name in names] == [False, False]
