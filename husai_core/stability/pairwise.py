@@ -8,13 +8,14 @@ from functools import cached_property
 from itertools import combinations
 from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from husai_core.estimate import Estimate
 from husai_core.saes.sae import SAE
 from husai_core.seeding import generator
-from husai_core.stability.intervals import Statistic, pair_mean, smallest
+from husai_core.stability.intervals import Array, Independent, Statistic, pair_mean, smallest
 from husai_core.stability.matching import activation_pw_mcc, pw_mcc
 from husai_core.stability.nulls import Null, gaussian
 from husai_core.stability.overlap import activation_mcc, best_matches, profiles
@@ -91,6 +92,33 @@ def against_nulls(
         **{name: figure.estimate().within(least, most) for name, figure in figures.items()},
         f"{metric}_excess": excess.within(least - most, most - least),
     }
+
+
+def rescaled_excess(
+    observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
+) -> Estimate:
+    """The excess as a share of what chance leaves, (x − null) / (1 − null), the smallest over all nulls.
+
+    It is 0 at chance and 1 where all seeds agree, whatever the width, so that one bar means the same everywhere.
+    """
+    nulls = [control if paired else control.independent for control in controls.values()]
+    figures = [_share_of_rest(observed, null) for null in (chance.independent, *nulls)]
+    return smallest([figure.estimate() for figure in figures]).within(most=1)
+
+
+def _share_of_rest(observed: Statistic, null: Statistic | Independent) -> Statistic:
+    """(x − null) / (1 − null); the variance of an independent null is carried along by its slope."""
+
+    def share(x: Array, level: Array | float) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(x - level, np.subtract(1.0, level))
+
+    if isinstance(null, Statistic):
+        return Statistic(observed.n, lambda w: share(observed.at(w), null.at(w)))
+    rest = 1 - null.value
+    slope = (observed.value - 1) / rest**2 if rest > 0 else np.nan
+    term = Independent(0.0, slope**2 * null.variance, null.df)
+    return Statistic(observed.n, lambda w: share(observed.at(w), null.value), (term,))
 
 
 def value_range(metric: str) -> tuple[float, float]:

@@ -37,10 +37,11 @@ def with_nulls(metric: str, values: Range, nulls: Iterable[str]) -> dict[str, Ra
 
 
 def above_nulls(nulls: Iterable[str]) -> dict[str, Range]:
-    """Every overlap, its chance levels, and its excess over the largest of them."""
+    """Every overlap, its chance levels, and its excess over the largest of them, plain and rescaled."""
     names, statistics = list(nulls), dict[str, Range]()
     for metric, values in ((name + suffix, values) for name, values in OVERLAPS.items() for suffix in SUFFIXES):
-        statistics |= with_nulls(metric, values, names) | {f"{metric}_excess": difference(values)}
+        excess = {f"{metric}_excess": difference(values), f"{metric}_excess_rescaled": (-inf, 1.0)}
+        statistics |= with_nulls(metric, values, names) | excess
     return statistics
 
 

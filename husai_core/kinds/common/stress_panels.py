@@ -74,6 +74,7 @@ ENDINGS = {
     "shuffled_null": "shuffled control",
     "covariance_null": "covariance control",
     "excess": "above largest null",
+    "excess_rescaled": "the same, of what the null leaves",
     "gaussian_excess": "above Gaussian null",
     "shuffled_excess": "above shuffled",
     "covariance_excess": "above covariance",

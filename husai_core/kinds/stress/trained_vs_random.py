@@ -116,14 +116,15 @@ def _means(members: Sequence[Member], n_rows: int, knows_drift: bool) -> dict[st
 def _overlaps(
     trained: PairwiseOverlaps, random: PairwiseOverlaps, controls: Mapping[str, PairwiseOverlaps], paired: bool
 ) -> dict[str, Estimate]:
-    """Every overlap with its nulls and its excess."""
-    from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, against_nulls
+    """Every overlap with its nulls and its excess, plain and as a share of what chance leaves."""
+    from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, against_nulls, rescaled_excess
 
     statistics = dict[str, Estimate]()
     for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
         chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
         compared = {name: overlaps.statistic(metric) for name, overlaps in controls.items()}
-        statistics |= against_nulls(metric, trained.statistic(metric), chance, compared, paired)
+        terms = trained.statistic(metric), chance, compared, paired
+        statistics |= against_nulls(metric, *terms) | {f"{metric}_excess_rescaled": rescaled_excess(*terms)}
     return statistics
 
 
@@ -151,6 +152,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     )
     figures = [
         ("PWMCC above largest chance level", "pwmcc_excess"),
+        ("as a share of what chance leaves", "pwmcc_excess_rescaled"),
         ("PWMCC", "pwmcc"),
         ("explained variance", "explained_variance"),
         ("drift", "drift_from_init"),

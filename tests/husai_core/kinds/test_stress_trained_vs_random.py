@@ -121,7 +121,8 @@ def test_a_few_huge_rows_do_not_carry_the_rule_about_reconstruction(tmp_path: Pa
     assert bounds(measured, "explained_variance")[1] == pytest.approx(sum(lower) / 3)
     policy = load_policy("strict")
     (rule,) = (rule for rule in policy.rules if rule.name == "reconstruction")
-    read = measured.model_copy(update={"converged": True, "unconverged": []})
+    still = Estimate(value=0.0, low=-0.001, high=0.001, n=3)
+    read = measured.model_copy(update={"changes": {"explained_variance": still}})
     assert judge_result(policy, rule, read).verdict == "fail"
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from husai_core.saes.recipe import SAERecipe
 from husai_core.stability import nulls
 from husai_core.stability.intervals import pair_mean
-from husai_core.stability.pairwise import PairwiseOverlaps, against_nulls
+from husai_core.stability.pairwise import PairwiseOverlaps, against_nulls, rescaled_excess
 
 
 def test_chance_over_alive_features_is_that_of_their_mean_number() -> None:
@@ -31,3 +32,45 @@ def test_shares_and_cosines_have_intervals_that_they_can_lie_in() -> None:
         assert (-1 if name.endswith("excess") else 0) <= estimate.low <= estimate.high <= 1, name
     signed = against_nulls("mmcs_signed", observed, nulls.Null(0.0, 0.1, 20), {})
     assert signed["mmcs_signed"].low == -1
+
+
+def matrix(*pairs: float) -> list[list[float]]:
+    """Three seeds with these values of the pairs 0-1, 0-2 and 1-2."""
+    a, b, c = pairs
+    return [[1.0, a, b], [a, 1.0, c], [b, c, 1.0]]
+
+
+def test_a_rescaled_excess_is_the_share_of_what_the_largest_null_leaves() -> None:
+    observed, control = pair_mean(matrix(0.80, 0.78, 0.82)), pair_mean(matrix(0.5, 0.5, 0.5))
+    chance = nulls.Null(0.3, 0.0, 200)
+    share = rescaled_excess(observed, chance, {"shuffled": control})
+    excess = against_nulls("pwmcc", observed, chance, {"shuffled": control})["pwmcc_excess"]
+    assert share.value == pytest.approx(0.3 / 0.5)
+    assert excess.low is not None
+    assert share.low == pytest.approx(excess.low / 0.5)
+
+
+def test_a_rescaled_excess_keeps_what_seeds_and_controls_share() -> None:
+    """A control that moves with its seed leaves a constant share, so the interval has no width; unpaired it has one."""
+    control = matrix(0.4, 0.5, 0.6)
+    observed = pair_mean([[1 - 0.5 * (1 - value) for value in row] for row in control])
+    terms = observed, nulls.Null(0.0, 0.0, 200), {"shuffled": pair_mean(control)}
+    paired, apart = (rescaled_excess(*terms, paired=paired) for paired in (True, False))
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert apart.value == pytest.approx(0.5)
+    assert apart.low is not None
+    assert apart.low < 0.4
+
+
+def test_the_spread_of_an_independent_null_widens_a_rescaled_excess() -> None:
+    observed = pair_mean(matrix(0.80, 0.78, 0.82))
+    sure, unsure = (rescaled_excess(observed, nulls.Null(0.5, error, 200), {}) for error in (0.0, 0.2))
+    assert sure.value == unsure.value == pytest.approx(0.6)
+    assert None not in (sure.low, unsure.low)
+    assert (unsure.low or 0) < (sure.low or 0)
+
+
+def test_where_chance_is_complete_nothing_can_be_above_it() -> None:
+    same = pair_mean(matrix(1.0, 1.0, 1.0))
+    assert rescaled_excess(same, nulls.Null(0.3, 0.0, 200), {"shuffled": same}).value is None
+    assert rescaled_excess(same, nulls.Null(1.0, 0.0, 200), {}).value is None
