@@ -125,6 +125,17 @@ class LanguageModel(Model):
         bridge = _bridge(fresh, str(self.bridge.cfg.device), self.tokenizer)
         return LanguageModel(bridge, self.tokenizer, identity, self.tokenizer_digest)
 
+    @property
+    def unembedding(self) -> Tensor:
+        """What makes logits of the last residual stream behind its LayerNorm [d_model, d_vocab]."""
+        model: Any = self.bridge.original_model
+        weight: Tensor = model.get_output_embeddings().weight
+        return weight.detach().T
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """Each of some tokens as the tokeniser writes it."""
+        return [str(self.tokenizer.decode([token])) for token in tokens]
+
     def has_hook(self, name: str) -> bool:
         """Whether there is a hook of this name, whatever it gives."""
         return name in self.bridge.hook_dict

@@ -114,6 +114,15 @@ class Model(ABC):
         Heap et al. 2025, arXiv 2501.17727, whose two controls these are.
         """
 
+    @property
+    @abstractmethod
+    def unembedding(self) -> Tensor:
+        """What makes logits of the last residual stream, on the network's device [d_model, d_vocab]."""
+
+    @abstractmethod
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """Each of some tokens as text."""
+
     @abstractmethod
     def has_hook(self, name: str) -> bool:
         """Whether there is a hook of this name, whatever it gives."""

@@ -21,6 +21,8 @@ from husai_core.identity import canonical
 from husai_core.models.model import Hook, Model, batches
 from husai_core.seeding import generator
 
+SIGNS = ("BOS", "EOS", "=", "+")
+"""The tokens behind the digits."""
 SHAPE = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx", "d_vocab", "act_fn", "normalization_type")
 
 
@@ -125,6 +127,16 @@ class ModularNetwork(Model):
             fresh.embed.load_state_dict(self.network.embed.state_dict())
             fresh.pos_embed.load_state_dict(self.network.pos_embed.state_dict())
         return ModularNetwork(fresh, self.position)
+
+    @property
+    def unembedding(self) -> Tensor:
+        """What makes logits of the last residual stream [d_model, d_vocab]."""
+        return self.network.W_U.detach()
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """Digits, then BOS, EOS, = and +, of a network without other tokens."""
+        p = self.d_vocab - len(SIGNS)
+        return [str(token) if token < p else SIGNS[token - p] for token in tokens]
 
     def has_hook(self, name: str) -> bool:
         """Whether there is a hook of this name, whatever it gives."""

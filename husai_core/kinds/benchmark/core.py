@@ -31,7 +31,7 @@ from husai_core.kinds.common.statistics import difference
 from husai_core.kinds.kind import Facts, Kind, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -92,7 +92,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     group = seed_group.siblings(inputs.many("saes"))
     reading = held_out.read(spec, inputs, group, job)
     sample, n_saes = reading.sample, len(group.saes)
-    count = _counter(job, len(sample) * (1 + ABLATED + n_saes + spec.random_seeds))
+    count = held_out.counter(job, len(sample) * (1 + ABLATED + n_saes + spec.random_seeds))
     rows = survey(reading, count)
     seeds = range(spec.seed, spec.seed + spec.random_seeds)
     saes = [*group.saes, *_random(group, rows.examples, seeds)]
@@ -112,18 +112,6 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         saes=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(group.seeds, trained, strict=True)],
         random=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(seeds, random, strict=True)],
     )
-
-
-def _counter(job: Job, total: int) -> Callable[[int], None]:
-    """Reports the sequences that were read, for every SAE and ablation anew."""
-    done = 0
-
-    def count(sequences: int) -> None:
-        nonlocal done
-        done += sequences
-        job.progress(done, total, "sequences")
-
-    return count
 
 
 def _random(group: SAEGroup, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:

@@ -6,7 +6,7 @@ Light: no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -182,6 +182,18 @@ def _language(
         trained_on,
     )
     return model, sequences
+
+
+def counter(job: Job, total: int) -> Callable[[int], None]:
+    """Reports the sequences that were read, for every SAE and ablation anew."""
+    done = 0
+
+    def count(sequences: int) -> None:
+        nonlocal done
+        done += sequences
+        job.progress(done, total, "sequences")
+
+    return count
 
 
 def estimate(spec: HeldOutSpec, facts: Facts, passes: int, random_saes: int) -> Work:
