@@ -52,6 +52,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"recipe": {"d_sae": 128, "k": 8, "tokens": 200_000}, "seeds": [0, 1]},
     "examples/topk_16x": {"recipe": {"d_sae": 2048, "k": 64}},
     "sae/topk_8x_k32": {"recipe": {"d_sae": 1024, "k": 32}},
+    "rising": {
+        "recipe": {"d_sae": 256, "k": 8, "k_start": 2, "resample_tokens": 40_000, "lr": 1e-2, "tokens": 2_000_000}
+    },
     "architectures": {
         "recipe": {"d_sae": 512, "k": 16, "order_seed": 0},
         "variants": [
@@ -67,7 +70,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named specs. Those with a path keep the width and sparsity of the published configuration of that name for 128
-dimensions; its budget of 140 steps did not converge, so budget and optimiser are this module's."""
+dimensions; its budget of 140 steps did not converge, so budget and optimiser are this module's.
+
+`rising` was chosen among seven recipes on three seeds and confirmed on five others, on residual rows (blocks.1) of the
+built-in language model: one-to-one overlap of seeds 0.741 [0.723, 0.760] where the usual recipe has 0.658
+[0.636, 0.680] at equal tokens, explained variance 0.905 and 0.900, on rows of the same covariance 0.469 and 0.476."""
 
 
 def _fits(change: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
