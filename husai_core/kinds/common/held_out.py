@@ -16,6 +16,7 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.common import rows_work, work
 from husai_core.kinds.kind import BaseSpec, Facts, Port, Work
+from husai_core.stability import origins
 
 if TYPE_CHECKING:
     from husai_core.activations.store import Activations
@@ -37,6 +38,7 @@ INPUTS = {
 MODULAR = (None, "HookedTransformer")
 """The architectures of networks for addition in `cfg.json`."""
 CONTEXT = 128
+ROWS_MISSING = "the SAEs were trained here: give the activations, too, so that held-out sequences are known"
 MOST_LOGITS, EXAMPLES = 1 << 25, 2048
 """Logits, and rows for the random SAEs, that are held at once."""
 
@@ -77,6 +79,15 @@ class HeldOutSpec(BaseSpec):
         if (self.model is None) == ("transformer" not in bound):
             raise UserError("give either model or a transformer input, not both")
 
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse SAEs that are no siblings, and such that were trained here without the rows that they saw."""
+        saes = facts.get("saes", ())
+        if not saes or not all(saes):
+            return
+        origins.check_alike(saes)
+        if not saes[0].get("husai", {}).get("imported") and not facts.get("activations"):
+            raise UserError(ROWS_MISSING)
+
 
 def needed_assets(spec: HeldOutSpec) -> list[str]:
     """The language model that is read by its name."""
@@ -97,7 +108,7 @@ def read(spec: HeldOutSpec, inputs: Inputs, group: SAEGroup, job: Job) -> Readin
     if origin:
         group.check(origin)
     elif not group.imported:
-        raise UserError("the SAEs were trained here: give the activations, too, so that held-out sequences are known")
+        raise UserError(ROWS_MISSING)
     hook, trained_on = _hook(spec, group), store.load(origin.path) if origin else None
     artifact = inputs.maybe("transformer")
     if artifact and _is_modular(artifact):

@@ -220,6 +220,18 @@ def test_saes_that_were_trained_here_need_their_rows_and_sequences_beside_these(
         World(world.text, rows, [sae]).core(tmp_path / "b", context=2 * CONTEXT)
 
 
+def test_what_cannot_be_measured_is_refused_before_it_is_queued() -> None:
+    trained, foreign = ({"architecture": "topk", "d_in": 8, "husai": {"imported": known}} for known in (False, True))
+    spec, rows = Spec(model=MODEL), [{"d_model": 8}]
+    spec.check_facts({"saes": [trained], "activations": rows})
+    spec.check_facts({"saes": [foreign]})
+    spec.check_facts({"saes": [{}]})
+    with pytest.raises(UserError, match="give the activations, too"):
+        spec.check_facts({"saes": [trained]})
+    with pytest.raises(UserError, match="no siblings"):
+        spec.check_facts({"saes": [trained, foreign], "activations": rows})
+
+
 def test_special_tokens_and_early_tokens_keep_their_activations(world: World, tmp_path: Path) -> None:
     plain = world.core(tmp_path / "a", world.saes[:1], max_sequences=5)
     assert plain.rows == 5 * (CONTEXT - 1)  # the first token is special
