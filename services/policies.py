@@ -129,7 +129,8 @@ def check(session: Session, kind: Kind, spec: BaseSpec) -> None:
     """
     if DOCUMENT not in kind.spec.model_fields:
         return
-    name, document = getattr(spec, "policy"), getattr(spec, DOCUMENT)  # noqa: B009
+    chosen = spec.model_dump(include={"policy", DOCUMENT})
+    name, document = chosen["policy"], chosen[DOCUMENT]
     if name in packaged.names():
         return
     policy = active(session, name)

@@ -117,6 +117,7 @@ def judge_rule(
     missing = undecided(Obstacle.NO_RESULT, f"there is no result of {rule.evidence}", rule.settle), None
     judged, item = min(outcomes or [missing], key=lambda pair: (-pair[0].obstacle, SEVERITY[pair[0].verdict]))
     estimate = judged.estimate or Estimate(value=None)
+    about_it = item if judged.obstacle > Obstacle.OTHER_CHECKPOINT else None
     return RuleOutcome(
         **rule.model_dump(include={"name", "title", "evidence", "statistic", "bound", "op", "threshold"}),
         evidence_digest=item and item.digest,
@@ -124,7 +125,7 @@ def judge_rule(
         verdict="fail" if policy.two_valued and judged.verdict != "pass" else judged.verdict,
         reason=judged.reason,
         settle=judged.settle,
-        **_background(policy, rule, item) if engine >= 5 else {},
+        **_background(policy, rule, about_it) if engine >= 5 else {},
     )
 
 

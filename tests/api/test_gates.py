@@ -40,7 +40,7 @@ def judge(
     client: httpx.Client,
     job: dict[str, Any],
     tmp_path: Path,
-    policy: policies.Policy = policies.load("strict"),  # noqa: B008 - immutable
+    policy: policies.Policy | None = None,
 ) -> tuple[Claim, Any, Stored]:
     """Decide for a gate job as a worker would, up to where it reports the end: the claim, the decision, the files."""
     for child in client.get("/v1/jobs", params={"parent": job["id"]}).json()["items"]:
@@ -48,7 +48,10 @@ def judge(
     claim = server.claim(job["id"])
     folder = tmp_path / "decision"
     folder.mkdir()
-    controls = Controls(good=Control(reason="none"), bad=Control(reason="none"))
+    policy, controls = (
+        policy or policies.load("strict"),
+        Controls(good=Control(reason="none"), bad=Control(reason="none")),
+    )
     (candidate,) = job["inputs"]["candidate"]
     decision = decide(policy, candidate, [], controls, job["spec"]["as_of"]).model_dump(mode="json")
     bundles.write(folder, policy, [], controls, decision)

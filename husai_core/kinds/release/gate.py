@@ -72,7 +72,6 @@ class Spec(BaseSpec):
             raise ValueError(f"policy '{name}' has digest {digest}, not {expected}")
         return {**data, "policy_digest": digest}
 
-    @property
     def resolved(self) -> Policy:
         """The policy that decides.
 
@@ -94,7 +93,7 @@ OUTPUTS = {"decision": Port("decision", "the decision, its policy, evidence and 
 
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
     """The measurements of both controls; equal for every gate run, so computed once."""
-    spec.resolved  # noqa: B018 - a policy that is not there is refused before anything is measured
+    spec.resolved()  # a policy that is not there is refused before anything is measured
     return [] if done else [child for name in WORLDS for child in _measurement(name)]
 
 
@@ -102,7 +101,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     """Decide, and write the decision with all that it was made from."""
     if spec.as_of is None:
         raise UserError("as_of is not set")
-    policy, candidate = spec.resolved, inputs.one("candidate").digest
+    policy, candidate = spec.resolved(), inputs.one("candidate").digest
     at = instant(spec.as_of)
     distinct = {artifact.digest: artifact for artifact in inputs.many("evidence")}
     evidence = [_item(artifact, at) for artifact in distinct.values()]

@@ -175,7 +175,7 @@ def test_a_policy_of_the_labs_own_is_given_in_full(inputs: Inputs, tmp_path: Pat
     lenient = STRICT.model_copy(update={"name": "lenient", "rules": load("internal").rules[1:]})
     document = lenient.model_dump(mode="json")
     spec = gate.Spec.model_validate({"policy": "lenient", "policy_document": document})
-    assert (spec.policy_digest, spec.resolved) == (lenient.digest, lenient)
+    assert (spec.policy_digest, spec.resolved()) == (lenient.digest, lenient)
     decision, folder = decide(inputs, pretended(), tmp_path / "job", policy="lenient", policy_document=document)
     assert (decision.policy_digest, decision.verdict) == (lenient.digest, "pass")
     assert json.loads((folder / "policy.json").read_bytes()) == json.loads(identity.canonical(document))

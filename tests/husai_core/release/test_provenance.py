@@ -53,3 +53,9 @@ def test_a_model_that_is_shown_the_answer_is_no_better_for_its_provenance() -> N
 def test_without_evidence_provenance_is_undecided() -> None:
     rule = decide(load("internal"), CANDIDATE, [], controls(), AS_OF).rules[0]
     assert (rule.verdict, rule.provenance, rule.accepts) == ("inconclusive", None, ("trained here", "attested"))
+
+
+def test_evidence_about_another_checkpoint_says_nothing_of_this_ones_provenance() -> None:
+    evidence = full_evidence(load("internal"), {"provenance": "claimed"})
+    rules = decide(load("internal"), "e" * 64, evidence, controls(), AS_OF).rules
+    assert {(rule.verdict, rule.provenance, rule.settled) for rule in rules} == {("inconclusive", None, None)}
