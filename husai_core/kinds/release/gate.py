@@ -16,16 +16,15 @@ from pydantic import Field, field_validator, model_validator
 
 from husai_core import panels
 from husai_core.errors import UserError
-from husai_core.estimate import Estimate
 from husai_core.job import Artifact, Inputs, Job
+from husai_core.kinds.common import rule_panels
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release import bundle
 from husai_core.release.advice import RULE_WORDS, advice
-from husai_core.release.decide import CONTROL_KIND, ControlOutcome, Decision, decide, instant
+from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
 from husai_core.release.judge import AHEAD_DAYS, DAY, RuleOutcome
 from husai_core.release.policy import Policy, names, resolve
-from husai_core.render import numbers
 
 RECIPE = {"d_sae": 32, "k": 3, "tokens": 500_000, "batch_size": 512, "lr": 3e-3, "decay_fraction": 0.8}
 SEEDS = [0, 1, 2, 3, 4]
@@ -151,9 +150,6 @@ def _control(name: str, done: Mapping[str, Done]) -> Control:
 
 
 ANSWERS = {"pass": "Release", "fail": "Do not release", "inconclusive": "Inconclusive"}
-TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
-SIGNS = {">=": "\N{GREATER-THAN OR EQUAL TO}", "<=": "\N{LESS-THAN OR EQUAL TO}"}
-ENDS = {"low": "lower end ", "high": "upper end ", "value": ""}
 
 
 EXPECTED = {True: "as expected", False: "not as expected"}
@@ -163,9 +159,9 @@ def present(result: Decision) -> list[panels.AnyPanel]:
     """The verdict, every rule against its bar, each reason once, and what would decide it."""
     return [
         _headline(result),
-        _rules(result.rules),
+        rule_panels.table(result.rules),
         *_trainings(result.rules),
-        *_bars(result.rules),
+        *rule_panels.bars(result.rules),
         _reasons(result),
         *_advice(result),
         _controls(result),
@@ -188,7 +184,9 @@ def _headline(result: Decision) -> panels.Headline:
         panels.Figure(label="judged as of", value=result.as_of),
         *(panels.Figure(label="provenance", value=rule.provenance) for rule in result.rules if rule.accepts),
     ]
-    return panels.Headline(text=f"{ANSWERS[result.verdict]}: {why}.", tone=TONES[result.verdict], figures=figures)
+    return panels.Headline(
+        text=f"{ANSWERS[result.verdict]}: {why}.", tone=rule_panels.TONES[result.verdict], figures=figures
+    )
 
 
 def _tally(rules: Sequence[RuleOutcome]) -> str:
@@ -200,37 +198,6 @@ def _tally(rules: Sequence[RuleOutcome]) -> str:
         listed = "" if verdict == "pass" else f" ({', '.join(names)})"
         parts += [f"{count} {'is' if len(names) == 1 else 'are'} {RULE_WORDS[verdict]}{listed}"] if names else []
     return "; ".join(parts)
-
-
-def _estimate(outcome: RuleOutcome | ControlOutcome) -> Estimate:
-    """The figure of an outcome with its interval."""
-    return Estimate(value=outcome.value, low=outcome.low, high=outcome.high)
-
-
-def _rules(rules: Sequence[RuleOutcome]) -> panels.Table:
-    rows: list[list[panels.Cell]] = [
-        [
-            rule.name,
-            rule.provenance if rule.accepts else None if rule.value is None else _estimate(rule),
-            _needed(rule),
-            RULE_WORDS[rule.verdict],
-        ]
-        for rule in rules
-    ]
-    columns = [
-        panels.Column(label="rule"),
-        panels.Column(label="figure", format="number"),
-        panels.Column(label="needed"),
-        panels.Column(label="verdict"),
-    ]
-    return panels.Table(title="Rules", columns=columns, rows=rows)
-
-
-def _needed(rule: RuleOutcome) -> str:
-    """What a rule asks for, in few words."""
-    if rule.threshold is None:
-        return " or ".join(rule.accepts or ())
-    return f"{ENDS.get(rule.bound or '', '')}{SIGNS.get(rule.op or '', '')} {numbers.compact(rule.threshold)}"
 
 
 def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
@@ -253,23 +220,6 @@ def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
         "SAEs behind it were trained by HUSAI, with the recipe that their user claims."
     )
     return [panels.Table(title="Trainings behind the figures", note=note, columns=columns, rows=rows)] if rows else []
-
-
-def _bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
-    """The rules that have a figure, against what they need."""
-    rows = [
-        panels.IntervalRow(
-            label=rule.name,
-            estimate=_estimate(rule),
-            bar=rule.threshold,
-            op=">=" if rule.op == ">=" else "<=",
-            tone=TONES[rule.verdict],
-        )
-        for rule in rules
-        if rule.value is not None and rule.threshold is not None
-    ]
-    note = "The whole interval must lie on the right side of the bar."
-    return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
 
 
 def _grouped(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -304,7 +254,7 @@ def _controls(result: Decision) -> panels.Table:
         ("known bad", "must not pass", test.bad, test.bad.verdict != "pass" and test.bad.measured),
     ]
     rows: list[list[panels.Cell]] = [
-        [name, wanted, None if outcome.value is None else _estimate(outcome), EXPECTED[expected]]
+        [name, wanted, None if outcome.value is None else rule_panels.figure(outcome), EXPECTED[expected]]
         for name, wanted, outcome, expected in outcomes
     ]
     labels = ("control", "wanted", "figure", "outcome")

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from husai_core import kinds, panels
 from husai_core.errors import UserError
-from husai_core.estimate import Estimate
-from husai_core.evidence import BaseResult, Evidence
+from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import rule_panels
+from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of, stages_table
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Work
 from husai_core.release.decide import Decision
 
@@ -111,18 +112,6 @@ class Spec(BaseSpec):
         return PRESETS[self.preset]["floors"][name] if wanted is None else wanted
 
 
-class Stage(BaseModel):
-    """How one stage ended, with its key figures."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    kind: str
-    state: str
-    figures: dict[str, float | bool | str | None]
-    statistics: dict[str, Estimate] = Field(default_factory=dict)
-
-
 class Floor(BaseModel):
     """A quality that the stages must reach."""
 
@@ -178,16 +167,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         candidate=decision.candidate,
         decision=done["gate"].outputs["decision"][0],
         reasons=decision.reasons,
-        stages=[
-            Stage(
-                name=name,
-                kind=kind,
-                state=done[name].state,
-                figures=figures[name],
-                statistics=evidence.statistics if isinstance(evidence := results[name], Evidence) else {},
-            )
-            for name, kind in STAGES.items()
-        ],
+        stages=[stage_of(name, kind, done[name].state, results[name]) for name, kind in STAGES.items()],
         floors=floors,
     )
 
@@ -226,14 +206,6 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return {**base, **change, **nested}
 
 
-ANSWERS = {
-    "pass": "Release: every rule of the gate is met",
-    "fail": "Do not release: the evidence is against it",
-    "inconclusive": "Inconclusive: some rules of the gate are undecided",
-}
-TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
-
-
 def present(result: Result) -> list[panels.AnyPanel]:
     """The verdict, the floors, and the stages with their key figures; what each stage shows comes after it."""
     figures = [
@@ -243,25 +215,11 @@ def present(result: Result) -> list[panels.AnyPanel]:
     text = f"{ANSWERS[result.verdict]}. All {len(result.stages)} stages ran and reached their floors of quality."
     reasons = [panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)]
     return [
-        panels.Headline(text=text, tone=TONES[result.verdict], figures=figures),
-        _stages(result),
+        panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
+        stages_table(result.stages),
         _floor_table(result),
         *(reasons if result.reasons else []),
     ]
-
-
-def _stages(result: Result) -> panels.Table:
-    rows: list[list[panels.Cell]] = []
-    for stage in result.stages:
-        known = [(common.label(name), value) for name, value in stage.figures.items() if value is not None]
-        rows.append([stage.name, stage.kind, stage.state, ", ".join(f"{name} {_word(value)}" for name, value in known)])
-    columns = [panels.Column(label=label) for label in ("stage", "kind", "state", "key figures")]
-    return panels.Table(title="Stages", columns=columns, rows=rows)
-
-
-def _word(value: str | bool | float) -> str:
-    """A figure of a stage in few characters."""
-    return common.yes(value) if isinstance(value, bool) else value if isinstance(value, str) else common.number(value)
 
 
 def _floor_table(result: Result) -> panels.Table:

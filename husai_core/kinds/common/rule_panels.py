@@ -1,0 +1,65 @@
+"""The rules of a decision as panels: each figure with its interval against its bar. Light: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from husai_core import panels
+from husai_core.estimate import Estimate
+from husai_core.release.advice import RULE_WORDS
+from husai_core.release.decide import ControlOutcome
+from husai_core.release.judge import RuleOutcome
+from husai_core.render import numbers
+
+TONES: dict[str, panels.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unknown"}
+SIGNS = {">=": "\N{GREATER-THAN OR EQUAL TO}", "<=": "\N{LESS-THAN OR EQUAL TO}"}
+ENDS = {"low": "lower end ", "high": "upper end ", "value": ""}
+
+
+def figure(outcome: RuleOutcome | ControlOutcome) -> Estimate:
+    """The figure of an outcome with its interval."""
+    return Estimate(value=outcome.value, low=outcome.low, high=outcome.high)
+
+
+def table(rules: Sequence[RuleOutcome]) -> panels.Table:
+    """Every rule with its figure, what it needs, and its verdict."""
+    rows: list[list[panels.Cell]] = [
+        [
+            rule.name,
+            rule.provenance if rule.accepts else None if rule.value is None else figure(rule),
+            _needed(rule),
+            RULE_WORDS[rule.verdict],
+        ]
+        for rule in rules
+    ]
+    columns = [
+        panels.Column(label="rule"),
+        panels.Column(label="figure", format="number"),
+        panels.Column(label="needed"),
+        panels.Column(label="verdict"),
+    ]
+    return panels.Table(title="Rules", columns=columns, rows=rows)
+
+
+def _needed(rule: RuleOutcome) -> str:
+    """What a rule asks for, in few words."""
+    if rule.threshold is None:
+        return " or ".join(rule.accepts or ())
+    return f"{ENDS.get(rule.bound or '', '')}{SIGNS.get(rule.op or '', '')} {numbers.compact(rule.threshold)}"
+
+
+def bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
+    """The rules that have a figure, against what they need."""
+    rows = [
+        panels.IntervalRow(
+            label=rule.name,
+            estimate=figure(rule),
+            bar=rule.threshold,
+            op=">=" if rule.op == ">=" else "<=",
+            tone=TONES[rule.verdict],
+        )
+        for rule in rules
+        if rule.value is not None and rule.threshold is not None
+    ]
+    note = "The whole interval must lie on the right side of the bar."
+    return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
