@@ -31,6 +31,7 @@ from husai_core.saes.sae import SAE
 from husai_core.saes.trainer import TrainedSAE
 from husai_core.saes.trainer import train as train_bank
 from husai_core.stability import nulls
+from husai_core.stability.halves import Doubled
 from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, PairwiseOverlaps, against_nulls
 from husai_core.stability.result_tables import Matrix
 from husai_core.stability.seed_group import alike
@@ -219,7 +220,7 @@ def compare_seeds(saes: Sequence[SAE], rows: Tensor) -> SeedComparison:
     statistics = dict[str, Estimate]()
     for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
         chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
-        statistics |= against_nulls(metric, trained.statistic(metric), chance, {})
+        statistics |= against_nulls(metric, Doubled(trained.statistic(metric)), Doubled(chance), {}).statistics
     labels = [_seed(sae) for sae in saes]
     seeds = [place for place, _ in enumerate(saes)] if None in labels else [int(label or 0) for label in labels]
     return SeedComparison(seeds, statistics, trained.matrices)

@@ -77,10 +77,6 @@ class Statistic:
         """The difference to an independent term."""
         return Statistic(self.n, self.at, (*self.terms, term), self.unit)
 
-    def above(self, other: Statistic, paired: bool) -> Statistic:
-        """The difference of two figures, about the same seeds where they are `paired` and else about other ones."""
-        return self - other if paired else self.minus(other.independent)
-
     @property
     def independent(self) -> Independent:
         """This figure as a term for figures about other seeds; of unknown variance below 3 seeds."""

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import isfinite
+from math import inf, isfinite
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from husai_core.estimate import Estimate
 from husai_core.saes.sae import SAE
 from husai_core.seeding import generator
-from husai_core.stability.intervals import Array, Independent, Statistic, pair_mean, smallest
+from husai_core.stability.halves import Doubled, Figure, Level, Measured, excess, plain, rescaled_excess
+from husai_core.stability.intervals import Statistic, pair_mean
 from husai_core.stability.matching import activation_pw_mcc, pw_mcc
 from husai_core.stability.nulls import Null, gaussian
 from husai_core.stability.overlap import activation_mcc, best_matches, profiles
@@ -36,32 +35,38 @@ class PairwiseOverlaps:
     saes: Sequence[SAE]
     rows: Tensor
 
-    @cached_property
+    @property
     def latents(self) -> list[Tensor]:
         """Per member, latents [n, d_sae] of at most `MOST_ROWS` rows, drawn at random where there are more."""
         drawn = torch.randperm(len(self.rows), generator=generator(0, "battery"))[:MOST_ROWS].sort().values
         with torch.no_grad():
             return [sae.encode(self.rows[drawn]) for sae in self.saes]
 
-    @cached_property
+    @property
     def alive(self) -> list[Tensor]:
         """Per member, which latents fire on any of these rows [d_sae]."""
-        return [(latents != 0).any(0) for latents in self.latents]
+        return self._compared[0]
 
-    @cached_property
+    @property
     def matrices(self) -> dict[str, Matrix]:
         """Pair matrices of all metrics (see `DECODER`, `ACTIVATION`); a name ends in `_alive` over alive features."""
-        n = len(self.saes)
+        return self._compared[1]
+
+    @cached_property
+    def _compared(self) -> tuple[list[Tensor], dict[str, Matrix]]:
+        """`alive` and `matrices`, so that the latents are held no longer than it takes to compare them."""
+        n, latents = len(self.saes), self.latents
+        alive = [(values != 0).any(0) for values in latents]
         matrices = {name + suffix: _diagonal(n) for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES}
         for suffix, alive_only in SUFFIXES.items():
-            masks = self.alive if alive_only else [torch.ones_like(mask) for mask in self.alive]
+            masks = alive if alive_only else [torch.ones_like(mask) for mask in alive]
             decoders = [sae.decoder[mask] for sae, mask in zip(self.saes, masks, strict=True)]
-            actives = [profiles(latents[:, mask]) for latents, mask in zip(self.latents, masks, strict=True)]
+            actives = [profiles(values[:, mask]) for values, mask in zip(latents, masks, strict=True)]
             for i, j in combinations(range(n), 2):
                 for metric, value in _overlaps(decoders[i], decoders[j], actives[i], actives[j]).items():
                     matrix = matrices[metric + suffix]
                     matrix[i][j] = matrix[j][i] = value if isfinite(value) else None
-        return matrices
+        return alive, matrices
 
     def statistic(self, metric: str) -> Statistic:
         """The mean of a metric over pairs, as a figure about the seeds."""
@@ -75,50 +80,49 @@ class PairwiseOverlaps:
         return gaussian(width, max(1, features))[metric.removesuffix("_alive")]
 
 
+@dataclass(frozen=True)
+class DoubledOverlaps:
+    """The overlaps of a group of trainings at the whole budget, and at half where all were measured there."""
+
+    whole: PairwiseOverlaps
+    half: PairwiseOverlaps | None
+
+    @classmethod
+    def of(cls, saes: Sequence[SAE], halves: Sequence[SAE], rows: Tensor) -> DoubledOverlaps:
+        """Of SAEs and their halves (none where they have none), compared on the same rows [n, d_in]."""
+        return cls(PairwiseOverlaps(saes, rows), PairwiseOverlaps(halves, rows) if halves else None)
+
+    def statistic(self, metric: str) -> Doubled[Statistic]:
+        """The mean of a metric over pairs, as a figure about the seeds."""
+        return Doubled(self.whole.statistic(metric), self.half.statistic(metric) if self.half else None)
+
+    def gaussian(self, metric: str) -> Doubled[Null]:
+        """Chance level of a decoder metric; over alive features their number may differ between whole and half."""
+        return Doubled(self.whole.gaussian(metric), self.half.gaussian(metric) if self.half else None)
+
+
 def against_nulls(
-    metric: str, observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
-) -> dict[str, Estimate]:
+    metric: str,
+    observed: Doubled[Statistic],
+    chance: Doubled[Level],
+    controls: Mapping[str, Doubled[Statistic]],
+    paired: bool = True,
+) -> Measured:
     """A figure, its Gaussian null, its trained controls by name, and its excess over the largest of them all.
 
-    Where controls share their seeds with what was observed, they are `paired`: a difference is one figure about these
-    seeds.
+    The excess comes plain and rescaled (see `rescaled_excess`). Where controls share their seeds with what was
+    observed, they are `paired`: a difference is one figure about these seeds.
     """
-    least, most = value_range(metric)
-    above = excesses(observed, chance, controls, paired)
-    figures = {metric: observed, f"{metric}_gaussian_null": chance}
-    figures |= {f"{metric}_{name}_null": control for name, control in controls.items()}
-    excess = smallest([figure.estimate() for figure in above.values()])
-    return {
-        **{name: figure.estimate().within(least, most) for name, figure in figures.items()},
-        f"{metric}_excess": excess.within(least - most, most - least),
-    }
-
-
-def rescaled_excess(
-    observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
-) -> Estimate:
-    """The excess as a share of what chance leaves, (x − null) / (1 − null), the smallest over all nulls.
-
-    It is 0 at chance and 1 where all seeds agree, whatever the width, so that one bar means the same everywhere.
-    """
-    nulls = [control if paired else control.independent for control in controls.values()]
-    figures = [_share_of_rest(observed, null) for null in (chance.independent, *nulls)]
-    return smallest([figure.estimate() for figure in figures]).within(most=1)
-
-
-def _share_of_rest(observed: Statistic, null: Statistic | Independent) -> Statistic:
-    """(x − null) / (1 − null); the variance of an independent null is carried along by its slope."""
-
-    def share(x: Array, level: Array | float) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(x - level, np.subtract(1.0, level))
-
-    if isinstance(null, Statistic):
-        return Statistic(observed.n, lambda w: share(observed.at(w), null.at(w)))
-    rest = 1 - null.value
-    slope = (observed.value - 1) / rest**2 if rest > 0 else np.nan
-    term = Independent(0.0, slope**2 * null.variance, null.df)
-    return Statistic(observed.n, lambda w: share(observed.at(w), null.value), (term,))
+    measured, values = Measured(), value_range(metric)
+    most = values[1] - values[0]
+    measured.add(metric, plain(observed), values)
+    measured.statistics[f"{metric}_gaussian_null"] = chance.whole.estimate().within(*values)
+    for name, control in controls.items():
+        measured.add(f"{metric}_{name}_null", plain(control), values)
+    above = [excesses(observed, chance, controls, paired, rescaled).values() for rescaled in (False, True)]
+    measured.add_smallest(f"{metric}_excess", [*above[0]], (-most, most))
+    measured.add_smallest(f"{metric}_excess_rescaled", [*above[1]], (-inf, 1.0))
+    return measured
 
 
 def value_range(metric: str) -> tuple[float, float]:
@@ -127,11 +131,16 @@ def value_range(metric: str) -> tuple[float, float]:
 
 
 def excesses(
-    observed: Statistic, chance: Null | Statistic, controls: Mapping[str, Statistic], paired: bool = True
-) -> dict[str, Statistic]:
-    """What is left of a figure above each of its nulls, by the null's name."""
-    above = {name: observed.above(control, paired) for name, control in controls.items()}
-    return {"gaussian": observed.minus(chance.independent), **above}
+    observed: Doubled[Statistic],
+    chance: Doubled[Level],
+    controls: Mapping[str, Doubled[Statistic]],
+    paired: bool = True,
+    rescaled: bool = False,
+) -> dict[str, Figure]:
+    """What is left of a figure above each of its nulls, by the null's name; `rescaled` as in `rescaled_excess`."""
+    left = rescaled_excess if rescaled else excess
+    above = {name: left(observed, control, paired) for name, control in controls.items()}
+    return {"gaussian": left(observed, chance, paired=False), **above}
 
 
 def _diagonal(n: int) -> Matrix:

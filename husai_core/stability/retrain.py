@@ -66,7 +66,9 @@ class Trainings:
             on_step=report,
         )
         for sae in trained:
-            _check(sae, label)
+            _check(sae, sae.seed, label)
+        for half, seed in zip(halves(trained), self.seeds, strict=False):
+            _check(half, seed, label)
         self.finished += 1
         self.unconverged += unconverged(label, self.seeds, [sae.converged for sae in trained])
         return trained
@@ -91,8 +93,13 @@ def members(trained: Sequence[TrainedSAE], rows: Tensor, targets: Tensor | None 
     return [member(sae, sae.seed, sae.drift_from_init, sae.converged, rows, targets) for sae in trained]
 
 
-def _check(sae: TrainedSAE, label: str) -> None:
+def halves(trained: Sequence[TrainedSAE]) -> list[SAE]:
+    """The same trainings' SAEs at half the tokens; none where the recipe has no half."""
+    return [sae.half for sae in trained if sae.half is not None]
+
+
+def _check(sae: SAE, seed: int, label: str) -> None:
     try:
         checkpoint.check(sae)
     except UserError as error:
-        raise UserError(f"training of the {label} group with seed {sae.seed} diverged: {error}") from error
+        raise UserError(f"training of the {label} group with seed {seed} diverged: {error}") from error

@@ -16,6 +16,7 @@ import torch
 
 from husai_core.data.modular import POSITIONS
 from husai_core.errors import UserError
+from husai_core.evidence import Provenance
 from husai_core.job import Artifact
 from husai_core.models import language
 from husai_core.saes import checkpoint
@@ -42,6 +43,11 @@ class SAEGroup:
     hook_name: str
     position: str
     imported: bool
+
+    @property
+    def provenance(self) -> Provenance:
+        """What shows how they were trained; of imported ones, their user or their files say it."""
+        return "claimed" if self.imported else "trained here"
 
     @property
     def drift(self) -> list[float | None]:
@@ -101,6 +107,8 @@ class SeedGroup(SAEGroup):
     """SAEs whose training can be repeated with their `recipe`; see `read`."""
 
     recipe: SAERecipe
+    halves: list[SAE]
+    """The same trainings' SAEs at half the tokens; empty where a checkpoint has none."""
 
 
 def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> SeedGroup:
@@ -112,15 +120,16 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
     cfgs = [_cfg(artifact) for artifact in artifacts]
     origins.check_siblings(cfgs, recipe)
     group = siblings(artifacts)
+    halves = _halves(artifacts, group.saes)
     if not group.imported:
-        return SeedGroup(**vars(group), recipe=checkpoint.recipe(group.saes[0]))
+        return SeedGroup(**vars(group), recipe=checkpoint.recipe(group.saes[0]), halves=halves)
     recipe = recipe or origins.claimed(cfgs)
     if recipe.architecture == "switch":
         experts = _experts(group.saes[0])
         origins.check_made(
             "switch", recipe, {"architecture": "switch", "d_sae": group.saes[0].d_sae} | experts, list(experts)
         )
-    return SeedGroup(**vars(group), recipe=recipe)
+    return SeedGroup(**vars(group), recipe=recipe, halves=halves)
 
 
 def siblings(artifacts: Sequence[Artifact]) -> SAEGroup:
@@ -141,6 +150,17 @@ def siblings(artifacts: Sequence[Artifact]) -> SAEGroup:
     known = {name: saes[0].provenance[name] or origins.UNKNOWN for name in origins.PLACE}
     digests = [artifact.digest for artifact in artifacts]
     return SAEGroup(digests=digests, saes=saes, seeds=seeds, **known, imported=imported)
+
+
+def _halves(artifacts: Sequence[Artifact], saes: Sequence[SAE]) -> list[SAE]:
+    """The SAEs at half the tokens that the checkpoints hold; none unless all hold one."""
+    halves = [half for half in (checkpoint.load_half(artifact.path) for artifact in artifacts) if half is not None]
+    if len(halves) < len(saes):
+        return []
+    for half, whole in zip(halves, saes, strict=True):
+        if half.W_dec.shape != whole.W_dec.shape or half.transcoder:
+            raise UserError("the half of a checkpoint is of another shape than its SAE")
+    return halves
 
 
 def _digests(artifact: Artifact) -> list[str]:

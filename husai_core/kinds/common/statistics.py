@@ -12,6 +12,8 @@ Range = tuple[float, float]
 SHARE: Range = (0.0, 1.0)
 COSINE: Range = (-1.0, 1.0)
 EXPLAINED_VARIANCE: Range = (-inf, 1.0)
+RESCALED: Range = (-inf, 1.0)
+"""An excess as a share of what its null leaves: 1 where seeds agree in everything."""
 UNBOUNDED: Range = (-inf, inf)
 OVERLAPS: dict[str, Range] = {
     "pwmcc": SHARE,
@@ -40,24 +42,25 @@ def above_nulls(nulls: Iterable[str]) -> dict[str, Range]:
     """Every overlap, its chance levels, and its excess over the largest of them, plain and rescaled."""
     names, statistics = list(nulls), dict[str, Range]()
     for metric, values in ((name + suffix, values) for name, values in OVERLAPS.items() for suffix in SUFFIXES):
-        excess = {f"{metric}_excess": difference(values), f"{metric}_excess_rescaled": (-inf, 1.0)}
-        statistics |= with_nulls(metric, values, names) | excess
+        above = {f"{metric}_excess": difference(values), f"{metric}_excess_rescaled": RESCALED}
+        statistics |= with_nulls(metric, values, names) | above
     return statistics
 
 
 def of_two_groups(groups: Sequence[str], nulls: Sequence[str]) -> dict[str, Range]:
     """PWMCC of two groups, each above its own chance levels, and the difference of what is left."""
     statistics: dict[str, Range] = {}
-    above, between = difference(SHARE), difference(difference(SHARE))
+    above = {"": difference(SHARE), "_rescaled": RESCALED}
+    between = {"": difference(difference(SHARE)), "_rescaled": UNBOUNDED}
     for suffix in SUFFIXES:
         for group in groups:
             named = with_nulls(f"pwmcc{suffix}", SHARE, nulls)
             statistics |= {f"{group}_{name}": values for name, values in named.items()}
-            statistics[f"{group}_excess{suffix}"] = above
-        statistics["_minus_".join(groups) + suffix] = between
+            statistics |= {f"{group}_excess{ending}{suffix}": values for ending, values in above.items()}
+        statistics |= {"_minus_".join(groups) + ending + suffix: values for ending, values in between.items()}
     for null in nulls:
-        statistics |= {f"{group}_{null}_excess": above for group in groups}
-        statistics["_minus_".join(groups) + f"_{null}"] = between
+        statistics |= {f"{group}_{null}_excess{e}": values for group in groups for e, values in above.items()}
+        statistics |= {f"{'_minus_'.join(groups)}{ending}_{null}": values for ending, values in between.items()}
     return statistics
 
 

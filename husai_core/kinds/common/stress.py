@@ -16,6 +16,7 @@ from husai_core.stability import origins
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from husai_core.stability.halves import Measured
     from husai_core.stability.result_tables import Member
 
 SAES = Port("sae", "sibling SAEs that differ in their seed alone", many=True, at_least=2)
@@ -91,12 +92,16 @@ class Stress:
         facts = zip(self.group.saes, self.group.seeds, self.group.drift, self.group.converged, strict=True)
         return [member(sae, seed, drift, converged, rows) for sae, seed, drift, converged in facts]
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self, measured: Measured) -> dict[str, Any]:
         """The fields that the results of all stresses have in common, once every control has been trained."""
         return {
+            "statistics": measured.statistics,
+            "changes": measured.changes,
             "subject": self.group.digests,
             "converged": self.trainings.converged,
             "imported": self.group.imported,
+            "provenance": self.group.provenance,
+            "retrained": self.group.imported,
             "unconverged": self.trainings.unconverged,
             "siblings_left_out": self.group.siblings_left_out,
             "leaks_label": any(self.group.leaks_label(artifact) for artifact in self.origins),

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 
 from husai_core import panels
 from husai_core.evidence import Evidence
+from husai_core.kinds.common.panels import interval_row
 
 PWMCC = "PWMCC (mean maximum cosine between seeds)"
 """How the measure is called where it first stands."""
 
 
+CHANGED = "... changed by the last doubling of the tokens"
 POLICY = "A release policy sets its own bar."
 """What a reader has to know of a figure that release policies read: that 0 is not what they ask for."""
 
@@ -22,21 +24,20 @@ def headline(result: Evidence, text: str, figures: Sequence[tuple[str, str]]) ->
     """A stress's answer in one sentence with its figures; it measures, so it passes and fails nothing.
 
     Args:
-        figures: label and statistic; one that the result lacks is left out.
+        figures: label and statistic; one that the result lacks is left out. Beside the first stands its change by the
+            last doubling of the tokens, where that is known.
     """
     note = caveats(result)
     known = [(label, result.statistics.get(name)) for label, name in figures]
     shown = [panels.Figure(label=label, value=value) for label, value in known if value is not None]
+    changed = [result.changes[name] for _, name in figures if name in result.changes][:1]
+    shown[1:1] = [panels.Figure(label=CHANGED, value=change) for change in changed]
     return panels.Headline(text=text, tone="unknown" if note else "neutral", note=note, figures=shown)
 
 
 def caveats(result: Evidence) -> str:
     """What keeps the figures of a result from being relied on, in sentences; empty if nothing does."""
-    sentences = []
-    if result.unconverged:
-        sentences.append(f"These trainings had not converged: {'; '.join(result.unconverged)}.")
-    elif not result.converged and not result.imported:
-        sentences.append("Not every training had converged.")
+    sentences = _unsettled(result)
     if result.siblings_left_out:
         count = result.siblings_left_out
         sentences.append(
@@ -47,6 +48,16 @@ def caveats(result: Evidence) -> str:
     if result.leaks_label:
         sentences.append("The input of the model shows the answer, so features may be copies of it.")
     return " ".join(sentences)
+
+
+def _unsettled(result: Evidence) -> list[str]:
+    """What is known against the trainings; earlier results judged by their coming to rest."""
+    if result.provenance is not None:
+        measured = result.changes or result.imported
+        return [] if measured else ["Nothing was measured at half the tokens, so it is unknown what more would change."]
+    if result.unconverged:
+        return [f"These trainings had not converged: {'; '.join(result.unconverged)}."]
+    return [] if result.converged or result.imported else ["Not every training had converged."]
 
 
 METRICS = {
@@ -74,7 +85,6 @@ ENDINGS = {
     "shuffled_null": "shuffled control",
     "covariance_null": "covariance control",
     "excess": "above largest null",
-    "excess_rescaled": "the same, of what the null leaves",
     "gaussian_excess": "above Gaussian null",
     "shuffled_excess": "above shuffled",
     "covariance_excess": "above covariance",
@@ -95,10 +105,15 @@ def measure(name: str) -> tuple[str, str]:
     alive = ending == "alive" or ending.startswith("alive_")
     ending = ending.removeprefix("alive").removeprefix("_")
     label = METRICS[metric] + (", alive" if alive else "")
-    return label, ENDINGS.get(ending, ending.replace("_", " "))
+    rescaled = ", rescaled" * ending.endswith("_rescaled")
+    ending = ending.removesuffix("_rescaled")
+    return label, ENDINGS.get(ending, ending.replace("_", " ")) + rescaled
 
 
-UNITS = "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. n: number of units."
+UNITS = (
+    "With 95 % intervals, whose unit is the seed; of a Gaussian null, the simulated pair. Last doubling: whole less "
+    "half the tokens, paired by seed. n: number of units."
+)
 
 
 def statistics_table(
@@ -109,15 +124,31 @@ def statistics_table(
 ) -> panels.Table:
     """All statistics of a result with their intervals, folded; `words` names the measure and the figure of each."""
     rows: list[list[panels.Cell]] = [
-        [*words(name), estimate, estimate.n] for name, estimate in result.statistics.items()
+        [*words(name), estimate, result.changes.get(name), estimate.n] for name, estimate in result.statistics.items()
     ]
     columns = [
         panels.Column(label="measure"),
         panels.Column(label="figure"),
         panels.Column(label="value", format="number"),
+        panels.Column(label="last doubling", format="number"),
         panels.Column(label="n", format="integer"),
     ]
     return panels.Table(title=title, note=note, folded=True, columns=columns, rows=rows)
+
+
+def changes(
+    result: Evidence, names: Sequence[str], words: Callable[[str], tuple[str, str]] = measure
+) -> list[panels.AnyPanel]:
+    """What the last doubling of the tokens changed of some statistics; nothing where that is known of none."""
+    labelled = [(", ".join(filter(None, words(name))), result.changes.get(name)) for name in names]
+    rows = [row for label, change in labelled for row in interval_row(label, change)]
+    note = (
+        "Whole less half the tokens, of SAEs and controls alike, paired by seed, with 95 % intervals. A release policy "
+        "sets the margin inside which a change counts as little."
+    )
+    zero = [panels.Reference(label="no change", value=0.0)]
+    title = "What the last doubling of the tokens changed"
+    return [panels.Intervals(title=title, note=note, rows=rows, references=zero, x_label="change")] if rows else []
 
 
 def measures() -> panels.Text:

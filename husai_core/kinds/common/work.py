@@ -159,11 +159,11 @@ def checkpoint_bytes(d_sae: int, d_in: int, d_out: int | None = None) -> float:
 
 
 def overlaps(groups: int, seeds: int, d_sae: int, d_in: int, rows: float) -> Cost:
-    """Every overlap of every pair of some groups on held-out rows, over all and over alive features."""
+    """Every overlap of every pair of some groups, one at a time, on held-out rows, over all and alive features."""
     profiled = min(rows, PROFILED_ROWS)
     pairs = groups * seeds * (seeds - 1) / 2
     units = 2 * pairs * (2 * d_sae**2 * (d_in + profiled))
-    return Cost(units, FLOAT * groups * seeds * profiled * d_sae * 2)
+    return Cost(units, FLOAT * seeds * profiled * d_sae * 3)
 
 
 def best_matches(groups: int, seeds: int, d_sae: int, d_in: int) -> Cost:
@@ -192,6 +192,11 @@ class Siblings:
         known = recipe or SAERecipe.model_validate(said.get("recipe") or said.get("claimed_recipe") or {})
         width = first(facts, "activations").get("d_model") or first(facts, "transformer").get("d_model")
         return cls(known, max(1, len(facts.get("saes", ()))), int(cfg.get("d_in") or width or UNKNOWN_WIDTH))
+
+    @property
+    def halves(self) -> int:
+        """1 where copies at half the tokens are measured, else 0: how many times a group is measured once more."""
+        return int(self.recipe.why_no_half is None)
 
     def training(self, groups: int, validation: float) -> Cost:
         """The same recipe and seeds on some groups of other rows."""

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from husai_core import panels
 from husai_core.errors import UserError
-from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
@@ -28,11 +27,14 @@ from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from husai_core.data.modular import Pairs
+    from husai_core.saes.sae import SAE
+    from husai_core.stability.halves import Doubled, Measured
+    from husai_core.stability.intervals import Statistic
     from husai_core.stability.seed_group import SeedGroup
 
 INPUTS = {
@@ -80,7 +82,7 @@ class Result(Evidence):
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Fit on the lower half, test on both."""
-    from husai_core.stability.retrain import members
+    from husai_core.stability.retrain import halves, members
 
     stress = Stress(spec, inputs, job, trainings=1, seed=spec.seed)
     data, rows, right = _read(inputs, stress.group, job.device)
@@ -89,9 +91,10 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     explained = [_explained(sae(rows), rows, parts) for sae in saes]
     probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
     raw = _probe(rows, data, parts)
+    measured = _measured(explained, probes, raw, *_at_half(halves(saes), rows, data, parts))
+    _candidates(measured, stress.group, rows[parts["ood"]])
     return Result(
-        **stress.evidence(),
-        statistics=_statistics(explained, probes, raw) | _candidates(stress.group, rows[parts["ood"]]),
+        **stress.evidence(measured),
         seeds=stress.group.seeds,
         p=data.p,
         threshold=_threshold(data.p),
@@ -102,6 +105,14 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         transformer_accuracy=_domains(parts, lambda at: float(right[at].double().mean())),
         members=members(saes, rows[parts["id"]]),
     )
+
+
+def _at_half(
+    saes: Sequence[SAE], rows: Tensor, data: Pairs, parts: Mapping[str, Tensor]
+) -> tuple[list[Domains], list[Domains]]:
+    """Explained variance and probes of the refits at half the tokens; nothing where there are none."""
+    explained = [_explained(sae(rows), rows, parts) for sae in saes]
+    return explained, [_probe(sae.encode(rows), data, parts) for sae in saes]
 
 
 def _threshold(p: int) -> int:
@@ -152,13 +163,17 @@ def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) ->
     return domains
 
 
-def _candidates(group: SeedGroup, rows: Tensor) -> dict[str, Estimate]:
+def _candidates(measured: Measured, group: SeedGroup, rows: Tensor) -> None:
     """Explained variance of the given SAEs themselves on rows of the upper half [n, d], outliers in or out."""
-    from husai_core.saes.evaluate import evaluate
+    from husai_core.saes.evaluate import evaluate_all
+    from husai_core.stability.halves import Doubled, plain
     from husai_core.stability.intervals import seed_mean
 
-    explained = [evaluate(sae, rows).lower_explained_variance for sae in group.saes]
-    return {"candidate_explained_variance_ood": seed_mean(explained).estimate().within(most=1)}
+    def explained(saes: Sequence[SAE]) -> Statistic:
+        return seed_mean([figures.lower_explained_variance for figures in evaluate_all(saes, rows)])
+
+    doubled = Doubled(explained(group.saes), explained(group.halves) if group.halves else None)
+    measured.add("candidate_explained_variance_ood", plain(doubled), ranges.EXPLAINED_VARIANCE)
 
 
 def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:
@@ -170,17 +185,37 @@ def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domain
     return _domains(parts, lambda at: probe.accuracy(features[at], data.label[at]))
 
 
-def _statistics(explained: list[Domains], probes: list[Domains], raw: Domains) -> dict[str, Estimate]:
+def _measured(
+    explained: Sequence[Domains],
+    probes: Sequence[Domains],
+    raw: Domains,
+    half_explained: Sequence[Domains] = (),
+    half_probes: Sequence[Domains] = (),
+) -> Measured:
     """Means over seeds. The probe on raw activations has no seed, so it is a constant in the difference."""
-    from husai_core.stability.intervals import Independent, seed_mean
+    from husai_core.stability.halves import Figure, Measured, plain
+    from husai_core.stability.intervals import Independent
 
-    statistics = {}
-    for name, values, least in (("explained_variance", explained, -inf), ("probe_accuracy", probes, 0.0)):
-        statistics[f"{name}_id"] = seed_mean([value.id for value in values]).estimate().within(least, 1)
-        statistics[f"{name}_ood"] = seed_mean([value.ood for value in values]).estimate().within(least, 1)
-        statistics[f"{name}_drop"] = seed_mean([value.drop for value in values]).estimate().within(least - 1, 1 - least)
-    drops = seed_mean([value.drop for value in probes])
-    return statistics | {"probe_accuracy_drop_excess": drops.minus(Independent(raw.drop)).estimate().within(-2, 2)}
+    measured = Measured()
+    for name, whole, half, least in (
+        ("explained_variance", explained, half_explained, -inf),
+        ("probe_accuracy", probes, half_probes, 0.0),
+    ):
+        for figure, values in (("id", (least, 1.0)), ("ood", (least, 1.0)), ("drop", (least - 1, 1 - least))):
+            measured.add(f"{name}_{figure}", plain(_over_seeds(figure, whole, half)), values)
+    drops = plain(_over_seeds("drop", probes, half_probes))
+    beyond_raw = Figure(drops.whole.minus(Independent(raw.drop)), drops.change)
+    measured.add("probe_accuracy_drop_excess", beyond_raw, (-2.0, 2.0))
+    return measured
+
+
+def _over_seeds(name: str, whole: Sequence[Domains], half: Sequence[Domains]) -> Doubled[Statistic]:
+    """The mean over seeds of one figure of every domain."""
+    from husai_core.stability.halves import Doubled
+    from husai_core.stability.intervals import seed_mean
+
+    means = [seed_mean([getattr(domains, name) for domains in group]) for group in (whole, half) if group]
+    return Doubled(*means)
 
 
 DOMAINS = {"id": "fitted", "ood": "shifted", "unmirrored": "unmirrored"}
@@ -191,6 +226,7 @@ NAMES = {
     "candidate_explained_variance_ood": "explained variance of the given SAEs",
     "probe_accuracy_drop_excess": "probe on latents",
 }
+CHANGES = ("explained_variance_drop", "probe_accuracy_drop_excess", "candidate_explained_variance_ood")
 ENDS = {"id": "fitted domain", "ood": "shifted domain", "drop": "drop", "excess": "drop beyond raw probe"}
 
 
@@ -211,6 +247,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         stress_panels.headline(result, text, figures),
         _drops(result),
         _levels(result),
+        *stress_panels.changes(result, CHANGES, _words),
         _per_seed(result),
         *common.members_table({"refitted": result.members}, "Every refitted SAE on the fitted domain"),
         stress_panels.statistics_table(result, _words),
@@ -294,7 +331,9 @@ def estimate(spec: Spec, facts: Facts) -> Work:
         siblings.seeds * (pairs / 2 * width**2 + pairs * width * pairs**0.5) + width**3,
         2 * work.FLOAT * pairs * (width + pairs**0.5),
     )
-    cost = siblings.training(1, spec.validation_fraction * pairs / 2) + siblings.measured(2, pairs) + probes
+    again = 1 + siblings.halves
+    cost = siblings.training(1, spec.validation_fraction * pairs / 2) + siblings.measured(2 * again, pairs)
+    cost += work.Cost(again * probes.units, probes.memory)
     cost += work.Cost(network.forward(pairs * work.LENGTH, pairs), network.held(8192, 4))
     return cost.work(work.result_bytes(siblings.seeds), base=4 * siblings.rows_bytes(pairs))
 

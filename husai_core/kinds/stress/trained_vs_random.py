@@ -3,9 +3,12 @@
 Every overlap of every pair of sibling SAEs, over all features and over those that fire on the test rows, beside its
 nulls: Gaussian dictionaries of the same shape (for activation-matched overlaps: untrained SAEs on the same rows), and
 the same recipe and seeds trained on two controls: shuffled activations, where every dimension is permuted on its own,
-and Gaussian rows with the covariance of the activations. The excess is over the largest null. MMCS is given signed;
-averaged over both directions, absolute MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows:
-the lower of that over all rows and that without outliers, as a few rows of huge norm can hold nearly all variance.
+and Gaussian rows with the covariance of the activations. The excess is over the largest null; rescaled, it is a
+share of what that null leaves, (x - null) / (1 - null). MMCS is given signed; averaged over both directions, absolute
+MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows: the lower of that over all rows and that
+without outliers, as a few rows of huge norm can hold nearly all variance.
+
+SAEs and controls are measured at half their tokens, too, and the result says how the last doubling changed each figure.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from husai_core.activations.store import Activations
-    from husai_core.stability.pairwise import PairwiseOverlaps
+    from husai_core.saes.sae import SAE
+    from husai_core.stability.halves import Measured
+    from husai_core.stability.pairwise import DoubledOverlaps, PairwiseOverlaps
 
 INPUTS = {
     "saes": SAES,
@@ -73,8 +78,9 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train the controls and compare."""
     from husai_core.activations.store import load
     from husai_core.stability import nulls
-    from husai_core.stability.pairwise import PairwiseOverlaps
-    from husai_core.stability.retrain import members
+    from husai_core.stability.halves import Measured
+    from husai_core.stability.pairwise import DoubledOverlaps, PairwiseOverlaps
+    from husai_core.stability.retrain import halves, members
 
     stress = Stress(spec, inputs, job, trainings=len(CONTROLS), seed=spec.control_seed)
     group = stress.group
@@ -83,49 +89,61 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     noise = {name: _noise(name, rows, spec.control_seed) for name in CONTROLS}
     saes = {name: stress.train(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
 
-    trained = PairwiseOverlaps(group.saes, test)
-    controls = {name: PairwiseOverlaps(saes[name], parts["test"]) for name, parts in noise.items()}
+    trained = DoubledOverlaps.of(group.saes, group.halves, test)
+    controls = {name: DoubledOverlaps.of(saes[name], halves(saes[name]), noise[name]["test"]) for name in CONTROLS}
     random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], group.seeds), test)
-    table = stress.members(test)
-    means = _means(table, len(test), stress.paired)
+    table, measured = stress.members(test), Measured()
+    _means(measured, table, group.halves, test)
+    _overlaps(measured, trained, random, controls, stress.paired)
     return Result(
-        **stress.evidence(),
-        statistics=means | _overlaps(trained, random, controls, stress.paired),
+        **stress.evidence(measured),
         seeds=group.seeds,
-        pairs=trained.matrices["pwmcc"],
-        matrices=trained.matrices,
+        pairs=trained.whole.matrices["pwmcc"],
+        matrices=trained.whole.matrices,
         members=table,
         controls={
-            name: Control(matrices=overlaps.matrices, members=members(saes[name], noise[name]["test"]))
+            name: Control(matrices=overlaps.whole.matrices, members=members(saes[name], noise[name]["test"]))
             for name, overlaps in controls.items()
         },
     )
 
 
-def _means(members: Sequence[Member], n_rows: int, knows_drift: bool) -> dict[str, Estimate]:
+def _means(measured: Measured, members: Sequence[Member], halves: Sequence[SAE], test: Tensor) -> None:
     """Means over the SAEs, and the share of the test rows that are outliers."""
+    from husai_core.saes.evaluate import evaluate_all
+    from husai_core.stability.halves import Doubled, plain
     from husai_core.stability.intervals import seed_mean
 
-    names = MEANS | ({"drift_from_init": "drift_from_init"} if knows_drift else {})
-    figures = {name: [getattr(member, figure) for member in members] for name, figure in names.items()}
-    means = {name: seed_mean(values).estimate().within(*RANGES[name]) for name, values in figures.items()}
-    share = members[0].outlier_fraction
-    return means | {"outlier_fraction": Estimate(value=share, n=n_rows, unit="row", method="share of the test rows")}
+    at_half = evaluate_all(halves, test) if halves else []
+    for name, figure in MEANS.items():
+        whole = seed_mean([getattr(member, figure) for member in members])
+        half = seed_mean([getattr(figures, figure) for figures in at_half]) if at_half else None
+        measured.add(name, plain(Doubled(whole, half)), RANGES[name])
+    drifts = [member.drift_from_init for member in members if member.drift_from_init is not None]
+    if len(drifts) == len(members):
+        measured.add("drift_from_init", plain(Doubled(seed_mean(drifts))), RANGES["drift_from_init"])
+    outlying = Estimate(value=members[0].outlier_fraction, n=len(test), unit="row", method="share of the test rows")
+    measured.statistics["outlier_fraction"] = outlying
 
 
 def _overlaps(
-    trained: PairwiseOverlaps, random: PairwiseOverlaps, controls: Mapping[str, PairwiseOverlaps], paired: bool
-) -> dict[str, Estimate]:
-    """Every overlap with its nulls and its excess, plain and as a share of what chance leaves."""
-    from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, against_nulls, rescaled_excess
+    measured: Measured,
+    trained: DoubledOverlaps,
+    random: PairwiseOverlaps,
+    controls: Mapping[str, DoubledOverlaps],
+    paired: bool,
+) -> None:
+    """Every overlap with its nulls and its excess."""
+    from husai_core.stability.halves import Doubled, Level
+    from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, against_nulls
 
-    statistics = dict[str, Estimate]()
     for metric in (name + suffix for name in (*DECODER, *ACTIVATION) for suffix in SUFFIXES):
-        chance = random.statistic(metric) if metric.startswith(ACTIVATION) else trained.gaussian(metric)
+        untrained = random.statistic(metric)
+        chance: Doubled[Level] = Doubled(untrained, untrained)
+        if not metric.startswith(ACTIVATION):
+            chance = trained.gaussian(metric)
         compared = {name: overlaps.statistic(metric) for name, overlaps in controls.items()}
-        terms = trained.statistic(metric), chance, compared, paired
-        statistics |= against_nulls(metric, *terms) | {f"{metric}_excess_rescaled": rescaled_excess(*terms)}
-    return statistics
+        measured.extend(against_nulls(metric, trained.statistic(metric), chance, compared, paired))
 
 
 def _noise(name: str, rows: Activations, seed: int) -> dict[str, Tensor]:
@@ -152,7 +170,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     )
     figures = [
         ("PWMCC above largest chance level", "pwmcc_excess"),
-        ("as a share of what chance leaves", "pwmcc_excess_rescaled"),
+        ("... as a share of what it leaves", "pwmcc_excess_rescaled"),
         ("PWMCC", "pwmcc"),
         ("explained variance", "explained_variance"),
         ("drift", "drift_from_init"),
@@ -165,6 +183,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         _levels(result),
         _excess(result),
         common.pair_map(result.pairs, result.seeds, title, gaussian, note),
+        *stress_panels.changes(result, ("explained_variance", "pwmcc_excess", "pwmcc_excess_rescaled", "pwmcc")),
         *_drift(result),
         *common.members_table(groups, "Every SAE, and every control"),
         stress_panels.statistics_table(result),
@@ -190,9 +209,13 @@ def _levels(result: Result) -> panels.Intervals:
 def _excess(result: Result) -> panels.Intervals:
     """What is left above the largest chance level, over all and over alive features."""
     rows = []
-    for label, name in (("all features", "pwmcc_excess"), ("alive features", "pwmcc_alive_excess")):
-        rows += common.interval_row(label, result.statistics.get(name))
-    note = f"Above 0: seeds agree more than chance explains. {stress_panels.POLICY}"
+    for label, name in (("all features", "pwmcc"), ("alive features", "pwmcc_alive")):
+        rows += common.interval_row(label, result.statistics.get(f"{name}_excess"))
+        rows += common.interval_row(f"{label}, rescaled", result.statistics.get(f"{name}_excess_rescaled"))
+    note = (
+        "Above 0: seeds agree more than chance explains. Rescaled: as a share of what the chance level leaves up to 1. "
+        f"{stress_panels.POLICY}"
+    )
     zero = [panels.Reference(label="chance", value=0.0)]
     return panels.Intervals(
         title="Above the largest chance level", note=note, rows=rows, references=zero, x_label="PWMCC above chance"
@@ -211,8 +234,8 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     """Both controls, and every overlap of four groups with its chance level."""
     siblings, rows = work.Siblings.of(spec.recipe, facts), work.first(facts, "activations")
     splits = {split: work.split_rows(rows, split) for split in work.SHARES}
-    cost = siblings.training(2, splits["validation"]) + siblings.measured(3, splits["test"])
-    cost += siblings.comparison(4, splits["test"])
+    cost = siblings.training(2, splits["validation"]) + siblings.measured(3 + siblings.halves, splits["test"])
+    cost += siblings.comparison(4 + 3 * siblings.halves, splits["test"])
     held = 4 * siblings.rows_bytes(sum(splits.values()))
     return cost.work(work.result_bytes(siblings.seeds, matrices=40) + 15_000, base=held)
 

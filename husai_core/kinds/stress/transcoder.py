@@ -11,6 +11,7 @@ and their controls share a seed, so differences are paired by seed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -28,8 +29,11 @@ from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+    from husai_core.stability.halves import Doubled, Figure, Level, Measured
     from husai_core.stability.intervals import Statistic
     from husai_core.stability.seed_group import SeedGroup
 
@@ -74,8 +78,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     sae = _Arm("sae", stress, source, None, spec.seed)
     transcoder = _Arm("transcoder", stress, source, target, spec.seed)
     return Result(
-        **stress.evidence(),
-        statistics=_statistics(sae, transcoder),
+        **stress.evidence(_measured(sae, transcoder)),
         seeds=stress.group.seeds,
         input_hook=hooks[0],
         output_hook=hooks[1],
@@ -112,53 +115,64 @@ class _Arm:
         self, name: str, stress: Stress, source: dict[str, Tensor], target: dict[str, Tensor] | None, seed: int
     ) -> None:
         from husai_core.stability import nulls
-        from husai_core.stability.pairwise import PairwiseOverlaps
-        from husai_core.stability.retrain import members
+        from husai_core.stability.pairwise import DoubledOverlaps
+        from husai_core.stability.retrain import halves, members
 
         noise = {split: nulls.shuffled(rows, seed, split) for split, rows in source.items()}
         noise_target = target and {
             split: nulls.shuffled(rows, seed, f"target {split}") for split, rows in target.items()
         }
-        groups, tables = list[PairwiseOverlaps](), list[list[Member]]()
+        groups, tables = list[DoubledOverlaps](), list[list[Member]]()
         for label, x, y in ((name, source, target), (f"{name} shuffled", noise, noise_target)):
             rows, targets = [x[name] for name in PARTS], [y[name] if y else None for name in PARTS]
             trained = stress.train(label, rows[0], rows[1], targets[0], targets[1])
-            groups.append(PairwiseOverlaps(trained, rows[2]))
+            groups.append(DoubledOverlaps.of(trained, halves(trained), rows[2]))
             tables.append(members(trained, rows[2], targets[2]))
         self.group, self.control = groups
-        pairs, control_pairs = (group.matrices["pwmcc"] for group in groups)
+        pairs, control_pairs = (group.whole.matrices["pwmcc"] for group in groups)
         self.compared = Compared(pairs=pairs, control_pairs=control_pairs, members=tables[0], control_members=tables[1])
 
-    def figures(self, metric: str) -> tuple[dict[str, Estimate], dict[str, Statistic]]:
-        """A metric with its nulls and excess, and the excess over each null as a figure about the seeds."""
-        from husai_core.stability.pairwise import against_nulls, excesses
-
-        controls = {"shuffled": self.control.statistic(metric)}
-        terms = self.group.statistic(metric), self.group.gaussian(metric), controls
-        return against_nulls(metric, *terms), excesses(*terms)
+    def compare(self, metric: str) -> tuple[Doubled[Statistic], Doubled[Level], dict[str, Doubled[Statistic]]]:
+        """A metric, its Gaussian null and its controls."""
+        return self.group.statistic(metric), self.group.gaussian(metric), {"shuffled": self.control.statistic(metric)}
 
 
-def _statistics(sae: _Arm, transcoder: _Arm) -> dict[str, Estimate]:
+def _measured(sae: _Arm, transcoder: _Arm) -> Measured:
     """Figures over all and over alive features; the difference is of excesses over the same null, the smallest."""
-    from husai_core.stability.intervals import smallest
+    from husai_core.stability.halves import Measured
+    from husai_core.stability.pairwise import against_nulls, excesses
 
-    statistics = {}
+    measured = Measured()
     for suffix in ("", "_alive"):
-        of_sae, sae_above = sae.figures(f"pwmcc{suffix}")
-        of_transcoder, transcoder_above = transcoder.figures(f"pwmcc{suffix}")
-        for name, figures in (("sae", of_sae), ("transcoder", of_transcoder)):
-            statistics[f"{name}_excess{suffix}"] = figures.pop(f"pwmcc{suffix}_excess")
-            statistics |= {f"{name}_{statistic}": estimate for statistic, estimate in figures.items()}
-        differences = {null: (excess - transcoder_above[null]).estimate() for null, excess in sae_above.items()}
-        statistics[f"sae_minus_transcoder{suffix}"] = smallest(list(differences.values()))
-        if not suffix:
-            statistics |= {f"sae_minus_transcoder_{null}": difference for null, difference in differences.items()}
-            for name, above in (("sae", sae_above), ("transcoder", transcoder_above)):
-                statistics |= {f"{name}_{null}_excess": excess.estimate() for null, excess in above.items()}
-    return statistics
+        compared = {name: arm.compare(f"pwmcc{suffix}") for name, arm in (("sae", sae), ("transcoder", transcoder))}
+        for name, terms in compared.items():
+            measured.extend(against_nulls(f"pwmcc{suffix}", *terms), partial(_name, name, suffix))
+        for rescaled in (False, True):
+            above = {name: excesses(*terms, rescaled=rescaled) for name, terms in compared.items()}
+            _differences_of(measured, above, "_rescaled" if rescaled else "", suffix)
+    return measured
+
+
+def _name(arm: str, suffix: str, name: str) -> str:
+    """What a group's figure is called in the result."""
+    over, excess, rest = name.partition("excess")
+    return f"{arm}_{excess}{rest}{suffix}" if excess else f"{arm}_{over}"
+
+
+def _differences_of(measured: Measured, above: Mapping[str, Mapping[str, Figure]], ending: str, suffix: str) -> None:
+    """What is left of both groups above each null, and the differences."""
+    differences = {null: figure.minus(above["transcoder"][null]) for null, figure in above["sae"].items()}
+    measured.add_smallest(f"sae_minus_transcoder{ending}{suffix}", list(differences.values()))
+    if suffix:
+        return
+    for null, difference in differences.items():
+        measured.add(f"sae_minus_transcoder{ending}_{null}", difference)
+        for name, figures in above.items():
+            measured.add(f"{name}_{null}_excess{ending}", figures[null])
 
 
 ARMS = {"sae": "SAE", "transcoder": "transcoder"}
+CHANGES = ("sae_minus_transcoder", "sae_minus_transcoder_rescaled", "sae_excess", "transcoder_excess")
 NULLS = {"gaussian": "Gaussian", "shuffled": "shuffled"}
 
 
@@ -181,6 +195,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         stress_panels.headline(result, text, [("SAE minus transcoder", "sae_minus_transcoder")]),
         _differences(result),
         _levels(result),
+        *stress_panels.changes(result, CHANGES, _words),
         *common.members_table(groups, "Every SAE and transcoder"),
         stress_panels.statistics_table(result, _words),
         stress_panels.measures(),
@@ -240,8 +255,9 @@ def _words(name: str) -> tuple[str, str]:
     """A statistic's measure and figure in words."""
     alive = ", alive" if name.endswith("_alive") else ""
     if name.startswith("sae_minus_transcoder"):
-        null = NULLS.get(name.removeprefix("sae_minus_transcoder_"))
-        return f"SAE - transcoder{alive}", f"above {null}" if null else "smallest"
+        figure = name.removeprefix("sae_minus_transcoder").removesuffix("_alive")
+        rescaled, null = ", rescaled" * ("_rescaled" in figure), NULLS.get(figure.rpartition("_")[2])
+        return f"SAE - transcoder{alive}", (f"above {null}" if null else "smallest") + rescaled
     arm = name.partition("_")[0]
     figure = name.removeprefix(f"{arm}_")
     if "excess" in figure:
@@ -255,7 +271,7 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     siblings, pairs = work.Siblings.of(spec.recipe, facts), work.modular_pairs(facts)
     network = work.Network.of(work.first(facts, "transformer"))
     cost = siblings.training(4, spec.validation_fraction * pairs) + siblings.measured(4, spec.test_fraction * pairs)
-    cost += siblings.comparison(4, spec.test_fraction * pairs)
+    cost += siblings.comparison(4 * (1 + siblings.halves), spec.test_fraction * pairs)
     cost += work.Cost(network.forward(pairs * work.LENGTH), network.held(8192, 4))
     return cost.work(work.result_bytes(siblings.seeds, matrices=4), base=8 * siblings.rows_bytes(pairs))
 

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from husai_core import panels
 from husai_core.errors import UserError
-from husai_core.estimate import Estimate
 from husai_core.evidence import Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
@@ -24,7 +23,8 @@ from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
 if TYPE_CHECKING:
-    from husai_core.stability.pairwise import PairwiseOverlaps
+    from husai_core.stability.halves import Measured
+    from husai_core.stability.pairwise import DoubledOverlaps
 
 INPUTS = {
     "saes": SAES,
@@ -56,8 +56,8 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     from husai_core.activations.rank import effective_rank
     from husai_core.activations.store import load
     from husai_core.models import modular
-    from husai_core.stability.pairwise import PairwiseOverlaps
-    from husai_core.stability.retrain import members
+    from husai_core.stability.pairwise import DoubledOverlaps
+    from husai_core.stability.retrain import halves, members
 
     stress = Stress(spec, inputs, job, trainings=1, seed=spec.network_seed)
     group = stress.group
@@ -71,36 +71,38 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     train, validation, test = (untrained_rows[rows.mask(split)] for split in ("train", "validation", "test"))
     saes = stress.train("untrained", train, validation)
 
-    trained = PairwiseOverlaps(group.saes, rows.part("test")[:])
-    untrained = PairwiseOverlaps(saes, test)
+    trained = DoubledOverlaps.of(group.saes, group.halves, rows.part("test")[:])
+    untrained = DoubledOverlaps.of(saes, halves(saes), test)
     return Result(
-        **stress.evidence(),
-        statistics=_statistics(trained, untrained, stress.paired),
+        **stress.evidence(_measured(trained, untrained, stress.paired)),
         seeds=group.seeds,
-        pairs=trained.matrices["pwmcc"],
-        untrained_pairs=untrained.matrices["pwmcc"],
+        pairs=trained.whole.matrices["pwmcc"],
+        untrained_pairs=untrained.whole.matrices["pwmcc"],
         effective_rank=rows.moments.effective_rank,
         untrained_effective_rank=effective_rank(untrained_rows),
         untrained_members=members(saes, test),
     )
 
 
-def _statistics(trained: PairwiseOverlaps, untrained: PairwiseOverlaps, paired: bool) -> dict[str, Estimate]:
+def _measured(trained: DoubledOverlaps, untrained: DoubledOverlaps, paired: bool) -> Measured:
     """Per metric both overlaps and their difference; of PWMCC also the Gaussian null and both excesses over it."""
+    from husai_core.stability.halves import Measured, excess, plain, rescaled_excess
     from husai_core.stability.pairwise import value_range
 
-    statistics = dict[str, Estimate]()
+    measured = Measured()
     for metric in METRICS:
         on_trained, on_untrained = trained.statistic(metric), untrained.statistic(metric)
         difference = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
         for network, overlap in (("trained", on_trained), ("untrained", on_untrained)):
-            statistics[f"{metric}_{network}"] = overlap.estimate().within(*value_range(metric))
-        statistics[difference] = on_trained.above(on_untrained, paired).estimate()
+            measured.add(f"{metric}_{network}", plain(overlap), value_range(metric))
+        measured.add(difference, excess(on_trained, on_untrained, paired))
     null = trained.gaussian("pwmcc")
-    statistics["pwmcc_gaussian_null"] = null.estimate()
-    statistics["pwmcc_trained_excess"] = trained.statistic("pwmcc").minus(null.independent).estimate()
-    statistics["pwmcc_untrained_excess"] = untrained.statistic("pwmcc").minus(null.independent).estimate()
-    return statistics
+    measured.statistics["pwmcc_gaussian_null"] = null.whole.estimate()
+    for network, overlaps in (("trained", trained), ("untrained", untrained)):
+        overlap = overlaps.statistic("pwmcc")
+        measured.add(f"pwmcc_{network}_excess", excess(overlap, null, paired=False))
+        measured.add(f"pwmcc_{network}_excess_rescaled", rescaled_excess(overlap, null, paired=False))
+    return measured
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
@@ -131,6 +133,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         headline,
         _levels(result),
         _differences(result),
+        *stress_panels.changes(result, ("trained_minus_untrained", "pwmcc_trained", "pwmcc_untrained")),
         *(common.pair_map(m, result.seeds, f"Every pair of seeds, {name} network", chance) for name, m in maps.items()),
         *common.members_table({"untrained": result.untrained_members}, "Every SAE on the untrained network"),
         stress_panels.statistics_table(result),
@@ -173,7 +176,7 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     splits = {split: work.split_rows(rows, split) for split in work.SHARES}
     network, count = work.Network.of(work.first(facts, "transformer")), sum(splits.values())
     cost = siblings.training(1, splits["validation"]) + siblings.measured(1, splits["test"])
-    cost += siblings.comparison(2, splits["test"])
+    cost += siblings.comparison(2 * (1 + siblings.halves), splits["test"])
     cost += work.Cost(network.forward(count * work.LENGTH), network.held(8192, 4))
     return cost.work(work.result_bytes(siblings.seeds, matrices=2), base=4 * siblings.rows_bytes(count))
 
@@ -189,6 +192,7 @@ KIND = Kind(
         "trained_minus_untrained": ranges.difference(ranges.SHARE),
         "pwmcc_gaussian_null": ranges.SHARE,
         **{f"pwmcc_{network}_excess": ranges.difference(ranges.SHARE) for network in ("trained", "untrained")},
+        **{f"pwmcc_{network}_excess_rescaled": ranges.RESCALED for network in ("trained", "untrained")},
         **{name: values for metric in METRICS for name, values in ranges.on_two_networks(metric).items()},
     },
 )

@@ -63,6 +63,10 @@ def test_the_gate_read_every_stress_of_this_candidate(smoke: tuple[Done, dict[st
     assert read == {done[stress].outputs["result"][0] for stress in pipeline.STRESSES}
     assert not any("other checkpoints" in rule["reason"] for rule in gate["rules"])
     assert not any("no figure" in rule["reason"] for rule in gate["rules"])
+    settled = {rule["name"]: rule.get("settled") for rule in gate["rules"] if rule.get("margin") is not None}
+    assert len(settled) > 5
+    assert None not in settled.values()
+    assert not any("was not measured" in rule["reason"] for rule in gate["rules"])
 
 
 def test_every_stage_shows_an_answer_and_its_figures(smoke: tuple[Done, dict[str, Done]]) -> None:

@@ -59,7 +59,20 @@ def test_the_right_recipe_finds_what_it_finds_of_saes_trained_here(world: World,
         name: of_trained.statistics[name].value for name in of_imported.statistics
     }
     assert of_imported.subject == [sae.digest for sae in world.imported]
+    assert {name: change.value for name, change in of_imported.changes.items()} == {
+        name: of_trained.changes[name].value for name in of_imported.changes
+    }
+    assert of_trained.changes.keys() == of_imported.changes.keys() != set()
     assert (of_imported.converged, of_imported.imported, of_trained.imported) == (False, True, False)
+    assert (of_imported.provenance, of_imported.retrained) == ("claimed", True)
+
+
+def test_without_their_halves_only_what_is_trained_here_has_a_change(world: World, tmp_path: Path) -> None:
+    saes = moved(world.imported, tmp_path / "whole")
+    overlap = world.stress("stress.trained_vs_random", tmp_path / "a", saes, recipe=SHORT)
+    assert {name for name in overlap.changes if not name.endswith("_null")} == set()
+    refitted = world.stress("stress.ood", tmp_path / "b", saes, recipe=SHORT)
+    assert refitted.statistics.keys() - refitted.changes.keys() == {"candidate_explained_variance_ood"}
 
 
 @pytest.mark.parametrize(

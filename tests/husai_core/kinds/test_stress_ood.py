@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from husai_core.data.modular import pairs
 from husai_core.errors import UserError
 from husai_core.job import Artifact
-from husai_core.kinds.stress.ood import Domains, Result, Spec, _parts, _probe, _statistics
+from husai_core.kinds.stress.ood import Domains, Result, Spec, _measured, _parts, _probe
 from husai_core.local_job import artifact_in
 from husai_core.saes import checkpoint
 from husai_core.stability.seed_group import read
@@ -70,6 +70,15 @@ def test_drops_are_differences_of_the_panels(evidence: Result) -> None:
     assert evidence.statistics["explained_variance_drop"].low is not None
 
 
+def test_every_figure_is_compared_with_that_at_half(trained: Pair, evidence: Result) -> None:
+    assert evidence.changes.keys() == evidence.statistics.keys()
+    changes = {name: change.value or 0.0 for name, change in evidence.changes.items()}
+    for figure in ("explained_variance", "probe_accuracy"):
+        assert changes[f"{figure}_drop"] == pytest.approx(changes[f"{figure}_id"] - changes[f"{figure}_ood"])
+    assert evidence.changes["probe_accuracy_drop_excess"] == evidence.changes["probe_accuracy_drop"]
+    assert changes["explained_variance_id"] > 0
+
+
 def test_in_distribution_figures_are_those_of_the_members(evidence: Result) -> None:
     for domains, member in zip(evidence.explained_variance, evidence.members, strict=True):
         assert domains.id == pytest.approx(member.explained_variance, abs=1e-4)
@@ -127,7 +136,7 @@ def test_repeats_bit_for_bit(trained: Pair, evidence: Result, tmp_path: Path) ->
 def test_accuracies_and_explained_variances_have_intervals_that_they_can_lie_in() -> None:
     """Three seeds, two of which are perfect: the interval over seeds would reach beyond 1."""
     perfect, poor = Domains(id=1.0, ood=1.0, unmirrored=1.0), Domains(id=0.7, ood=0.0, unmirrored=0.0)
-    figures = _statistics([perfect, perfect, poor], [perfect, perfect, poor], poor)
+    figures = _measured([perfect, perfect, poor], [perfect, perfect, poor], poor).statistics
     assert figures["probe_accuracy_id"].high == figures["explained_variance_id"].high == 1
     assert figures["probe_accuracy_ood"].low == 0
     assert figures["explained_variance_ood"].low is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from husai_core import kinds, panels
 from husai_core.activations import store
 from husai_core.activations.rows import StoredRows
 from husai_core.errors import UserError
@@ -17,6 +18,8 @@ from husai_core.kinds.stress.trained_vs_random import Result
 from husai_core.local_job import artifact_in
 from husai_core.release.judge import judge_result
 from husai_core.release.policy import load as load_policy
+from husai_core.saes import checkpoint
+from husai_core.stability.overlap import pwmcc
 from tests.husai_core.kinds.stress_job import forged, run, siblings, stress
 
 KIND = "stress.trained_vs_random"
@@ -74,6 +77,53 @@ def test_the_excess_is_over_the_largest_null(evidence: Result) -> None:
         nulls = [bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled", "covariance")]
         expected = bounds(evidence, metric)[1] - max(nulls)
         assert bounds(evidence, f"{metric}_excess")[1] == pytest.approx(expected)
+
+
+def test_the_rescaled_excess_is_a_share_of_what_the_largest_null_leaves(evidence: Result) -> None:
+    for metric in ("pwmcc", "pwmcc_alive", "activation_mcc"):
+        null = max(bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled", "covariance"))
+        low, value, high = bounds(evidence, f"{metric}_excess_rescaled")
+        assert value == pytest.approx((bounds(evidence, metric)[1] - null) / (1 - null))
+        assert low < value < high <= 1
+
+
+def test_changes_are_of_the_same_seeds_and_controls_at_half(good: Control, evidence: Result) -> None:
+    wholes, halves = ([load(sae.path) for sae in good[1]] for load in (checkpoint.load, checkpoint.load_half))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    gains = [pwmcc(*(wholes[i].W_dec for i in pair)) - pwmcc(*(halves[i].W_dec for i in pair)) for pair in pairs]  # type: ignore[union-attr]
+    changes = evidence.changes
+    assert changes["pwmcc"].value == pytest.approx(sum(gains) / 3)
+    judged = ("explained_variance", "pwmcc_excess", "pwmcc_excess_rescaled", "pwmcc_alive_excess", "pw_mcc_excess")
+    assert all(changes[name].low is not None for name in judged)
+    assert evidence.statistics.keys() - changes.keys() == {
+        "drift_from_init",
+        "outlier_fraction",
+        *(name for name in evidence.statistics if name.endswith("gaussian_null")),
+    }
+    at_half = {name: (evidence.statistics[name].value or 0) - (changes[name].value or 0) for name in changes}
+    nulls = [at_half[f"pwmcc_{name}_null"] for name in ("shuffled", "covariance")]
+    assert at_half["pwmcc_excess"] == pytest.approx(at_half["pwmcc"] - max(nulls))
+    assert (evidence.provenance, evidence.retrained) == ("trained here", False)
+
+
+def test_a_recipe_without_a_half_gives_no_changes(good: Control, tmp_path: Path) -> None:
+    saes = siblings(tmp_path / "saes", good[0], tokens=5_000, measure_half=False)
+    measured = stress(KIND, tmp_path / "stress", saes=saes, activations=[good[0]])
+    assert measured.changes == {}
+    assert "it is unknown what more would change" in kinds.get(KIND).panels(measured.model_dump(mode="json"))[0].note
+
+
+def test_the_headline_and_the_table_show_the_change(evidence: Result) -> None:
+    shown = kinds.get(KIND).panels(evidence.model_dump(mode="json"))
+    first = shown[0]
+    assert isinstance(first, panels.Headline)
+    assert [figure.value for figure in first.figures][:2] == [
+        evidence.statistics["pwmcc_excess"],
+        evidence.changes["pwmcc_excess"],
+    ]
+    tables = {panel.title: panel for panel in shown if isinstance(panel, panels.Table)}
+    column = [row[3] for row in tables["Every statistic"].rows]
+    assert [change for change in column if change is not None] == [*evidence.changes.values()]
 
 
 def test_metrics_are_not_mixed(evidence: Result) -> None:

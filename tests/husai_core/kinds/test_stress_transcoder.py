@@ -55,6 +55,17 @@ def test_each_group_is_measured_above_its_own_nulls(evidence: Result) -> None:
     assert evidence.statistics["sae_minus_transcoder"].low is not None
 
 
+def test_both_groups_are_compared_with_themselves_at_half(evidence: Result) -> None:
+    changes = {name: change.value or 0.0 for name, change in evidence.changes.items()}
+    for ending in ("", "_rescaled"):
+        for null in ("gaussian", "shuffled"):
+            sae, transcoder = (changes[f"{arm}_{null}_excess{ending}"] for arm in ("sae", "transcoder"))
+            assert changes[f"sae_minus_transcoder{ending}_{null}"] == pytest.approx(sae - transcoder)
+        assert evidence.changes[f"sae_minus_transcoder{ending}"].low is not None
+        assert f"sae_minus_transcoder{ending}_alive" in changes
+    assert changes["sae_gaussian_excess"] == pytest.approx(changes["sae_pwmcc"])
+
+
 def test_transcoders_predict_the_mlp_output(evidence: Result) -> None:
     assert all(member.explained_variance > 0.3 for member in evidence.transcoder.members)
     assert all(member.explained_variance < 0.3 for member in evidence.transcoder.control_members)

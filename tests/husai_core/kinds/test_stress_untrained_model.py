@@ -40,6 +40,9 @@ def test_the_difference_is_paired_by_seed(world: Given, tmp_path: Path) -> None:
         assert statistics[difference] == pytest.approx(trained - untrained)
     assert measured.statistics["trained_minus_untrained"].low is not None
     assert measured.pairs != measured.untrained_pairs
+    changes = {name: change.value or 0.0 for name, change in measured.changes.items()}
+    assert changes["trained_minus_untrained"] == pytest.approx(changes["pwmcc_trained"] - changes["pwmcc_untrained"])
+    assert measured.changes["trained_minus_untrained"].low is not None
 
 
 def test_network_seed_decides_and_repeats(world: Given, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs
 from husai_core.kinds.common.stress import Stress, StressSpec
 from husai_core.local_job import LocalJob
+from husai_core.stability.halves import Measured
 from tests.husai_core.kinds.stress_job import forged, run, siblings, stress
 
 WORLD = {"rows": 400, "n_features": 24, "d_model": 12, "active": 2}
@@ -31,7 +32,7 @@ def start(rows: Artifact, saes: list[Artifact], home: Path) -> Stress:
 
 def test_seeds_of_the_training_that_were_left_out_are_counted(trained: Trained, tmp_path: Path) -> None:
     rows, saes = trained
-    assert start(rows, saes, tmp_path).evidence()["siblings_left_out"] == 0
+    assert start(rows, saes, tmp_path).evidence(Measured())["siblings_left_out"] == 0
     picked = stress("stress.trained_vs_random", tmp_path / "picked", saes=saes[1:4], activations=[rows])
     assert picked.siblings_left_out == 2
 
@@ -39,22 +40,23 @@ def test_seeds_of_the_training_that_were_left_out_are_counted(trained: Trained, 
 def test_two_trainings_of_one_recipe_count_together(trained: Trained, tmp_path: Path) -> None:
     rows, saes = trained
     later = siblings(tmp_path / "later", rows, (4, 5, 6), tokens=5_000)
-    assert start(rows, [saes[0], later[1]], tmp_path).evidence()["siblings_left_out"] == 5
+    assert start(rows, [saes[0], later[1]], tmp_path).evidence(Measured())["siblings_left_out"] == 5
 
 
 def test_saes_of_an_earlier_version_do_not_say_what_was_left_out(trained: Trained, tmp_path: Path) -> None:
     rows, saes = trained
     earlier = [forged(sae, tmp_path / str(place), bank_seeds=None) for place, sae in enumerate(saes[:2])]
-    assert start(rows, earlier, tmp_path).evidence()["siblings_left_out"] is None
+    assert start(rows, earlier, tmp_path).evidence(Measured())["siblings_left_out"] is None
 
 
 def test_all_common_fields_are_there_and_nothing_else(trained: Trained, tmp_path: Path) -> None:
     rows, saes = trained
-    evidence = start(rows, saes, tmp_path).evidence()
+    evidence = start(rows, saes, tmp_path).evidence(Measured())
     assert evidence["subject"] == [sae.digest for sae in saes]
     assert (evidence["imported"], evidence["leaks_label"]) == (False, False)
     assert set(evidence) == {
-        "subject", "converged", "imported", "unconverged", "siblings_left_out", "leaks_label"
+        "subject", "converged", "imported", "unconverged", "siblings_left_out", "leaks_label",
+        "statistics", "changes", "provenance", "retrained",
     }  # fmt: skip
 
 
