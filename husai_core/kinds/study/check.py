@@ -1,0 +1,288 @@
+"""Can these SAEs be released? Measures finished SAEs, whoever trained them, as far as what is known of them allows.
+
+`saes` are one SAE or siblings that differ in their seed alone; the first is the candidate that the policy judges.
+benchmark.core measures every one of them inside its network. From two siblings on, rows are collected at their hook and
+the stresses follow: their controls are trained by `recipe`, or else by the recipe that the SAEs' own files claim.
+
+What cannot be measured is left out with the reason and with what it would take, and so is what was tried and failed:
+the policy then judges what there is. `source: model` is for SAEs on a network for addition, which need the
+`transformer` and the `activations` that they were trained on, and of which every stress is measured. SAEs that were
+trained here always need these activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from husai_core import assets, kinds, panels
+from husai_core.errors import UserError
+from husai_core.evidence import BaseResult
+from husai_core.job import Inputs, Job
+from husai_core.kinds.common import rule_panels
+from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of, stages_table
+from husai_core.kinds.common.stress import StressSpec
+from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
+from husai_core.release.decide import Decision
+from husai_core.release.judge import RuleOutcome
+from husai_core.stability import origins
+
+ROWS, GATE = "rows", "gate"
+MEASURED = {
+    "core": "benchmark.core",
+    "stability": "stress.trained_vs_random",
+    "transcoder": "stress.transcoder",
+    "ood": "stress.ood",
+    "untrained": "stress.untrained_model",
+}
+"""The measurements, by the names of the jobs that make them."""
+STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
+ON_LANGUAGE = ("core", "stability")
+"""What can be measured on a language model; the other stresses read networks for addition."""
+
+INPUTS = {
+    "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
+    "transformer": Port("transformer", "the network that they read, unless `model` names it", required=False),
+    "activations": Port("activations", "the rows that they were trained on; imported SAEs may lack it", required=False),
+    "text": Port("upload", "language only: .txt and .md files to measure on", many=True, required=False),
+}
+
+
+class Spec(StressSpec):
+    """Which network the SAEs read, how much is read of it, and which policy decides."""
+
+    source: Literal["language", "model"] = Field(
+        "language", description="what they read: a language model, or a network for addition (`model`)"
+    )
+    model: str | None = Field(
+        None, max_length=200, description="a built-in language model or Hugging Face id; else the input's"
+    )
+    hook_name: str | None = Field(
+        None, max_length=200, description="TransformerLens hook point that the SAEs read; needed to collect rows there"
+    )
+    context: int | None = Field(
+        None, ge=2, le=131_072, description="language only: tokens per sequence; null: as in the activations, else 128"
+    )
+    max_rows: int = Field(200_000, ge=16, le=10**10, description="language only: most rows that stresses read")
+    max_sequences: int = Field(512, ge=3, le=100_000, description="most held-out sequences that benchmark.core reads")
+    policy: str = Field("own", description="the release policy that decides")
+    policy_document: dict[str, Any] | None = Field(
+        None,
+        description="a policy of the lab's own in full; the service fills it in",
+        json_schema_extra={"stamp": "policy"},
+    )
+    as_of: str | None = Field(
+        None, description="instant at which evidence must be fresh (RFC 3339)", json_schema_extra={"stamp": "now"}
+    )
+
+    @model_validator(mode="after")
+    def _composes(self) -> Self:
+        kinds.get("release.gate").spec.model_validate(self.of_gate)
+        if self.model is not None and (problem := assets.name_problem(self.model)):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def of_gate(self) -> dict[str, Any]:
+        """The gate's spec."""
+        return {"policy": self.policy, "policy_document": self.policy_document, "as_of": self.as_of}
+
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse no network, or two, and a network for addition without the rows that the SAEs were trained on."""
+        if (self.model is None) == ("transformer" not in bound):
+            raise UserError("give either model or a transformer input, not both")
+        if self.source == "model" and not {"transformer", "activations"} <= set(bound):
+            raise UserError("source model needs the inputs transformer and activations")
+
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse a recipe or a hook that is not the SAEs'."""
+        saes = facts.get("saes", ())
+        if not saes or not all(saes):
+            return
+        if self.recipe:
+            origins.check_siblings(saes, self.recipe)
+        if self.hook_name and saes[0].get("husai", {}).get("imported"):
+            origins.check_rows(saes[0], {"hook_name": self.hook_name})
+
+
+class NotMeasured(BaseModel):
+    """A measurement that was left out or failed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    reason: str
+    would_take: str = Field(description="what would let it be measured")
+
+
+class Result(BaseResult):
+    """The verdict on the first SAE, what it rests on, and what it lacks."""
+
+    verdict: Literal["pass", "fail", "inconclusive"]
+    candidate: str = Field(description="digest of the SAE checkpoint that was judged")
+    policy: str
+    decision: str = Field(description="digest of the decision artifact")
+    reasons: list[str]
+    rules: list[RuleOutcome]
+    stages: list[Stage] = Field(description="what was measured")
+    not_measured: list[NotMeasured]
+
+
+def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
+    """First the rows and what needs none; then the stresses that are possible; then the gate over what succeeded."""
+    if not done:
+        return _first_round(spec, inputs)
+    if GATE in done:
+        return []
+    possible = [name for name in STRESSES if _why_not(spec, len(inputs.get("saes", ())), name, done) is None]
+    if possible and not done.keys() & set(STRESSES):
+        return [_stress(spec, inputs, name) for name in possible]
+    evidence = [From(name, "result") for name in MEASURED if name in done and done[name].state == "succeeded"]
+    return [Child(GATE, "release.gate", spec.of_gate, {"candidate": inputs.get("saes", [])[:1], "evidence": evidence})]
+
+
+def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
+    bound = {port: digests for port, digests in inputs.items() if digests}
+    read = {name: getattr(spec, name) for name in ("model", "hook_name", "context")}
+    read = {name: value for name, value in read.items() if value is not None}
+    children = [Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, bound)]
+    if len(bound.get("saes", ())) < 2 or "activations" in bound:
+        return children
+    if spec.hook_name is None:
+        raise UserError("set hook_name, the hook that the SAEs read, so that rows can be collected there")
+    network = {port: digests for port, digests in bound.items() if port in ("transformer", "text")}
+    rows = {"source": "language", "max_rows": spec.max_rows} | read
+    return [Child(ROWS, "train.activations", rows, network), *children]
+
+
+def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> Child:
+    """A stress, bound to as many of the study's inputs as it takes, or to the rows that were collected here."""
+    sources: dict[str, Sequence[str | From]] = {"activations": [From(ROWS, "activations")]}
+    sources |= {port: digests for port, digests in inputs.items() if digests}
+    bound = {port: sources[port] for port in kinds.get(MEASURED[name]).inputs if port in sources}
+    recipe = {"recipe": spec.recipe.model_dump(mode="json")} if spec.recipe else {}
+    return Child(name, MEASURED[name], recipe, bound)
+
+
+def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured | None:
+    """Why a measurement is not even tried, with what it would take."""
+    kind = MEASURED[name]
+    if name in STRESSES and n_saes < 2:
+        reason = "it compares SAEs of several seeds, and this is one SAE without its siblings"
+        would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
+    elif spec.source == "language" and name not in ON_LANGUAGE:
+        reason = "in this version it reads networks for addition, and not language models"
+        would_take = f"a version of HUSAI whose {kind} reads language models"
+    elif name in STRESSES and ROWS in done and done[ROWS].state != "succeeded":
+        reason = f"no rows could be collected: {_end(done[ROWS])}"
+        would_take = RETRY
+    else:
+        return None
+    return NotMeasured(kind=kind, reason=reason, would_take=would_take)
+
+
+RETRY = "that the reason is mended, and the check repeated; what was measured already is taken from its stored result"
+
+
+def _end(ended: Done) -> str:
+    """How a job ended that did not succeed."""
+    return ended.reason or ended.state
+
+
+def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) -> Result:
+    """The verdict with its rules, what was measured, and what was not.
+
+    Raises:
+        UserError: the gate made no decision.
+    """
+    gate = done[GATE]
+    if gate.state != "succeeded" or gate.result is None:
+        raise UserError(f"the gate made no decision: {_end(gate)}")
+    decision = Decision.model_validate(gate.result)
+    results = {name: done[name].result for name in MEASURED if name in done and done[name].state == "succeeded"}
+    left_out = [_left_out(spec, len(inputs.many("saes")), name, done) for name in MEASURED if name not in results]
+    return Result(
+        verdict=decision.verdict,
+        candidate=decision.candidate,
+        policy=decision.policy,
+        decision=gate.outputs["decision"][0],
+        reasons=decision.reasons,
+        rules=decision.rules,
+        stages=[
+            stage_of(name, MEASURED[name], "succeeded", kinds.get(MEASURED[name]).result.model_validate(result))
+            for name, result in results.items()
+        ],
+        not_measured=[*left_out, *_beyond(decision.rules)],
+    )
+
+
+def _left_out(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured:
+    """Why there is no result of a measurement."""
+    never_tried = _why_not(spec, n_saes, name, done)
+    return never_tried or NotMeasured(kind=MEASURED[name], reason=_end(done[name]), would_take=RETRY)
+
+
+def _beyond(rules: Sequence[RuleOutcome]) -> list[NotMeasured]:
+    """The kinds that the policy reads beside those that are measured here, each once, where they decided nothing."""
+    beyond: dict[str, NotMeasured] = {}
+    for rule in rules:
+        if rule.verdict == "inconclusive" and rule.evidence not in MEASURED.values():
+            installed = rule.evidence in kinds.names()
+            reason = (
+                "the policy reads it, and a check does not run it" if installed else "this version has no such kind"
+            )
+            would_take = rule.settle if installed and rule.settle else "a version of HUSAI that has it"
+            beyond.setdefault(rule.evidence, NotMeasured(kind=rule.evidence, reason=reason, would_take=would_take))
+    return list(beyond.values())
+
+
+def present(result: Result) -> list[panels.AnyPanel]:
+    """The verdict, its rules against their bars, and what was not measured; what each job shows comes after it."""
+    figures = [
+        panels.Figure(label="policy", value=result.policy),
+        panels.Figure(label="candidate", value=result.candidate, format="digest"),
+        panels.Figure(label="decision artifact", value=result.decision, format="digest"),
+    ]
+    counts = f"{len(result.stages)} measured, {len(result.not_measured)} not"
+    text = f"{ANSWERS[result.verdict]}. Of what the policy may read: {counts}."
+    return [
+        panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
+        rule_panels.table(result.rules),
+        *rule_panels.bars(result.rules),
+        *_missing(result.not_measured),
+        stages_table(result.stages),
+        *([panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)] if result.reasons else []),
+    ]
+
+
+def _missing(not_measured: Sequence[NotMeasured]) -> list[panels.AnyPanel]:
+    """What was not measured, with equal reasons together."""
+    kinds_of: dict[tuple[str, str], list[str]] = {}
+    for missing in not_measured:
+        kinds_of.setdefault((missing.reason, missing.would_take), []).append(missing.kind)
+    paragraphs = [
+        f"{', '.join(names)}: {reason.rstrip('.')}. It would take {would_take}."
+        for (reason, would_take), names in kinds_of.items()
+    ]
+    return [panels.Text(title="What could not be measured", paragraphs=paragraphs)] if paragraphs else []
+
+
+def estimate(spec: Spec, facts: Facts) -> Work:
+    """All jobs, as far as they can be known."""
+    from husai_core.kinds import plan_estimate
+
+    return plan_estimate.study(plan, spec, facts)
+
+
+KIND = Kind(
+    spec=Spec,
+    result=Result,
+    inputs=INPUTS,
+    plan=plan,
+    summarise=summarise,
+    estimate=estimate,
+    present=present,
+    children=("train.activations", *MEASURED.values(), "release.gate"),
+)

@@ -1,0 +1,181 @@
+"""`study.check` on the built-in language model and on a network for addition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from husai_core import assets, kinds, panels
+from husai_core.errors import UserError
+from husai_core.job import Inputs
+from husai_core.kinds import plan_estimate
+from husai_core.kinds.kind import Done, From
+from husai_core.kinds.study import check
+from husai_core.local_job import LocalJob, LocalRunner, artifact_in
+from tests.husai_core.kinds.stress_job import forged, network, run, siblings
+
+HOOK = "blocks.1.hook_resid_post"
+READ: dict[str, Any] = {"model": "classics-2m", "hook_name": HOOK, "context": 32}
+RECIPE = {"architecture": "topk", "d_sae": 128, "k": 8, "tokens": 20_000, "batch_size": 256, "lr": 5e-3}
+IMPORTED = {"imported": True, "hook_name": HOOK, "position": None, "converged": None, "drift_from_init": None}
+SPEC = READ | {"max_rows": 2000, "max_sequences": 40, "as_of": datetime.now(UTC).isoformat()}
+LANGUAGE_ONLY = "in this version it reads networks for addition"
+
+
+@dataclass(frozen=True)
+class World:
+    """Imported SAEs on the built-in model, a text, and a runner that keeps what it computed."""
+
+    runner: LocalRunner
+    text: str
+    saes: list[str]
+
+    def check(self, saes: list[str], **spec: Any) -> tuple[check.Result, dict[str, Done]]:
+        ended = self.runner.outcome("study.check", SPEC | spec, {"saes": saes, "text": [self.text]})
+        assert ended.state == "succeeded", ended.reason
+        return check.Result.model_validate(ended.result), self.runner.children
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    home = tmp_path_factory.mktemp("check")
+    (home / "text").mkdir()
+    (home / "text" / "a.txt").write_text((assets.HELD_OUT / "lady-susan.md").read_text()[:24_000])
+    text = artifact_in(home / "text", "upload")
+    (rows,) = run("train.activations", home / "rows", READ | {"source": "language", "max_rows": 2000}, text=[text])[1]
+    trained = siblings(home / "saes", rows, **RECIPE)
+    runner = LocalRunner(home / "jobs", quiet=True)
+    saes = [forged(sae, home / f"imported-{i}", **IMPORTED) for i, sae in enumerate(trained)]
+    return World(runner, runner.keep(text, "upload"), [runner.keep(sae, "sae") for sae in saes])
+
+
+def shown(result: check.Result) -> dict[str, panels.AnyPanel]:
+    document = kinds.get("study.check").panels(result.model_dump(mode="json"))
+    return {panel.title or panel.type: panel for panel in document}
+
+
+def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
+    result, done = world.check(world.saes[:1])
+    assert set(done) == {"core", "gate"}
+    assert (result.verdict, result.candidate, result.policy) == ("inconclusive", world.saes[0], "own")
+    assert [stage.name for stage in result.stages] == ["core"]
+    assert {missing.kind for missing in result.not_measured} == {check.MEASURED[name] for name in check.STRESSES}
+    assert all("without its siblings" in missing.reason for missing in result.not_measured)
+    verdicts = {rule.name: rule.value for rule in result.rules}
+    assert verdicts["loss_recovered"] is not None
+    assert verdicts["stability"] is None
+    missing = shown(result)["What could not be measured"]
+    assert isinstance(missing, panels.Text)
+    assert len(missing.paragraphs) == 1, "one reason is said once"
+    assert "It would take siblings" in missing.paragraphs[0]
+
+
+def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
+    result, done = world.check(world.saes, recipe=RECIPE)
+    assert set(done) == {"rows", "core", "stability", "gate"}
+    stability = done["stability"].result
+    assert stability is not None
+    assert (stability["imported"], stability["subject"]) == (True, world.saes)
+    rules = {rule.name: rule for rule in result.rules}
+    assert rules["provenance"].provenance == "claimed"
+    assert rules["stability"].low is not None
+    assert rules["stability"].evidence_digest == done["stability"].outputs["result"][0]
+    assert rules["loss_recovered"].evidence_digest == done["core"].outputs["result"][0]
+    assert {missing.kind for missing in result.not_measured} == {
+        "stress.transcoder",
+        "stress.ood",
+        "stress.untrained_model",
+    }
+    assert all(missing.reason.startswith(LANGUAGE_ONLY) for missing in result.not_measured)
+    panel = shown(result)
+    bars = panel["Rules against their bars"]
+    assert isinstance(bars, panels.Intervals)
+    assert {row.label for row in bars.rows} == {rule.name for rule in result.rules if rule.value is not None} - {
+        "provenance"
+    }
+    assert isinstance(panel["headline"], panels.Headline)
+
+
+def test_a_stress_that_fails_is_a_reason_and_not_the_end(world: World) -> None:
+    result, done = world.check(world.saes)
+    assert done["stability"].state == "failed"
+    failed = next(missing for missing in result.not_measured if missing.kind == "stress.trained_vs_random")
+    assert "set recipe to what is known of it" in failed.reason
+    assert result.rules, "the policy judges what was measured"
+    assert [stage.name for stage in result.stages] == ["core"]
+
+
+def test_all_stresses_are_measured_on_a_network_for_addition(world: World, tmp_path: Path) -> None:
+    transformer = network(tmp_path / "network")
+    (rows,) = run("train.activations", tmp_path / "rows", {}, transformer=[transformer])[1]
+    bound = {"saes": siblings(tmp_path / "saes", rows), "transformer": [transformer], "activations": [rows]}
+    inputs = {port: [world.runner.keep(a, a.type) for a in artifacts] for port, artifacts in bound.items()}
+    ended = world.runner.outcome("study.check", {"source": "model", "as_of": SPEC["as_of"]}, inputs)
+    assert ended.state == "succeeded", ended.reason
+    result = check.Result.model_validate(ended.result)
+    assert [stage.name for stage in result.stages] == list(check.MEASURED)
+    assert result.not_measured == []
+    assert {rule.provenance for rule in result.rules if rule.accepts} == {"trained here"}
+
+
+def facts(**husai: Any) -> dict[str, Any]:
+    sae = {"architecture": "topk", "d_in": 128, "d_sae": 128, "k": 8, "apply_b_dec_to_input": True}
+    return {"saes": [sae | {"husai": IMPORTED | husai}] * 3}
+
+
+@pytest.mark.parametrize(
+    ("husai", "spec", "message"),
+    [
+        ({}, {"recipe": RECIPE | {"k": 4}}, "a recipe with k 4 does not make the SAEs"),
+        ({"hook_name": "blocks.0.hook_resid_post"}, {}, "the SAEs read hook_name 'blocks.0"),
+        ({"imported": False}, {}, "core: the SAEs were trained here"),
+        ({}, {"hook_name": None}, "set hook_name"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(
+    husai: dict[str, Any], spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_estimate.jobs("study.check", SPEC | spec, facts(**husai))
+
+
+def test_later_rounds_are_estimated_and_an_unknown_recipe_does_not_refuse_the_check() -> None:
+    planned = plan_estimate.jobs("study.check", SPEC | {"recipe": RECIPE}, facts())
+    assert [job.path for job in planned.jobs if "/" not in job.path] == ["rows", "core", "stability"]
+    assert "gate/good-saes" in {job.path for job in planned.jobs}
+    assert plan_estimate.jobs("study.check", SPEC, facts()).more
+
+
+@pytest.mark.parametrize(
+    ("spec", "bound"),
+    [
+        ({}, ["saes"]),
+        ({"model": "classics-2m"}, ["saes", "transformer"]),
+        ({"source": "model"}, ["saes", "transformer"]),
+    ],
+)
+def test_one_network_is_needed(spec: dict[str, Any], bound: list[str]) -> None:
+    with pytest.raises(UserError):
+        check.Spec.model_validate(spec).check_ports(bound)
+
+
+def test_a_policy_that_cannot_be_is_refused_at_once() -> None:
+    with pytest.raises(ValidationError):
+        check.Spec.model_validate({"policy": "lenient", "policy_document": {"name": "lenient"}})
+
+
+def test_rows_that_fail_leave_the_verdict_to_the_rest(tmp_path: Path) -> None:
+    spec, inputs = check.Spec.model_validate(SPEC), {"saes": ["a", "b"]}
+    done = {"rows": Done("failed", "out of memory"), "core": Done("failed", "no")}
+    (gate,) = check.plan(spec, inputs, done)
+    assert (gate.kind, gate.inputs) == ("release.gate", {"candidate": ["a"], "evidence": []})
+    done = {"rows": Done("succeeded"), "core": Done("succeeded")}
+    (stability,) = check.plan(spec, inputs, done)
+    assert stability.inputs == {"saes": ["a", "b"], "activations": [From("rows", "activations")]}
+    with pytest.raises(UserError, match="the gate made no decision: it broke"):
+        check.summarise(spec, Inputs({}), {"gate": Done("failed", "it broke")}, LocalJob(tmp_path))
