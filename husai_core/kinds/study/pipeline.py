@@ -1,4 +1,4 @@
-"""From nothing to a decision: transformer, activations, SAEs, every stress, and the release gate.
+"""From nothing to a decision: transformer, activations, SAEs, a benchmark, every stress, and the release gate.
 
 The preset `demo` learns addition modulo 113 and trains five seeds; `smoke` is the same at its smallest and takes
 seconds. The candidate is the first seed, chosen before anything is measured. Floors of quality make the study fail
@@ -26,27 +26,29 @@ STAGES = {
     "transformer": "train.transformer",
     "activations": "train.activations",
     "sae": "train.sae",
+    "core": "benchmark.core",
     "stability": "stress.trained_vs_random",
     "transcoder": "stress.transcoder",
     "ood": "stress.ood",
     "untrained": "stress.untrained_model",
     "gate": "release.gate",
 }
-STRESSES = ("stability", "transcoder", "ood", "untrained")
+MEASURED = ("core", "stability", "transcoder", "ood", "untrained")
+"""The stages whose results are evidence."""
 CANDIDATE = 0
 SOURCES: dict[str, Sequence[str | From]] = {
     "transformer": [From("transformer", "transformer")],
     "activations": [From("activations", "activations")],
     "saes": [From("sae", "saes")],
     "candidate": [From("sae", "saes", CANDIDATE)],
-    "evidence": [From(stress, "result") for stress in STRESSES],
+    "evidence": [From(stage, "result") for stage in MEASURED],
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "transformer": {},
         "activations": {},
         "sae": {
-            "recipe": {"d_sae": 128, "k": 8, "tokens": 600_000, "batch_size": 1024, "lr": 4e-3, "decay_fraction": 0.9},
+            "recipe": {"d_sae": 128, "k": 8, "tokens": 600_000, "batch_size": 1024, "lr": 4e-3},
             "seeds": [0, 1, 2, 3, 4],
         },
         "floors": {"test_accuracy": 0.99, "explained_variance": 0.9},

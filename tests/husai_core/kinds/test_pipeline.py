@@ -56,11 +56,11 @@ def test_smoke_reaches_a_decision_about_the_first_seed(smoke: tuple[Done, dict[s
     assert any("benchmark.saebench" in reason for reason in result["reasons"])
 
 
-def test_the_gate_read_every_stress_of_this_candidate(smoke: tuple[Done, dict[str, Done]]) -> None:
+def test_the_gate_read_all_evidence_about_this_candidate(smoke: tuple[Done, dict[str, Done]]) -> None:
     _, done = smoke
     gate = done["gate"].result or {}
-    read = {rule["evidence_digest"] for rule in gate["rules"] if rule["evidence"].startswith("stress.")}
-    assert read == {done[stress].outputs["result"][0] for stress in pipeline.STRESSES}
+    read = {rule["evidence_digest"] for rule in gate["rules"] if rule["evidence_digest"]}
+    assert read == {done[stage].outputs["result"][0] for stage in pipeline.MEASURED}
     assert not any("other checkpoints" in rule["reason"] for rule in gate["rules"])
     assert not any("no figure" in rule["reason"] for rule in gate["rules"])
     settled = {rule["name"]: rule.get("settled") for rule in gate["rules"] if rule.get("margin") is not None}
