@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from husai_core.estimate import Estimate
-from husai_core.stability.intervals import Array, Independent, Statistic, smallest
+from husai_core.stability.intervals import Array, Independent, Statistic, average, smallest
 from husai_core.stability.nulls import Null
 
 Level = Statistic | Null
@@ -35,12 +35,51 @@ class Figure(NamedTuple):
     whole: Statistic
     change: Statistic | None
 
+    @property
+    def negated(self) -> Figure:
+        """The same with the other sign."""
+        return Figure(-self.whole, None if self.change is None else -self.change)
+
     def minus(self, other: Figure) -> Figure:
         """The difference of two figures about the same seeds."""
         whole = self.whole - other.whole
         if self.change is None or other.change is None:
             return Figure(whole, None)
         return Figure(whole, self.change - other.change)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A figure about the same seeds on several draws of what varies besides, such as untrained networks."""
+
+    drawn: Sequence[Doubled[Statistic]]
+
+    @property
+    def mean(self) -> Doubled[Statistic]:
+        """The mean over draws, as a figure about the seeds."""
+        halves = [doubled.half for doubled in self.drawn if doubled.half is not None]
+        whole = average([doubled.whole for doubled in self.drawn])
+        return Doubled(whole, average(halves) if len(halves) == len(self.drawn) else None)
+
+    def spread(self, figure: Figure, factor: float = 1.0) -> Figure:
+        """A figure made of the mean, with the spread of the draws in its interval; `factor` is its slope in the mean.
+
+        From two draws on; a single one says nothing of others. The spread holds some of the seeds' as well, which
+        makes the interval too wide rather than too narrow.
+        """
+        figures = [plain(doubled) for doubled in self.drawn]
+        whole = figure.whole.minus(_between([single.whole for single in figures], factor))
+        changes = [single.change for single in figures if single.change is not None]
+        change = figure.change and figure.change.minus(_between(changes, factor))
+        return Figure(whole, change)
+
+
+def _between(draws: Sequence[Statistic], factor: float) -> Independent:
+    """What the draws add to the variance of their mean."""
+    if len(draws) < 2:
+        return Independent(0.0)
+    values = np.array([draw.value for draw in draws])
+    return Independent(0.0, float(factor**2 * values.var(ddof=1)) / len(draws), len(draws) - 1)
 
 
 def plain(observed: Doubled[Statistic]) -> Figure:
@@ -132,6 +171,19 @@ class Measured:
         if len(changes) == len(figures):
             change = change_of_smallest([figure.whole.value for figure in figures], changes)
             self.changes[name] = change.within(values[0] - values[1], values[1] - values[0])
+
+    def add_largest(self, name: str, figures: Sequence[Figure], values: tuple[float, float] = (-inf, inf)) -> None:
+        """The largest of several figures."""
+        turned = Measured()
+        turned.add_smallest(name, [figure.negated for figure in figures], (-values[1], -values[0]))
+        self.statistics[name] = _negated(turned.statistics[name])
+        if name in turned.changes:
+            self.changes[name] = _negated(turned.changes[name])
+
+
+def _negated(estimate: Estimate) -> Estimate:
+    value, low, high = (None if end is None else -end for end in (estimate.value, estimate.high, estimate.low))
+    return estimate.model_copy(update={"value": value, "low": low, "high": high})
 
 
 def change_of_smallest(whole: Sequence[float], changes: Sequence[Statistic]) -> Estimate:

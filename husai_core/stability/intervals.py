@@ -73,6 +73,11 @@ class Statistic:
         negated = tuple(Independent(-term.value, term.variance, term.df) for term in other.terms)
         return Statistic(self.n, lambda w: self.at(w) - other.at(w), self.terms + negated, self.unit)
 
+    def __neg__(self) -> Statistic:
+        """The same figure with the other sign."""
+        negated = tuple(Independent(-term.value, term.variance, term.df) for term in self.terms)
+        return Statistic(self.n, lambda w: -self.at(w), negated, self.unit)
+
     def minus(self, term: Independent) -> Statistic:
         """The difference to an independent term."""
         return Statistic(self.n, self.at, (*self.terms, term), self.unit)

@@ -10,6 +10,7 @@ from torch import Tensor
 from husai_core.errors import UserError
 from husai_core.job import Job
 from husai_core.saes import checkpoint
+from husai_core.saes.bank import Rows
 from husai_core.saes.evaluate import evaluate
 from husai_core.saes.sae import SAE
 from husai_core.saes.trainer import TrainedSAE, train
@@ -38,10 +39,10 @@ class Trainings:
     def run(
         self,
         label: str,
-        rows: Tensor,
-        validation: Tensor,
-        targets: Tensor | None = None,
-        validation_targets: Tensor | None = None,
+        rows: Rows,
+        validation: Rows,
+        targets: Rows | None = None,
+        validation_targets: Rows | None = None,
     ) -> list[TrainedSAE]:
         """Train one SAE (with targets, one transcoder) per seed; `label` names the group in the live curves.
 

@@ -64,8 +64,11 @@ def of_two_groups(groups: Sequence[str], nulls: Sequence[str]) -> dict[str, Rang
     return statistics
 
 
-def on_two_networks(metric: str) -> dict[str, Range]:
-    """An overlap on a trained and on an untrained network, and, but for PWMCC, their difference under its name."""
+def on_two_networks(metric: str, modes: Iterable[str]) -> dict[str, Range]:
+    """An overlap on a trained and on untrained networks, and their difference, also by what is untrained of them."""
     values = OVERLAPS[metric.removesuffix("_alive")]
-    differences = {} if metric == "pwmcc" else {f"{metric}_trained_minus_untrained": difference(values)}
-    return {f"{metric}_trained": values, f"{metric}_untrained": values, **differences}
+    name = "trained_minus_untrained" if metric == "pwmcc" else f"{metric}_trained_minus_untrained"
+    statistics = {f"{metric}_trained": values}
+    for ending in ("", *(f"_{mode}" for mode in modes)):
+        statistics |= {f"{metric}_untrained{ending}": values, f"{name}{ending}": difference(values)}
+    return statistics

@@ -1,4 +1,7 @@
-"""What a long training tells its job: how far it is, its curves, and a state to resume from. Light: no torch."""
+"""What a long training reads, and what it tells its job: how far it is, its curves, and a state to resume from.
+
+Light: no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,20 @@ from typing import TYPE_CHECKING
 from husai_core.job import Job
 
 if TYPE_CHECKING:
+    from husai_core.activations.rows import StoredRows
+    from husai_core.saes.bank import Rows
     from husai_core.saes.trainer import Save
 
 CHECKPOINT_SECONDS = 60.0
 PROGRESS_SECONDS = 0.5
+IN_MEMORY = 2 * 2**30
+"""Bytes of rows, as float32, up to which they are held in memory."""
+
+
+def near(rows: StoredRows) -> Rows:
+    """The rows in memory if that is cheap; else they are read batch by batch."""
+    n, d = rows.shape
+    return rows[:] if 4 * n * d <= IN_MEMORY else rows
 
 
 class Reporter:

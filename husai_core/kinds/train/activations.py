@@ -13,7 +13,8 @@ of `context` tokens, which begin with the beginning-of-sequence token if the tok
 token of the text gives a row (where sequences begin alike, one of them does), special tokens and padding none.
 Sequences are drawn at random until there are `max_rows` rows, and each lies in one split. Several hooks are read in one
 forward pass and give one artifact each, in their order; a hook inside attention gives the vectors of its heads side by
-side.
+side. With `untrained`, the same tokens of the text are read by the model with fresh weights, so that the rows and their
+split are those of the trained model.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ NETWORKS = ("model", "untrained", "language")
 READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("hook_name", "hook_names"), NETWORKS),
     **dict.fromkeys(("position", "leaks_label"), ("model", "untrained")),
-    "untrained_seed": ("untrained",),
+    "untrained": ("language",),
+    "untrained_seed": ("untrained", "language"),
     **dict.fromkeys(("world", "structureless"), ("synthetic",)),
     "transformer": NETWORKS,
     "text": ("language",),
@@ -93,6 +95,9 @@ class Spec(BaseSpec):
         "answer", description="token whose activations are read; `answer` is `=`, before the sum is shown"
     )
     leaks_label: bool = Field(False, description="declares that the input shows the answer (answer_token only)")
+    untrained: Literal["no", "all", "keep_embeddings"] = Field(
+        "no", description="language only: read the model with fresh weights; keep_embeddings keeps those of its tokens"
+    )
     untrained_seed: int = Field(0, ge=0, lt=2**53, description="seed of the untrained network's weights")
     structureless: bool = Field(False, description="synthetic only: Gaussian rows with the world's mean and covariance")
     world: World = Field(default_factory=World, description="the synthetic world")
@@ -127,6 +132,8 @@ class Spec(BaseSpec):
             raise ValueError("hook_names must be distinct")
         if self.model is not None and (problem := assets.name_problem(self.model)):
             raise ValueError(problem)
+        if self.source == "language" and self.untrained == "no" and self.untrained_seed != 0:
+            raise ValueError("untrained_seed is for untrained all or keep_embeddings, not no")
         if self.from_position >= self.context:
             raise ValueError(f"from_position {self.from_position} lies behind the context of {self.context} tokens")
         return self
@@ -222,15 +229,19 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     from husai_core.data.modular import split
     from husai_core.models import language
 
+    facts: dict[str, Any] = dict.fromkeys(FACTS)
     model = language.load(_directory(spec, inputs), job.device)
     model.check_hooks(spec.hooks)
+    if spec.untrained != "no":
+        facts |= {"untrained": spec.untrained, "untrained_seed": spec.untrained_seed, "untrained_of": model.digest}
+        model = model.untrained(spec.untrained_seed, spec.untrained == "keep_embeddings")
     documents = text.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
     sequences = model.sequences(documents, spec.context, spec.prepend_bos)
     rows = rows_of(sequences, spec.from_position, spec.special_tokens)
     index, kept = chosen(sequences.tokens, rows, spec.max_rows, spec.seed)
     job.log(f"{len(documents)} documents, {len(index)} of {len(rows)} sequences of {spec.context} tokens")
     parts = split(len(index), spec.validation_fraction, spec.test_fraction, spec.seed, "different sequences")
-    facts = dict.fromkeys(FACTS) | {"position": "all", "source": spec.source, "model_digest": model.digest}
+    facts |= {"position": "all", "source": spec.source, "model_digest": model.digest}
     facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
     facts |= {"prepend_bos": model.prepends_bos(spec.prepend_bos), "tokenizer_digest": model.tokenizer_digest}
     writers = {

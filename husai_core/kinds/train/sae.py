@@ -25,7 +25,7 @@ from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import variants, work
 from husai_core.kinds.common.doubling import Doubling, HalfFigures, change_panels, doublings, half_figures, sentence
-from husai_core.kinds.common.training import Reporter, StateKeeper
+from husai_core.kinds.common.training import IN_MEMORY, Reporter, StateKeeper, near
 from husai_core.kinds.common.variants import Variant
 from husai_core.kinds.kind import BaseSpec, Facts, Kind, Port, Work
 from husai_core.saes.recipe import SPARSITY, SAERecipe, together
@@ -36,15 +36,12 @@ from husai_core.stability.settled import Settled, all_settled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from husai_core.activations.rows import StoredRows
     from husai_core.activations.store import Activations
-    from husai_core.saes.bank import Rows
     from husai_core.saes.trainer import TrainedSAE
 
 INPUTS = {"activations": Port("activations", "rows to train on, with their split")}
 OUTPUTS = {"saes": Port("sae", "one checkpoint per variant and seed, in their order", many=True)}
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
-IN_MEMORY = 2 * 2**30
 DEFAULT = SAERecipe(d_sae=128, k=8, k_aux=32)
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -188,9 +185,9 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     _check(activations)
     saes = train(
         spec.recipes,
-        _near(activations.part("train")),
+        near(activations.part("train")),
         spec.seeds,
-        validation=_near(activations.part("validation")),
+        validation=near(activations.part("validation")),
         device=job.device,
         on_step=Reporter(job).step,
         on_state=StateKeeper(job).offer,
@@ -223,12 +220,6 @@ def _means(members: Sequence[Member]) -> Means:
 
     figures = {name: seed_mean([getattr(member, name) for member in members]) for name in Means.model_fields}
     return Means(**{name: mean.estimate().within(*RANGES[name]) for name, mean in figures.items()})
-
-
-def _near(rows: StoredRows) -> Rows:
-    """The rows in memory if that is cheap; else they are read batch by batch."""
-    n, d = rows.shape
-    return rows[:] if 4 * n * d <= IN_MEMORY else rows
 
 
 def _check(activations: Activations) -> None:

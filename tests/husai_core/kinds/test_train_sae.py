@@ -13,6 +13,7 @@ from husai_core.activations.rows import StoredRows
 from husai_core.errors import UserError
 from husai_core.identity import canonical
 from husai_core.job import Artifact, Inputs
+from husai_core.kinds.common import training
 from husai_core.kinds.train import sae as kind
 from husai_core.local_job import LocalJob, artifact_in
 from husai_core.saes import checkpoint
@@ -208,6 +209,6 @@ def test_rows_that_do_not_fit_in_memory_give_the_same(
     activations: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, near, _ = run("train.sae", tmp_path / "near", SPEC, activations=[activations])
-    monkeypatch.setattr(kind, "IN_MEMORY", 0)
+    monkeypatch.setattr(training, "IN_MEMORY", 0)
     _, far, _ = run("train.sae", tmp_path / "far", SPEC, activations=[activations])
     assert [saved.digest for saved in near] == [saved.digest for saved in far]

@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from husai_core.stability.halves import Doubled, Measured, change_of_smallest, excess, plain, rescaled_excess
+from husai_core.stability.halves import Doubled, Draws, Measured, change_of_smallest, excess, plain, rescaled_excess
 from husai_core.stability.intervals import Statistic, pair_mean, seed_mean
 from husai_core.stability.nulls import Null
 
@@ -130,3 +130,29 @@ def test_a_change_lies_in_what_the_figure_can_change_by() -> None:
     assert (change.low, change.high) == (-1, 1)
     measured.add("any", plain(Doubled(seed_mean([0.0, 1.0, 1.0]), seed_mean([1.0, 0.0, 0.0]))), (-inf, inf))
     assert (measured.changes["any"].low or 0) < -1
+
+
+def test_the_spread_of_two_draws_is_in_the_interval_and_one_draw_says_nothing() -> None:
+    draws = [Doubled(pairs([value] * 3), pairs([half] * 3)) for value, half in ((0.4, 0.3), (0.6, 0.4))]
+    both, alone = Draws(draws), Draws(draws[:1])
+    figure = both.spread(plain(both.mean))
+    assert figure.whole.value == pytest.approx(0.5)
+    assert figure.whole.total_variance == pytest.approx((0.02 / 2, 1))
+    assert figure.change is not None
+    assert figure.change.value == pytest.approx(0.15)
+    assert figure.change.total_variance == pytest.approx((0.005 / 2, 1))
+    assert alone.spread(plain(alone.mean)).whole.total_variance[0] == pytest.approx(0)
+    observed = Doubled(pairs([0.7, 0.8, 0.9]), pairs([0.7, 0.8, 0.9]))
+    difference = both.spread(excess(observed, both.mean, paired=True)).whole
+    assert difference.total_variance[0] == pytest.approx(observed.whole.variance + 0.01)
+
+
+def test_the_largest_is_the_smallest_with_the_other_sign() -> None:
+    measured = Measured()
+    a, b = Doubled(seed_mean([0.1, 0.2, 0.3]), seed_mean([0.1, 0.1, 0.1])), Doubled(seed_mean([0.4, 0.5, 0.6]))
+    measured.add_largest("both", [plain(a), plain(b)])
+    measured.add_largest("first", [plain(a)])
+    assert measured.statistics["both"].value == pytest.approx(0.5)
+    assert measured.statistics["first"] == plain(a).whole.estimate()
+    assert measured.changes.keys() == {"first"}
+    assert measured.changes["first"].value == pytest.approx(0.1)

@@ -95,7 +95,12 @@ def test_a_missing_transformer_is_told(tmp_path: Path, local_job: Any, source: s
         ({"position": "answer_token"}, "leaks_label"),
         ({"structureless": True}, "structureless is for source synthetic, not model"),
         ({"source": "untrained", "max_rows": 100}, "max_rows is for source language, not untrained"),
-        ({"source": "synthetic", "untrained_seed": 1}, "untrained_seed is for source untrained, not synthetic"),
+        (
+            {"source": "synthetic", "untrained_seed": 1},
+            "untrained_seed is for source untrained or language, not synthetic",
+        ),
+        ({"source": "untrained", "untrained": "all"}, "untrained is for source language, not untrained"),
+        ({"source": "language", "model": "m", "untrained_seed": 1}, "for untrained all or keep_embeddings, not no"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "no rows"),
         ({"source": "synthetic", "world": {"n_features": 2, "active": 3}}, "active"),
         ({"source": "synthetic", "world": {"rows": 10_000_000, "n_features": 101}}, "more than 1000000000 numbers"),

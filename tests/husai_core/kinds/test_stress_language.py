@@ -1,0 +1,139 @@
+"""Stresses of SAEs on a language model: everything that they read was extracted by train.activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from husai_core import assets, kinds, panels
+from husai_core.activations import store
+from husai_core.errors import UserError
+from husai_core.evidence import Evidence
+from husai_core.job import Artifact
+from husai_core.kinds.stress.untrained_model import Result as UntrainedResult
+from husai_core.local_job import artifact_in
+from tests.husai_core.kinds.stress_job import run, siblings, stress
+from tests.husai_core.models import tiny_language
+
+HOOK = "blocks.1.hook_resid_post"
+MLP = ("blocks.1.ln2.hook_out", "blocks.1.hook_mlp_out")
+RECIPE = {"d_sae": 24, "k": 3, "tokens": 20_000, "batch_size": 256}
+
+
+@dataclass(frozen=True)
+class World:
+    """A tiny language model and a text, the rows that it gives, and SAEs on those of `HOOK`."""
+
+    home: Path
+    model: Artifact
+    text: Artifact
+    rows: Artifact
+    mlp: list[Artifact]
+    saes: list[Artifact]
+
+    def read(self, name: str, text: Artifact | None = None, **spec: Any) -> list[Artifact]:
+        """Rows of the model on a text; the world's if none."""
+        spec = {"source": "language", "hook_name": HOOK, "context": 16} | spec
+        return run("train.activations", self.home / name, spec, transformer=[self.model], text=[text or self.text])[1]
+
+    def stress(self, kind: str, name: str, **inputs: Sequence[Artifact]) -> Evidence:
+        return stress(kind, self.home / name, {}, saes=self.saes, **inputs)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    home = tmp_path_factory.mktemp("language")
+    model = artifact_in(tiny_language.write(home / "model"), "transformer")
+    text = written(home / "text", (assets.HELD_OUT / "lady-susan.md").read_text()[:9000])
+    hooks = {"source": "language", "hook_name": "blocks.0.hook_resid_post", "hook_names": [HOOK, *MLP], "context": 16}
+    rows, *mlp = run("train.activations", home / "rows", hooks, transformer=[model], text=[text])[1]
+    return World(home, model, text, rows, mlp, siblings(home / "saes", rows, **RECIPE))
+
+
+def written(folder: Path, text: str) -> Artifact:
+    folder.mkdir()
+    (folder / "a.txt").write_text(text)
+    return artifact_in(folder, "upload")
+
+
+@pytest.fixture(scope="module")
+def untrained(world: World) -> dict[str, Artifact]:
+    """Two draws of each kind of untrained network."""
+    return {
+        f"{mode}{seed}": world.read(f"{mode}{seed}", untrained=mode, untrained_seed=seed)[0]
+        for mode in ("all", "keep_embeddings")
+        for seed in (1, 2)
+    }
+
+
+def test_an_untrained_model_gives_other_rows_of_the_same_tokens(
+    world: World, untrained: Mapping[str, Artifact]
+) -> None:
+    trained = store.load(world.rows.path)
+    for name, artifact in untrained.items():
+        drawn = store.load(artifact.path)
+        assert torch.equal(drawn.tokens, trained.tokens), name
+        assert torch.equal(drawn.split, trained.split), name
+        assert not torch.allclose(drawn.rows[:], trained.rows[:]), name
+        assert drawn.model_digest != trained.model_digest
+    everything = [store.load(artifact.path).rows[:] for artifact in untrained.values()]
+    assert not torch.allclose(everything[0], everything[1])
+
+
+def test_the_largest_overlap_of_the_untrained_networks_counts(world: World, untrained: Mapping[str, Artifact]) -> None:
+    drawn = [*untrained.values()]
+    measured = world.stress("stress.untrained_model", "all", activations=[world.rows], untrained=drawn)
+    assert isinstance(measured, UntrainedResult)
+    assert [(network.mode, network.seed) for network in measured.networks] == [
+        ("all", 1), ("all", 2), ("keep_embeddings", 1), ("keep_embeddings", 2)
+    ]  # fmt: skip
+    values = {name: estimate.value or 0.0 for name, estimate in measured.statistics.items()}
+    modes = [values[f"pwmcc_untrained_{mode}"] for mode in ("all", "keep_embeddings")]
+    assert values["pwmcc_untrained"] == pytest.approx(max(modes))
+    assert values["trained_minus_untrained"] == pytest.approx(values["pwmcc_trained"] - max(modes))
+    overlaps = [sum(network.pairs[i][j] or 0 for i, j in ((0, 1), (0, 2), (1, 2))) / 3 for network in measured.networks]
+    assert modes == pytest.approx([(overlaps[0] + overlaps[1]) / 2, (overlaps[2] + overlaps[3]) / 2])
+    assert measured.changes["trained_minus_untrained"].low is not None
+    assert (measured.provenance, measured.leaks_label) == ("trained here", False)
+    declared = kinds.get("stress.untrained_model").statistics
+    assert measured.statistics.keys() <= declared.keys()
+    shown = kinds.get("stress.untrained_model").panels(measured.model_dump(mode="json"))
+    assert any(
+        "embeddings kept" in row.label for panel in shown if isinstance(panel, panels.Intervals) for row in panel.rows
+    )
+
+
+def test_a_single_draw_gives_an_interval_over_seeds_alone(world: World, untrained: Mapping[str, Artifact]) -> None:
+    first, second = untrained["all1"], untrained["all2"]
+    alone = world.stress("stress.untrained_model", "first", activations=[world.rows], untrained=[first])
+    both = world.stress("stress.untrained_model", "both", activations=[world.rows], untrained=[first, second])
+    name = "trained_minus_untrained"
+    assert "pwmcc_untrained_all" not in alone.statistics
+    assert "2 degrees of freedom" in alone.statistics[name].method
+    assert "2 degrees of freedom" not in both.statistics[name].method
+    assert both.statistics[name].value != alone.statistics[name].value
+
+
+def test_rows_that_do_not_belong_together_are_refused(
+    world: World, untrained: Mapping[str, Artifact], tmp_path: Path
+) -> None:
+    kind, rows = "stress.untrained_model", [world.rows]
+    with pytest.raises(UserError, match="of no untrained language model"):
+        world.stress(kind, "trained", activations=rows, untrained=rows)
+    with pytest.raises(UserError, match="the untrained_seed of another one"):
+        world.stress(kind, "twice", activations=rows, untrained=[untrained["all1"]] * 2)
+    other = artifact_in(tiny_language.write(tmp_path / "other", n_layers=2), "transformer")
+    spec = {"source": "language", "hook_name": HOOK, "context": 16, "untrained": "all"}
+    (elsewhere,) = run("train.activations", tmp_path / "rows", spec, transformer=[other], text=[world.text])[1]
+    with pytest.raises(UserError, match="of another model than the activations"):
+        world.stress(kind, "elsewhere", activations=rows, untrained=[elsewhere])
+    (split,) = world.read("split", untrained="all", seed=3)
+    with pytest.raises(UserError, match="of other tokens or has another split"):
+        world.stress(kind, "split", activations=rows, untrained=[split])
+    with pytest.raises(UserError, match="bind either transformer"):
+        world.stress(kind, "none", activations=rows)
