@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from husai.commands import audit, browse, data, gate, jobs, keys, policies, repeat, server, verify
+from husai.commands import audit, browse, check, data, gate, jobs, keys, policies, repeat, server, verify
 from husai.errors import Exit, HusaiError, Usage
 from husai.terminal import Terminal
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, jobs, browse, data, repeat, verify):
+for group in (server, check, jobs, browse, data, repeat, verify):
     app.add_typer(group.app)
 app.add_typer(gate.app, name="gate")
 app.add_typer(policies.app, name="policies")

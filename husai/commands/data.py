@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from husai import describe
-from husai.collect import collect
 from husai.commands.options import Json, Limit, Timeout, outcome
 from husai.connect import connect
 from husai.errors import Exit, Refused, Usage
+from husai.imports import collected, registry_names, send, submit_import
 from husai.job_text import show_all
-from husai.models import Artifact, Job, Kind
+from husai.models import Job, Kind
 from husai.progress import follow
 from husai.terminal import Terminal, short, size
 from husai_core.render import prose
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 SHA256_DIGITS = 64
-REGISTRY = "saelens:"
-"""How the name of an SAE of SAELens' registry begins."""
 LAYOUTS = "Layout: auto, husai, saelens, dictionary_learning, sparsify, huggingface or earlier."
 
 
@@ -54,18 +52,12 @@ def import_files(
     from husai.spec_args import assign
 
     terminal = Terminal(json)
-    public = _public(files)
-    paths = {} if public else _collected(files, terminal)
+    public = registry_names(files)
+    paths = {} if public else collected(files, terminal)
     options = {"format": format, "what": what, "hook_name": hook_name, "saelens": public or None}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
     with connect() as husai:
-        inputs: dict[str, list[str]] = {}
-        if not public:
-            husai.plan("data.import", spec)
-            stored = _send(husai, paths, terminal)
-            terminal.note(f"sent as {stored.sha256}; what is read from it gets digests of its own")
-            inputs = {"file": [stored.sha256]}
-        job = husai.submit("data.import", spec, inputs=inputs)
+        job = submit_import(husai, paths, spec, terminal)
         job = follow(husai, job.id, terminal, timeout=timeout)
         digests = {digest for output in job.outputs.values() for digest in output}
         known = [candidate for candidate in husai.candidates() if candidate.sha256 in digests] if digests else []
@@ -78,19 +70,6 @@ def import_files(
     return outcome(job)
 
 
-def _public(files: list[Path]) -> list[str]:
-    """The names of SAEs of SAELens' registry; nothing if these are files.
-
-    Raises:
-        Usage: some are, and some are not.
-    """
-    texts = [path.as_posix() for path in files]
-    names = [text.removeprefix(REGISTRY) for text in texts if text.startswith(REGISTRY)]
-    if names and len(names) < len(texts):
-        raise Usage(f"files and {REGISTRY} names are imported by commands of their own")
-    return names
-
-
 @app.command()
 def upload(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that belong together, such as texts.")],
@@ -99,24 +78,11 @@ def upload(
     """Store files as they are, and print the SHA-256 by which an input takes them."""
     terminal = Terminal(json)
     with connect() as husai:
-        stored = _send(husai, _collected(files, terminal), terminal)
+        stored = send(husai, collected(files, terminal), terminal)
     if json:
         terminal.document(dict(stored.raw))
     terminal.line(stored.sha256)
     return Exit.OK
-
-
-def _collected(files: list[Path], terminal: Terminal) -> dict[str, Path]:
-    paths, left_out = collect(files)
-    if left_out:
-        terminal.note(f"left out: {', '.join(left_out)}")
-    return paths
-
-
-def _send(husai: Husai, paths: dict[str, Path], terminal: Terminal) -> Artifact:
-    for name, path in paths.items():
-        terminal.note(f"sending {name} ({size(path.stat().st_size)})")
-    return husai.upload_files(paths)
 
 
 @app.command()

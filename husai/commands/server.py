@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,9 +14,10 @@ from husai.commands.options import Home, Json, outcome
 from husai.connect import connect, home
 from husai.errors import Exit
 from husai.job_text import show_panels
-from husai.local_server import Server, present
+from husai.local_server import Server
 from husai.models import Job
 from husai.progress import follow
+from husai.serving import local_server, stoppable, tending
 from husai.terminal import Terminal
 from husai.verdict import MEANING, Judgement
 
@@ -42,7 +40,7 @@ def up(
     """Run the service on this machine until Ctrl-C or SIGTERM."""
     terminal = Terminal(json)
     place = home(home_)
-    with _stoppable(), Server(place, host, port) as server:
+    with stoppable(), Server(place, host, port) as server:
         if json:
             terminal.document(
                 {"url": server.url, "home": str(place), "key_file": str(place / "key"), "pid": os.getpid()}
@@ -77,16 +75,11 @@ def demo(
     """Train a transformer and SAEs, stress them, and decide about a release; explain every step."""
     terminal = Terminal(json)
     place = home(home_)
-    with _stoppable(), _server(place, terminal) as server:
-
-        def tend() -> None:
-            for remark in server.tend() if server else []:
-                terminal.note(remark)
-
+    with stoppable(), local_server(place, terminal) as server:
         with connect(place) as husai:
             job = husai.submit("study.pipeline", {"preset": preset}, labels=["demo"])
             terminal.note(f"job {job.id}: study.pipeline, preset {preset}")
-            job = follow(husai, job.id, terminal, tend=tend)
+            job = follow(husai, job.id, terminal, tend=tending(server, terminal))
             _sum_up(husai, terminal, job, place, home_)
         if keep and server:
             terminal.line(f"The server stays at {server.url}; stop it with Ctrl-C.")
@@ -144,31 +137,6 @@ def _follow_up(terminal: Terminal, job: Job, written: dict[str, str], chosen_hom
     ]
     terminal.line("next:")
     terminal.pairs(commands, indent=2)
-
-
-@contextmanager
-def _server(place: Path, terminal: Terminal) -> Iterator[Server | None]:
-    """The server of a home folder: the one that runs (None: it is not ours), or one for this command's time."""
-    url = present(place)
-    if url:
-        terminal.note(f"using the server at {url}")
-        yield None
-        return
-    terminal.note(f"starting a server on {place}")
-    with Server(place, port=0) as server:
-        yield server
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that what it started is stopped."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    yield
 
 
 def _flush() -> None:

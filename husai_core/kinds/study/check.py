@@ -174,7 +174,7 @@ def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> No
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
     elif spec.source == "language" and name not in ON_LANGUAGE:
         reason = "in this version it reads networks for addition, and not language models"
-        would_take = f"a version of HUSAI whose {kind} reads language models"
+        would_take = "a version of HUSAI in which it reads language models"
     elif name in STRESSES and ROWS in done and done[ROWS].state != "succeeded":
         reason = f"no rows could be collected: {_end(done[ROWS])}"
         would_take = RETRY
@@ -251,9 +251,9 @@ def present(result: Result) -> list[panels.AnyPanel]:
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         rule_panels.table(result.rules),
         *rule_panels.bars(result.rules),
-        *_missing(result.not_measured),
         stages_table(result.stages),
         *([panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)] if result.reasons else []),
+        *_missing(result.not_measured),
     ]
 
 
