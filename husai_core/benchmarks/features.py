@@ -12,11 +12,9 @@ from torch import Tensor
 from husai_core.benchmarks.splice import Reading
 from husai_core.saes.evaluate import RESIDENT
 from husai_core.saes.sae import SAE
-from husai_core.stability.matching import assignment
+from husai_core.stability.matching import assign
 
-ASSIGNED = 4096
-"""Latents up to which the one-to-one assignment is solved; wider ones are matched greedily among their nearest."""
-CANDIDATES, TILE = 32, 1024
+TILE = 1024
 FOUND = 0.7
 """|cosine| from which a latent's twin is the same feature."""
 
@@ -30,23 +28,10 @@ class Twins:
 
 
 def twins(a: Tensor, b: Tensor) -> Twins:
-    """One-to-one partners of decoder rows a [n, d] in b [n, d], both of unit length, by |cosine|.
-
-    Up to `ASSIGNED` latents these are the assignment of the largest sum; beyond, the largest cosines are taken first,
-    among the `CANDIDATES` nearest of each latent, which reaches at least half of that sum.
-    """
-    if len(a) <= ASSIGNED:
-        similarity = (a @ b.T).abs()
-        rows, columns = assignment(similarity)
-        return Twins(columns, similarity[rows, columns])
-    cosines, columns = nearest(a, b, CANDIDATES)
+    """One-to-one partners of decoder rows a [n, d] in b [m, d] with the largest sum of |cosines| (see `assign`)."""
+    assigned = assign(a, b)
     index, cosine = torch.full((len(a),), -1), torch.zeros(len(a))
-    taken = set[int]()
-    for place in cosines.flatten().argsort(descending=True).tolist():
-        row, column = place // CANDIDATES, int(columns.flatten()[place])
-        if index[row] < 0 and column not in taken:
-            index[row], cosine[row] = column, cosines.flatten()[place]
-            taken.add(column)
+    index[assigned.rows], cosine[assigned.rows] = assigned.columns, assigned.similarity.float()
     return Twins(index, cosine)
 
 

@@ -6,6 +6,7 @@ from torch.nn.functional import normalize
 
 from husai_core.benchmarks import features
 from husai_core.saes.sae import SAE
+from husai_core.stability import matching, wide_matching
 
 
 def sae(seed: int, n: int = 20, d: int = 8) -> SAE:
@@ -13,19 +14,18 @@ def sae(seed: int, n: int = 20, d: int = 8) -> SAE:
     return SAE(architecture="topk", k=3, W_enc=decoder.T, b_enc=torch.zeros(n), W_dec=decoder, b_dec=torch.zeros(d))
 
 
-@pytest.mark.parametrize("assigned", [100, 5])
-def test_twins_are_found_behind_any_order_and_sign(assigned: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Solved exactly or greedily, a dictionary is matched with itself, each latent once."""
-    monkeypatch.setattr(features, "ASSIGNED", assigned)
-    monkeypatch.setattr(features, "CANDIDATES", 4)
+@pytest.mark.parametrize("exact", [100, 5])
+def test_twins_are_found_behind_any_order_and_sign(exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among all pairs or among the nearest, a dictionary is matched with itself, each latent once."""
+    monkeypatch.setattr(matching, "EXACT", exact)
+    monkeypatch.setattr(wide_matching, "NEAREST", 4)
     decoder = sae(0).decoder
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     twins = features.twins(decoder, -decoder[order])
     assert torch.equal(order[twins.index], torch.arange(20))
     assert torch.allclose(twins.cosine, torch.ones(20), atol=1e-6)
     others = features.twins(decoder, sae(5).decoder)
-    matched = others.index[others.index >= 0].tolist()
-    assert len(set(matched)) == len(matched)
+    assert sorted(others.index.tolist()) == list(range(20))
 
 
 def test_the_null_percentile_is_that_of_simulated_directions() -> None:
