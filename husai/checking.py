@@ -20,6 +20,11 @@ DIGEST = re.compile(r"[0-9a-f]{8,64}")
 TEXTS = (".txt", ".md")
 PATHS = (".", "/", "~")
 """How the name of a folder may begin, and that of a model never does."""
+READ_ALIKE = (
+    "context", "prepend_bos", "max_rows", "from_position", "special_tokens", "dtype", "validation_fraction",
+    "test_fraction", "seed",
+)  # fmt: skip
+"""The fields of train.activations that decide which tokens are read, and their split."""
 Inputs = dict[str, list[Any]]
 
 
@@ -120,4 +125,6 @@ def _origin(husai: Husai, candidate: Candidate) -> tuple[dict[str, Any], Inputs]
     if reading.spec.get("source") in ("model", "language"):
         fields["source"] = reading.spec["source"]
         inputs |= {port: list(reading.inputs[port]) for port in ("transformer", "text") if reading.inputs.get(port)}
+    if reading.spec.get("source") == "language":
+        fields["reading"] = {name: reading.spec[name] for name in READ_ALIKE if name in reading.spec}
     return fields | ({"model": reading.spec["model"]} if reading.spec.get("model") else {}), inputs

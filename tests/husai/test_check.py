@@ -72,7 +72,7 @@ def test_siblings_with_a_recipe_are_stressed(husai: Husai, files: Files, tmp_pat
     text = " ".join(done.out.split())
     assert "stress.trained_vs_random succeeded" in text
     assert "provenance claimed" in text
-    assert "stress.transcoder, stress.ood, stress.untrained_model" in text
+    assert "stress.transcoder, stress.ood: in this version" in text
     assert text.count("policy own, candidate") == 1
 
 
@@ -83,6 +83,7 @@ def test_saes_that_exist_are_checked_on_what_they_were_trained_on(husai: Husai, 
     assert done.json["inputs"].keys() == {"saes", "activations", "text"}
     shown = husai("show", done.json["id"]).out
     assert "stability: succeeded" in shown
+    assert "untrained: succeeded" in shown
 
 
 @pytest.mark.parametrize(

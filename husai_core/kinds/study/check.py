@@ -21,7 +21,7 @@ from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import rule_panels
+from husai_core.kinds.common import check_rows, rule_panels
 from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of, stages_table
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
@@ -39,8 +39,9 @@ MEASURED = {
 }
 """The measurements, by the names of the jobs that make them."""
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
-ON_LANGUAGE = ("core", "stability")
-"""What can be measured on a language model; the other stresses read networks for addition."""
+ON_LANGUAGE: Mapping[str, Sequence[str]] = {"stability": (), "untrained": ("untrained",)}
+"""The stresses that read language models, with the ports of rows that they take besides the SAEs' own; the others read
+networks for addition."""
 
 INPUTS = {
     "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
@@ -66,6 +67,10 @@ class Spec(StressSpec):
         None, ge=2, le=131_072, description="language only: tokens per sequence; null: as in the activations, else 128"
     )
     max_rows: int = Field(200_000, ge=16, le=10**10, description="language only: most rows that stresses read")
+    reading: dict[str, Any] = Field(
+        default_factory=dict,
+        description="language only: other fields of train.activations, those with which `activations` were read",
+    )
     max_sequences: int = Field(512, ge=3, le=100_000, description="most held-out sequences that benchmark.core reads")
     policy: str = Field("own", description="the release policy that decides")
     policy_document: dict[str, Any] | None = Field(
@@ -82,7 +87,15 @@ class Spec(StressSpec):
         kinds.get("release.gate").spec.model_validate(self.of_gate)
         if self.model is not None and (problem := assets.name_problem(self.model)):
             raise ValueError(problem)
+        if self.source == "language":
+            kinds.get("train.activations").spec.model_validate(self.read)
         return self
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """How rows are read from a language model, wherever in it."""
+        fields = {"source": "language", "model": self.model, "context": self.context, "max_rows": self.max_rows}
+        return {name: value for name, value in fields.items() if value is not None} | self.reading
 
     @property
     def of_gate(self) -> dict[str, Any]:
@@ -138,7 +151,7 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
         return []
     possible = [name for name in STRESSES if _why_not(spec, len(inputs.get("saes", ())), name, done) is None]
     if possible and not done.keys() & set(STRESSES):
-        return [_stress(spec, inputs, name) for name in possible]
+        return [child for name in possible for child in _stress(spec, inputs, name)]
     evidence = [From(name, "result") for name in MEASURED if name in done and done[name].state == "succeeded"]
     return [Child(GATE, "release.gate", spec.of_gate, {"candidate": inputs.get("saes", [])[:1], "evidence": evidence})]
 
@@ -147,23 +160,32 @@ def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
     bound = {port: digests for port, digests in inputs.items() if digests}
     read = {name: getattr(spec, name) for name in ("model", "hook_name", "context")}
     read = {name: value for name, value in read.items() if value is not None}
-    children = [Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, bound)]
+    core = Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, bound)
     if len(bound.get("saes", ())) < 2 or "activations" in bound:
-        return children
+        return [core]
     if spec.hook_name is None:
         raise UserError("set hook_name, the hook that the SAEs read, so that rows can be collected there")
-    network = {port: digests for port, digests in bound.items() if port in ("transformer", "text")}
-    rows = {"source": "language", "max_rows": spec.max_rows} | read
-    return [Child(ROWS, "train.activations", rows, network), *children]
+    return [*check_rows.collect("activations", spec.read, spec.hook_name, _network(bound)).children, core]
 
 
-def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> Child:
-    """A stress, bound to as many of the study's inputs as it takes, or to the rows that were collected here."""
+def _network(inputs: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """What train.activations takes of the study's inputs."""
+    return {port: digests for port, digests in inputs.items() if digests and port in ("transformer", "text")}
+
+
+def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Child]:
+    """A stress, bound to as many of the study's inputs as it takes and to rows, behind the jobs that collect these."""
     sources: dict[str, Sequence[str | From]] = {"activations": [From(ROWS, "activations")]}
     sources |= {port: digests for port, digests in inputs.items() if digests}
+    children: list[Child] = []
+    if spec.source == "language":
+        sources.pop("transformer", None)
+        for port in ON_LANGUAGE[name]:
+            collected = check_rows.collect(port, spec.read, spec.hook_name or "", _network(inputs))
+            children, sources = [*children, *collected.children], {**sources, **collected.sources}
     bound = {port: sources[port] for port in kinds.get(MEASURED[name]).inputs if port in sources}
     recipe = {"recipe": spec.recipe.model_dump(mode="json")} if spec.recipe else {}
-    return Child(name, MEASURED[name], recipe, bound)
+    return [*children, Child(name, MEASURED[name], recipe, bound)]
 
 
 def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured | None:
@@ -172,9 +194,12 @@ def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> No
     if name in STRESSES and n_saes < 2:
         reason = "it compares SAEs of several seeds, and this is one SAE without its siblings"
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
-    elif spec.source == "language" and name not in ON_LANGUAGE:
+    elif spec.source == "language" and name in STRESSES and name not in ON_LANGUAGE:
         reason = "in this version it reads networks for addition, and not language models"
         would_take = "a version of HUSAI in which it reads language models"
+    elif spec.source == "language" and ON_LANGUAGE.get(name) and spec.hook_name is None:
+        reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
+        would_take = "hook_name"
     elif name in STRESSES and ROWS in done and done[ROWS].state != "succeeded":
         reason = f"no rows could be collected: {_end(done[ROWS])}"
         would_take = RETRY
@@ -221,7 +246,11 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
 def _left_out(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured:
     """Why there is no result of a measurement."""
     never_tried = _why_not(spec, n_saes, name, done)
-    return never_tried or NotMeasured(kind=MEASURED[name], reason=_end(done[name]), would_take=RETRY)
+    if never_tried:
+        return never_tried
+    ends = {child: ended for child, ended in done.items() if child.startswith(f"{ROWS}-{name}")} | {name: done[name]}
+    reason = next(_end(ended) for ended in ends.values() if ended.state != "succeeded")
+    return NotMeasured(kind=MEASURED[name], reason=reason, would_take=RETRY)
 
 
 def _beyond(rules: Sequence[RuleOutcome]) -> list[NotMeasured]:

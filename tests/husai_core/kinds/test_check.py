@@ -77,7 +77,7 @@ def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
 
 def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     result, done = world.check(world.saes, recipe=RECIPE)
-    assert set(done) == {"rows", "core", "stability", "gate"}
+    assert done.keys() >= {"rows", "core", "stability", "untrained", "gate"}
     stability = done["stability"].result
     assert stability is not None
     assert (stability["imported"], stability["subject"]) == (True, world.saes)
@@ -86,11 +86,11 @@ def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     assert rules["stability"].low is not None
     assert rules["stability"].evidence_digest == done["stability"].outputs["result"][0]
     assert rules["loss_recovered"].evidence_digest == done["core"].outputs["result"][0]
-    assert {missing.kind for missing in result.not_measured} == {
-        "stress.transcoder",
-        "stress.ood",
-        "stress.untrained_model",
-    }
+    assert rules["untrained_model"].evidence_digest == done["untrained"].outputs["result"][0]
+    untrained = done["untrained"].result
+    assert untrained is not None
+    assert [net["mode"] for net in untrained["networks"]] == ["all", "keep_embeddings"]
+    assert {missing.kind for missing in result.not_measured} == {"stress.transcoder", "stress.ood"}
     assert all(missing.reason.startswith(LANGUAGE_ONLY) for missing in result.not_measured)
     panel = shown(result)
     bars = panel["Rules against their bars"]
@@ -146,7 +146,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(
 
 def test_later_rounds_are_estimated_and_an_unknown_recipe_does_not_refuse_the_check() -> None:
     planned = plan_estimate.jobs("study.check", SPEC | {"recipe": RECIPE}, facts())
-    assert [job.path for job in planned.jobs if "/" not in job.path] == ["rows", "core", "stability"]
+    assert {job.path for job in planned.jobs} >= {"rows", "core", "stability", "rows-untrained-all", "untrained"}
     assert "gate/good-saes" in {job.path for job in planned.jobs}
     assert plan_estimate.jobs("study.check", SPEC, facts()).more
 
@@ -175,7 +175,8 @@ def test_rows_that_fail_leave_the_verdict_to_the_rest(tmp_path: Path) -> None:
     (gate,) = check.plan(spec, inputs, done)
     assert (gate.kind, gate.inputs) == ("release.gate", {"candidate": ["a"], "evidence": []})
     done = {"rows": Done("succeeded"), "core": Done("succeeded")}
-    (stability,) = check.plan(spec, inputs, done)
+    stability, *untrained = check.plan(spec, inputs, done)
+    assert [child.name for child in untrained] == ["rows-untrained-all", "rows-untrained-keep_embeddings", "untrained"]
     assert stability.inputs == {"saes": ["a", "b"], "activations": [From("rows", "activations")]}
     with pytest.raises(UserError, match="the gate made no decision: it broke"):
         check.summarise(spec, Inputs({}), {"gate": Done("failed", "it broke")}, LocalJob(tmp_path))
