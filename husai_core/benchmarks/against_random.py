@@ -36,7 +36,7 @@ def against_random(saes: Sequence[Figures], random: Sequence[Figures]) -> dict[s
 
 def _estimate(statistic: Statistic, added: Sequence[str]) -> Estimate:
     """The estimate of a figure, whose method says of which `added` units the variance is in the interval, too."""
-    estimate = statistic.estimate(bootstrap=False)
+    estimate = statistic.estimate()
     if not added or estimate.low is None:
         return estimate
     return estimate.model_copy(update={"method": f"{estimate.method}, variance over {' and '.join(added)} added"})

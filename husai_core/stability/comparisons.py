@@ -14,7 +14,7 @@ def p_value(difference: Statistic) -> float | None:
     """Two-sided p-value of the hypothesis that a difference is zero: Student's t with the jackknife's variance.
 
     Of the mean of one difference per seed this is the paired t-test. It is below 0.05 exactly where the interval of
-    `difference.estimate(bootstrap=False)` excludes zero. None where there are fewer than 3 seeds, or no figure.
+    `difference.estimate()` excludes zero. None where there are fewer than 3 seeds, or no figure.
     """
     variance, df = difference.total_variance
     if not (isfinite(difference.value) and isfinite(variance)):

@@ -1,14 +1,14 @@
 """Intervals that resample what varies: the training seed.
 
 n trained models give n(n-1)/2 pairs, but pairs that share a model are dependent, so the pairs are never resampled as
-if they were independent. A `Statistic` is a figure as a function of seed weights; weights of 0 and 1 leave seeds out
-(jackknife) and counts repeat them (bootstrap). Figures about the same seeds are subtracted before that (`a - b`), so
+if they were independent. A `Statistic` is a figure as a function of seed weights, where a weight of 0 leaves a seed
+out. Figures about the same seeds are subtracted before that (`a - b`), so
 their dependence is kept: an SAE, its shuffled control and its transcoder share a seed, hence the initial decoder and
 the order of the rows. Terms from independent simulations or other seeds bring their own variance (`minus`).
 
-Below 3 seeds the interval is unknown. Up to 7 it is the leave-one-seed-out jackknife with t quantiles, whose degrees
-of freedom follow Welch and Satterthwaite when there are independent terms. From 8 on it is the BCa bootstrap (Efron
-1987) over seeds, with its level widened for small n as Hesterberg (2015, arXiv 1411.5279) advises.
+Below 3 seeds the interval is unknown. From 3 on it is the leave-one-seed-out jackknife (Arvesen 1969) with t quantiles,
+whose degrees of freedom follow Welch and Satterthwaite when there are independent terms. What it covers is simulated
+in `benchmarks/intervals.py`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from husai_core.estimate import Estimate
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
-BOOTSTRAP_FROM = 8
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -87,17 +85,17 @@ class Statistic:
         """This figure as a term for figures about other seeds; of unknown variance below 3 seeds."""
         return Independent(self.value, self.variance, self.n - 1)
 
-    def estimate(self, bootstrap: bool = True) -> Estimate:
-        """The figure with its 95 % interval; without `bootstrap` that of Student's t, however many seeds there are.
-
-        The latter is the interval that excludes zero exactly where `comparisons.p_value` is below 0.05.
-        """
+    def estimate(self) -> Estimate:
+        """The figure with its 95 % interval, which excludes zero exactly where `comparisons.p_value` is below 0.05."""
         if not isfinite(self.value):
             return Estimate(value=None, n=self.n, unit=self.unit, method="cannot be computed")
         if not isfinite(self.total_variance[0]):
             return Estimate(value=self.value, n=self.n, unit=self.unit, method=f"unknown below 3 {self.unit}s")
-        resampled = bootstrap and self.n >= BOOTSTRAP_FROM and self.unit == "seed"
-        return self._bca() if resampled else self._t()
+        total, df = self.total_variance
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * total**0.5
+        method = f"leave-one-{self.unit.replace(' ', '-')}-out jackknife, t quantile, {df:.3g} degrees of freedom"
+        low, high = self.value - half, self.value + half
+        return Estimate(value=self.value, low=low, high=high, n=self.n, unit=self.unit, method=method)
 
     @property
     def total_variance(self) -> tuple[float, float]:
@@ -111,36 +109,9 @@ class Statistic:
         below = sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True) if df)
         return total, total**2 / below if below > 0 else self.n - 1
 
-    def _t(self) -> Estimate:
-        total, df = self.total_variance
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * total**0.5
-        method = f"leave-one-{self.unit.replace(' ', '-')}-out jackknife, t quantile, {df:.3g} degrees of freedom"
-        low, high = self.value - half, self.value + half
-        return Estimate(value=self.value, low=low, high=high, n=self.n, unit=self.unit, method=method)
-
-    def _bca(self) -> Estimate:
-        rng = np.random.default_rng(0)
-        draws = self.at(rng.multinomial(self.n, [1 / self.n] * self.n, size=RESAMPLES).astype(float))
-        for term in self.terms:
-            draws = draws - term.value + term.variance**0.5 * rng.standard_normal(RESAMPLES)
-        draws = np.sort(draws[np.isfinite(draws)])
-        below = (np.sum(draws < self.value) + np.sum(draws <= self.value)) / (2 * len(draws))
-        z0 = stats.norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
-        influence = self.jackknife.mean() - self.jackknife
-        spread = float((influence**2).sum())
-        acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-        z = z0 + (self.n / (self.n - 1)) ** 0.5 * stats.t.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], self.n - 1)
-        low, high = np.sort(np.quantile(draws, stats.norm.cdf(z0 + z / (1 - acceleration * z))))
-        method = f"BCa bootstrap over seeds, {RESAMPLES} resamples, level widened for small n"
-        return Estimate(value=self.value, low=float(low), high=float(high), n=self.n, method=method)
-
 
 def pair_mean(matrix: ArrayLike) -> Statistic:
-    """The U-statistic of a symmetric matrix [n, n] of pair values; the diagonal is not read.
-
-    A bootstrap resample weighs the pair of two different seeds by the product of their counts; a seed drawn twice
-    makes no pair with itself.
-    """
+    """The U-statistic of a symmetric matrix [n, n] of pair values; the diagonal is not read."""
     pairs = np.array(matrix, dtype=float)
     np.fill_diagonal(pairs, 0)
     n = len(pairs)

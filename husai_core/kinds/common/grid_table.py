@@ -174,7 +174,7 @@ def _comparisons(groups: Mapping[Key, Sequence[Row]], against: str, figures: Seq
             variant=variant,
             against=against,
             figure=name,
-            difference=difference.estimate(bootstrap=False) if difference else unknown,
+            difference=difference.estimate() if difference else unknown,
             p_value=p,
             p_adjusted=adjusted,
         )
