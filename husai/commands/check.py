@@ -70,7 +70,7 @@ def check(
     options: dict[str, Any] = {"policy": policy, "hook_name": hook_name, "max_rows": tokens}
     options |= {"recipe": spec_file(recipe)} if recipe else {}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
-    with stoppable(), _service(terminal, timeout) as (husai, wait):
+    with stoppable(), _service(terminal, timeout) as (husai, wait, kept):
         imports = {what: wait(job) for what, job in checking.imports(husai, request, terminal).items()}
         for job in imports.values():
             if job.state != "succeeded":
@@ -79,12 +79,15 @@ def check(
         fields, inputs = checking.study(husai, request, imports, terminal)
         job = husai.submit("study.check", fields | spec, inputs=inputs)
         terminal.note(f"job {job.id}: study.check")
-        return _conclude(husai, terminal, wait(job), report)
+        return _conclude(husai, terminal, wait(job), report, kept)
 
 
 @contextmanager
-def _service(terminal: Terminal, timeout: float | None) -> Iterator[tuple[Husai, Wait]]:
-    """A client, and what waits for a job; `timeout` bounds all waiting together."""
+def _service(terminal: Terminal, timeout: float | None) -> Iterator[tuple[Husai, Wait, bool]]:
+    """A client, what waits for a job, and whether the service outlives this command.
+
+    `timeout` bounds all waiting together.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
 
     def waiting(husai: Husai, tend: Callable[[], None] | None = None) -> Wait:
@@ -96,15 +99,18 @@ def _service(terminal: Terminal, timeout: float | None) -> Iterator[tuple[Husai,
 
     if os.environ.get("HUSAI_URL"):
         with connect() as husai:
-            yield husai, waiting(husai)
+            yield husai, waiting(husai), True
         return
     place = home()
     with local_server(place, terminal) as server, connect(place) as husai:
-        yield husai, waiting(husai, tending(server, terminal))
+        yield husai, waiting(husai, tending(server, terminal)), server is None
 
 
-def _conclude(husai: Husai, terminal: Terminal, job: Job, report: Path | None) -> int:
+def _conclude(husai: Husai, terminal: Terminal, job: Job, report: Path | None, kept: bool) -> int:
     """Print what came out, the verdict last; returns its exit code, or how the job stands where there is none."""
+    if report is None and not kept:
+        report = home() / "reports" / f"{job.id}.html"
+        report.parent.mkdir(exist_ok=True)
     if report and job.final:
         report.write_text(husai.report(job.id), encoding="utf-8")
     gate = gate_of(husai, job) if job.state == "succeeded" else None
@@ -120,12 +126,13 @@ def _conclude(husai: Husai, terminal: Terminal, job: Job, report: Path | None) -
     terminal.line()
     terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {short(judgement.candidate)}")
     terminal.paragraph(MEANING.get(judgement.verdict, ""), indent=2)
-    terminal.pairs(_places(husai, job, decision.id, report).items(), indent=2)
+    terminal.pairs(_places(husai, job, decision.id, report, kept).items(), indent=2)
     return judgement.exit_code
 
 
-def _places(husai: Husai, job: Job, decision: str, report: Path | None) -> Mapping[str, str]:
-    """Where to look further."""
-    places = {"page": f"{husai.url}/jobs/{job.id}", "opens it, signed in": f"husai open {job.id}"}
-    places |= {"every figure": f"husai show {job.id} --all", "decision": f"husai gate show {short(decision)}"}
+def _places(husai: Husai, job: Job, decision: str, report: Path | None, kept: bool) -> Mapping[str, str]:
+    """Where to look further; `kept`: the service goes on."""
+    places = {"page": f"{husai.url}/jobs/{job.id}"} if kept else {"serve its page again": "husai up"}
+    places |= {"open it, signed in": f"husai open {job.id}", "every figure": f"husai show {job.id} --all"}
+    places |= {"decision": f"husai gate show {short(decision)}"}
     return places | ({"report": str(report)} if report else {})

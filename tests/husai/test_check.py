@@ -70,7 +70,7 @@ def test_siblings_with_a_recipe_are_stressed(husai: Husai, files: Files, tmp_pat
     done = husai(*words, "--text", files.texts[0], "--text", files.texts[1])
     assert done.code in {Exit.FAIL, Exit.INCONCLUSIVE}, done.err
     text = " ".join(done.out.split())
-    assert "stress.trained_vs_random succeeded" in text
+    assert "Why measured rules are not met" in text
     assert "provenance claimed" in text
     assert "stress.transcoder, stress.ood: in this version" in text
     assert text.count("policy own, candidate") == 1
@@ -107,3 +107,11 @@ def test_files_that_are_no_saes_end_the_check(husai: Husai, tmp_path: Path) -> N
     done = husai("check", tmp_path / "junk.bin", "--model", "classics-2m")
     assert (done.code, "is of no known layout" in " ".join((done.out + done.err).split())) == (Exit.SERVICE, True)
     assert husai("check", tmp_path / "none").code == Exit.USAGE
+
+
+def test_without_a_server_one_runs_for_the_time_of_the_command(run: Husai, tmp_path: Path) -> None:
+    (tmp_path / "junk.bin").write_bytes(b"junk")
+    done = run("check", tmp_path / "junk.bin", "--model", "classics-2m")
+    assert (done.code, "is of no known layout" in " ".join((done.out + done.err).split())) == (Exit.SERVICE, True)
+    assert f"starting a server on {tmp_path / 'home'}" in done.err
+    assert run("jobs").code == Exit.SERVICE, "it has stopped"

@@ -63,3 +63,11 @@ def bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     ]
     note = "The whole interval must lie on the right side of the bar."
     return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
+
+
+def grouped(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Texts with the names that they are about, each text once."""
+    names_of: dict[str, list[str]] = {}
+    for name, text in pairs:
+        names_of.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in names_of.items()]

@@ -222,19 +222,11 @@ def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     return [panels.Table(title="Trainings behind the figures", note=note, columns=columns, rows=rows)] if rows else []
 
 
-def _grouped(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Texts with the names that they are about, each text once."""
-    names_of: dict[str, list[str]] = {}
-    for name, text in pairs:
-        names_of.setdefault(text, []).append(name)
-    return [f"{', '.join(names)}: {text}" for text, names in names_of.items()]
-
-
 def _reasons(result: Decision) -> panels.Text:
     pairs = [(rule.name, rule.reason) for rule in result.rules if rule.verdict != "pass"]
     met = [(rule.name, rule.reason) for rule in result.rules if rule.verdict == "pass"]
     test = [] if result.self_test.passed else [("self-test", result.self_test.reason)]
-    return panels.Text(title="Reasons", paragraphs=_grouped([*test, *pairs, *met]))
+    return panels.Text(title="Reasons", paragraphs=rule_panels.grouped([*test, *pairs, *met]))
 
 
 def _advice(result: Decision) -> list[panels.AnyPanel]:

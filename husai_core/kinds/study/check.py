@@ -22,7 +22,7 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import check_rows, rule_panels
-from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of, stages_table
+from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release.decide import Decision
@@ -268,7 +268,7 @@ def _beyond(rules: Sequence[RuleOutcome]) -> list[NotMeasured]:
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
-    """The verdict, its rules against their bars, and what was not measured; what each job shows comes after it."""
+    """The verdict, its rules, why some are not met, and what was not measured; what each job shows comes after it."""
     figures = [
         panels.Figure(label="policy", value=result.policy),
         panels.Figure(label="candidate", value=result.candidate, format="digest"),
@@ -280,22 +280,25 @@ def present(result: Result) -> list[panels.AnyPanel]:
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         rule_panels.table(result.rules),
         *rule_panels.bars(result.rules),
-        stages_table(result.stages),
-        *([panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)] if result.reasons else []),
+        *_not_met(result.rules),
         *_missing(result.not_measured),
     ]
 
 
+def _not_met(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
+    """Why the rules that have a figure are not met."""
+    pairs = [(rule.name, rule.reason) for rule in rules if rule.verdict != "pass" and rule.value is not None]
+    title = "Why measured rules are not met"
+    return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
+
+
 def _missing(not_measured: Sequence[NotMeasured]) -> list[panels.AnyPanel]:
     """What was not measured, with equal reasons together."""
-    kinds_of: dict[tuple[str, str], list[str]] = {}
-    for missing in not_measured:
-        kinds_of.setdefault((missing.reason, missing.would_take), []).append(missing.kind)
-    paragraphs = [
-        f"{', '.join(names)}: {reason.rstrip('.')}. It would take {would_take}."
-        for (reason, would_take), names in kinds_of.items()
+    pairs = [
+        (missing.kind, f"{missing.reason.rstrip('.')}. It would take {missing.would_take}.") for missing in not_measured
     ]
-    return [panels.Text(title="What could not be measured", paragraphs=paragraphs)] if paragraphs else []
+    title = "What could not be measured"
+    return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:
