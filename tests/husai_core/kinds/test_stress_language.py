@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from husai_core.activations import store
 from husai_core.errors import UserError
 from husai_core.evidence import Evidence
 from husai_core.job import Artifact
+from husai_core.kinds.stress.transcoder import Result as TranscoderResult
 from husai_core.kinds.stress.untrained_model import Result as UntrainedResult
 from husai_core.local_job import artifact_in
 from tests.husai_core.kinds.stress_job import run, siblings, stress
@@ -137,3 +139,41 @@ def test_rows_that_do_not_belong_together_are_refused(
         world.stress(kind, "split", activations=rows, untrained=[split])
     with pytest.raises(UserError, match="bind either transformer"):
         world.stress(kind, "none", activations=rows)
+
+
+def test_a_transcoder_reads_the_stored_rows_of_an_mlp(world: World) -> None:
+    ports = {"mlp_input": world.mlp[:1], "mlp_output": world.mlp[1:]}
+    measured = world.stress("stress.transcoder", "transcoder", **ports)
+    assert isinstance(measured, TranscoderResult)
+    assert (measured.input_hook, measured.output_hook) == MLP
+    assert measured.statistics["sae_minus_transcoder_rescaled"].low is not None
+    assert measured.changes["sae_minus_transcoder_rescaled"].low is not None
+    assert measured.statistics.keys() <= kinds.get("stress.transcoder").statistics.keys()
+    assert len(measured.transcoder.covariance_members) == 3
+
+
+def test_rows_that_are_not_of_the_mlp_of_the_layer_are_refused(world: World) -> None:
+    kind, source = "stress.transcoder", world.mlp[:1]
+    with pytest.raises(UserError, match=r"mlp_output is of 'blocks\.1\.ln2\.hook_out', but the SAEs' layer needs"):
+        world.stress(kind, "swapped", mlp_input=source, mlp_output=source)
+    below = world.read("below", hook_name="blocks.0.hook_mlp_out")
+    with pytest.raises(UserError, match=r"the SAEs' layer needs blocks\.1\.hook_mlp_out"):
+        world.stress(kind, "below", mlp_input=source, mlp_output=below)
+    fewer = world.read("fewer", hook_name=MLP[1], max_rows=1500)
+    with pytest.raises(UserError, match="mlp_output is of other tokens or has another split"):
+        world.stress(kind, "fewer", mlp_input=source, mlp_output=fewer)
+    fresh = world.read("fresh", hook_name=MLP[1], untrained="all")
+    with pytest.raises(UserError, match="mlp_output has another model"):
+        world.stress(kind, "fresh", mlp_input=source, mlp_output=fresh)
+    with pytest.raises(UserError, match="bind either transformer"):
+        world.stress(kind, "half", mlp_input=source)
+    spec = kinds.get(kind).spec.model_validate({})
+    facts = {name: [facts_of(artifact)] for name, artifact in (("saes", world.saes[0]), ("mlp_input", source[0]))}
+    spec.check_facts(facts | {"mlp_output": [{"d_model": 16, "n_rows": 9}]})
+    with pytest.raises(UserError, match="the SAEs' layer needs"):
+        spec.check_facts(facts | {"mlp_output": [facts_of(source[0])]})
+
+
+def facts_of(artifact: Artifact) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads((artifact.path / "cfg.json").read_bytes())
+    return known
