@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from husai_core.kinds.common import same_rows
+from husai_core.kinds.common import mlp_rows, same_rows
 from husai_core.kinds.kind import Child, From
 
-FIRST_NETWORK_SEED = 1000
-"""Seed of the first untrained network."""
+SEED = 1000
+"""Of the weights of an untrained network."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,32 @@ class Collected:
 
 
 def collect(port: str, read: Mapping[str, Any], hook_name: str, inputs: Mapping[str, Sequence[str]]) -> Collected:
-    """The rows for one port of a stress.
+    """The rows for a stress.
 
     Args:
-        port: `activations`, the SAEs' own rows, or `untrained`, those of an untrained network of each mode.
+        port: `activations`, the SAEs' own rows; `untrained`, those of an untrained network of each mode; `mlp`, those
+            at input and output of the MLP of their layer.
         read: fields of train.activations that are the same for all rows.
         hook_name: where the SAEs read.
         inputs: the network and the texts, as train.activations takes them.
+
+    Raises:
+        UserError: the hook lies in no layer, so that there is no MLP.
     """
-    if port == "activations":
-        children = [Child("rows", "train.activations", {**read, "hook_name": hook_name}, inputs)]
-        return Collected(children, {port: [From("rows", "activations")]})
-    children = []
-    for mode in same_rows.MODES:
-        spec = {**read, "hook_name": hook_name, "untrained": mode, "untrained_seed": FIRST_NETWORK_SEED}
-        children.append(Child(f"rows-untrained-{mode}", "train.activations", spec, inputs))
-    return Collected(children, {port: [From(child.name, "activations") for child in children]})
+    if port == "mlp":
+        layer = mlp_rows.layer_of(hook_name)
+        hooks = [f"blocks.{layer}.{mlp_rows.HOOKS[end][0]}" for end in mlp_rows.PORTS]
+        child = _child("rows-transcoder", read, inputs, hook_names=hooks)
+        return Collected([child], {end: [From(child.name, "activations", i)] for i, end in enumerate(mlp_rows.PORTS)})
+    if port == "untrained":
+        children = [
+            _child(f"rows-untrained-{mode}", read, inputs, hook_name=hook_name, untrained=mode, untrained_seed=SEED)
+            for mode in same_rows.MODES
+        ]
+        return Collected(children, {port: [From(child.name, "activations") for child in children]})
+    child = _child("rows", read, inputs, hook_name=hook_name)
+    return Collected([child], {port: [From(child.name, "activations")]})
+
+
+def _child(name: str, read: Mapping[str, Any], inputs: Mapping[str, Sequence[str]], **fields: Any) -> Child:
+    return Child(name, "train.activations", {**read, **fields}, inputs)

@@ -12,6 +12,7 @@ trained here always need these activations.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -30,6 +31,7 @@ from husai_core.release.judge import RuleOutcome
 from husai_core.stability import origins
 
 ROWS, GATE = "rows", "gate"
+LAYER = re.compile(r"blocks\.\d+\.")
 MEASURED = {
     "core": "benchmark.core",
     "stability": "stress.trained_vs_random",
@@ -39,9 +41,13 @@ MEASURED = {
 }
 """The measurements, by the names of the jobs that make them."""
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
-ON_LANGUAGE: Mapping[str, Sequence[str]] = {"stability": (), "untrained": ("untrained",)}
-"""The stresses that read language models, with the ports of rows that they take besides the SAEs' own; the others read
-networks for addition."""
+ON_LANGUAGE: Mapping[str, Sequence[str]] = {
+    "stability": (),
+    "transcoder": ("mlp",),
+    "untrained": ("untrained",),
+}
+"""The stresses that read language models, with the rows that they take besides the SAEs' own (see `check_rows`); the
+others read networks for addition."""
 
 INPUTS = {
     "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
@@ -200,6 +206,9 @@ def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> No
     elif spec.source == "language" and ON_LANGUAGE.get(name) and spec.hook_name is None:
         reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
         would_take = "hook_name"
+    elif spec.source == "language" and name == "transcoder" and LAYER.match(str(spec.hook_name)) is None:
+        reason = f"the hook {spec.hook_name} lies in no layer, so it has no MLP to compare with"
+        would_take = "SAEs on a layer of the network"
     elif name in STRESSES and ROWS in done and done[ROWS].state != "succeeded":
         reason = f"no rows could be collected: {_end(done[ROWS])}"
         would_take = RETRY

@@ -77,7 +77,7 @@ def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
 
 def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     result, done = world.check(world.saes, recipe=RECIPE)
-    assert done.keys() >= {"rows", "core", "stability", "untrained", "gate"}
+    assert done.keys() >= {"rows", "core", "stability", "transcoder", "untrained", "gate"}
     stability = done["stability"].result
     assert stability is not None
     assert (stability["imported"], stability["subject"]) == (True, world.saes)
@@ -90,7 +90,11 @@ def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     untrained = done["untrained"].result
     assert untrained is not None
     assert [net["mode"] for net in untrained["networks"]] == ["all", "keep_embeddings"]
-    assert {missing.kind for missing in result.not_measured} == {"stress.transcoder", "stress.ood"}
+    assert {missing.kind for missing in result.not_measured} == {"stress.ood"}
+    transcoder = done["transcoder"].result
+    assert transcoder is not None
+    assert (transcoder["input_hook"], transcoder["output_hook"]) == ("blocks.1.ln2.hook_out", "blocks.1.hook_mlp_out")
+    assert rules["transcoder"].evidence_digest == done["transcoder"].outputs["result"][0]
     assert all(missing.reason.startswith(LANGUAGE_ONLY) for missing in result.not_measured)
     panel = shown(result)
     bars = panel["Rules against their bars"]
@@ -175,8 +179,19 @@ def test_rows_that_fail_leave_the_verdict_to_the_rest(tmp_path: Path) -> None:
     (gate,) = check.plan(spec, inputs, done)
     assert (gate.kind, gate.inputs) == ("release.gate", {"candidate": ["a"], "evidence": []})
     done = {"rows": Done("succeeded"), "core": Done("succeeded")}
-    stability, *untrained = check.plan(spec, inputs, done)
-    assert [child.name for child in untrained] == ["rows-untrained-all", "rows-untrained-keep_embeddings", "untrained"]
+    stability, *others = check.plan(spec, inputs, done)
+    behind = {
+        child.name: [name for name in (c.name for c in others) if name.startswith(f"rows-{child.name}")]
+        for child in others
+    }
+    assert behind["transcoder"] == ["rows-transcoder"]
+    assert behind["untrained"] == ["rows-untrained-all", "rows-untrained-keep_embeddings"]
     assert stability.inputs == {"saes": ["a", "b"], "activations": [From("rows", "activations")]}
     with pytest.raises(UserError, match="the gate made no decision: it broke"):
         check.summarise(spec, Inputs({}), {"gate": Done("failed", "it broke")}, LocalJob(tmp_path))
+
+
+def test_a_hook_outside_the_layers_has_no_transcoder_to_compare_with() -> None:
+    spec = check.Spec.model_validate(SPEC | {"hook_name": "hook_embed"})
+    done = {"rows": Done("succeeded"), "core": Done("succeeded")}
+    assert "transcoder" not in {child.name for child in check.plan(spec, {"saes": ["a", "b"]}, done)}
