@@ -1,7 +1,8 @@
-"""Figures of pairs of trained models whose true mean is zero, for tests and benchmarks of intervals.
+"""Trained models whose truth is known, for tests and benchmarks of intervals: figures of pairs, and dictionaries.
 
-The figure of a pair is the effect of one seed, plus that of the other, plus noise of the pair. Effects have standard
-deviation 1, so that one seed's contribution to the mean over pairs has standard deviation 2 (`SPREAD`).
+The true mean of the figures is zero. The figure of a pair is the effect of one seed, plus that of the other, plus
+noise of the pair. Effects have standard deviation 1, so that one seed's contribution to the mean over pairs has
+standard deviation 2 (`SPREAD`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from husai_core.stability.intervals import Array, Statistic, pair_mean
 
@@ -41,3 +45,19 @@ def to_null(rng: np.random.Generator, n: int, world: str) -> Statistic:
 
 
 FIGURES = {"mean over pairs": single, "less paired null": to_null}
+
+
+def planted(seeds: int, features: int, d: int, share: float, cosine: float = 1.0) -> list[Tensor]:
+    """Dictionaries [features, d] with a share of their rows in common, the others Gaussian; the order differs.
+
+    Two dictionaries' versions of a common row have this cosine, up to chance.
+    """
+    rng = torch.Generator().manual_seed(features)
+    common = normalize(torch.randn(round(share * features), d, generator=rng), dim=1)
+    dictionaries = []
+    for _ in range(seeds):
+        drawn = normalize(torch.randn(features, d, generator=rng), dim=1)
+        drawn[: len(common)] *= (1 - cosine) ** 0.5
+        drawn[: len(common)] += cosine**0.5 * common
+        dictionaries.append(drawn[torch.randperm(features, generator=rng)])
+    return dictionaries

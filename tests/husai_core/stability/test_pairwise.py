@@ -10,7 +10,9 @@ from husai_core.saes.recipe import SAERecipe
 from husai_core.stability import nulls
 from husai_core.stability.halves import Doubled
 from husai_core.stability.intervals import Statistic, pair_mean
+from husai_core.stability.overlap import pair_statistic
 from husai_core.stability.pairwise import PairwiseOverlaps, against_nulls
+from tests.seed_worlds import planted
 
 
 def test_chance_over_alive_features_is_that_of_their_mean_number() -> None:
@@ -62,6 +64,23 @@ def test_a_rescaled_excess_is_the_share_of_what_the_largest_null_leaves() -> Non
     assert share.value == pytest.approx(0.3 / 0.5)
     assert excess.low is not None
     assert share.low == pytest.approx(excess.low / 0.5)
+
+
+@pytest.mark.parametrize("features", [16, 64, 256])
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_a_rescaled_excess_is_the_share_of_common_features_at_any_width(features: int, share: float) -> None:
+    observed = pair_statistic(planted(5, features, 16, share), lambda pairs: None)
+    figure = rescaled(observed, nulls.gaussian(16, features)["pwmcc"])
+    assert None not in (figure.low, figure.high)
+    assert (figure.low or 0) <= share <= (figure.high or 0)
+    assert figure.value == pytest.approx(share, abs=0.03)
+
+
+def test_where_common_features_differ_by_noise_the_share_is_that_of_their_cosine() -> None:
+    """They count with what is left of their cosine above chance, which is less in wide dictionaries."""
+    chance = nulls.gaussian(16, 256)["pwmcc"]
+    noisy = rescaled(pair_statistic(planted(5, 256, 16, 0.5, 0.95), lambda pairs: None), chance)
+    assert noisy.value == pytest.approx(0.5 * (0.95 - chance.mean) / (1 - chance.mean), abs=0.03)
 
 
 def test_a_rescaled_excess_keeps_what_seeds_and_controls_share() -> None:
