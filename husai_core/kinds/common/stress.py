@@ -101,7 +101,7 @@ class Stress:
             "converged": self.trainings.converged,
             "imported": self.group.imported,
             "provenance": self.group.provenance,
-            "retrained": self.group.imported,
+            "retrained": self.group.imported and self.trainings.count > 0,
             "unconverged": self.trainings.unconverged,
             "siblings_left_out": self.group.siblings_left_out,
             "leaks_label": any(self.group.leaks_label(artifact) for artifact in self.origins),

@@ -6,6 +6,10 @@ tested on held-out pairs of that half and on all pairs of the upper half. The pr
 answer, from the SAE's latents and from the raw activations; what counts is how much more the former lose. Addition
 commutes, so a pair of the upper half may mirror one that was fitted; `unmirrored` is where neither operand was seen as
 a first one. The network's own accuracy stands beside.
+
+Of a language model, the given SAEs themselves are measured on `activations` of the text that they were trained on, and
+on `shifted` ones of other texts at the same hook: explained variance, L0 and dead latents on the held-out rows of each,
+beside random SAEs that are as sparse. The text that is explained worst counts.
 """
 
 from __future__ import annotations
@@ -20,14 +24,14 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
+from husai_core.kinds.common import shifted_texts, stress_panels, work
 from husai_core.kinds.common import statistics as ranges
-from husai_core.kinds.common import stress_panels, work
 from husai_core.kinds.common.stress import SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
 
 INPUTS = {
     "saes": SAES,
-    "transformer": Port("transformer", "the network that they read"),
+    "transformer": Port("transformer", "of a network for addition: the network that they read", required=False),
+    "activations": Port("activations", "of a language model: the rows that they were trained on", required=False),
+    "shifted": Port("activations", "of a language model: the same hook on other texts", many=True, required=False),
 }
 
 
@@ -51,6 +57,19 @@ class Spec(StressSpec):
     )
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of its pairs for the in-distribution figures")
     seed: int = Field(0, ge=0, lt=2**53, description="seed of the split")
+
+    def check_ports(self, bound: Collection[str]) -> None:
+        """Refuse anything but one kind of shift."""
+        if {"transformer", "activations", "shifted"} & {*bound} not in ({"transformer"}, {"activations", "shifted"}):
+            raise UserError(
+                "bind either transformer (a network for addition), or activations and shifted (rows of a language "
+                "model on its text and on others)"
+            )
+
+    def check_facts(self, facts: Facts) -> None:
+        """Refuse shifted rows of another model or hook."""
+        super().check_facts(facts)
+        shifted_texts.check(work.first(facts, "activations"), facts.get("shifted", ()))
 
 
 class Domains(BaseResult):
@@ -70,17 +89,28 @@ class Result(Evidence):
     """Drops under the shift; probe accuracies are shares of right answers among p."""
 
     seeds: list[int]
-    p: int
-    threshold: int = Field(description="first operands below this were fitted")
-    rows: dict[str, int] = Field(description="pairs per part")
-    explained_variance: list[Domains] = Field(description="per seed")
-    probe_accuracy: list[Domains] = Field(description="probe on the latents, per seed")
-    raw_probe_accuracy: Domains = Field(description="probe on the raw activations")
-    transformer_accuracy: Domains
-    members: list[Member] = Field(description="the refitted SAEs on held-out pairs of the lower half")
+    p: int | None = Field(None, description="modulus; absent of a language model, as all but `texts`")
+    threshold: int | None = Field(None, description="first operands below this were fitted")
+    rows: dict[str, int] = Field({}, description="pairs per part")
+    explained_variance: list[Domains] = Field([], description="per seed")
+    probe_accuracy: list[Domains] = Field([], description="probe on the latents, per seed")
+    raw_probe_accuracy: Domains | None = Field(None, description="probe on the raw activations")
+    transformer_accuracy: Domains | None = None
+    members: list[Member] = Field([], description="the refitted SAEs on held-out pairs of the lower half")
+    texts: list[shifted_texts.Text] = Field([], description="of a language model: the text trained on, then the others")
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
+    """Measure the given SAEs on other texts, or fit on the lower half and test on both."""
+    spec.check_ports(inputs.bound)
+    if not inputs.many("shifted"):
+        return _modular(spec, inputs, job)
+    stress = Stress(spec, inputs, job, trainings=0, seed=spec.seed)
+    measured, texts = shifted_texts.measure(stress.group, inputs.one("activations"), inputs.many("shifted"))
+    return Result(**stress.evidence(measured), seeds=stress.group.seeds, texts=texts)
+
+
+def _modular(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Fit on the lower half, test on both."""
     from husai_core.stability.retrain import halves, members
 
@@ -222,6 +252,9 @@ DOMAINS = {"id": "fitted", "ood": "shifted", "unmirrored": "unmirrored"}
 SHORT = {"id": "fit", "ood": "shift", "unmirrored": "both"}
 NAMES = {
     "explained_variance": "explained variance",
+    "random_explained_variance": "explained variance of random SAEs",
+    "l0": "L0",
+    "dead_fraction": "dead latents",
     "probe_accuracy": "probe on latents",
     "candidate_explained_variance_ood": "explained variance of the given SAEs",
     "probe_accuracy_drop_excess": "probe on latents",
@@ -232,6 +265,8 @@ ENDS = {"id": "fitted domain", "ood": "shifted domain", "drop": "drop", "excess"
 
 def present(result: Result) -> list[panels.AnyPanel]:
     """What the shift costs, and every figure in every domain."""
+    if result.texts:
+        return shifted_texts.present(result, result.texts, _words)
     drop, probes = (result.statistics.get(name) for name in ("explained_variance_drop", "probe_accuracy_drop_excess"))
     text = (
         f"From held-out pairs of the fitted domain to another domain, the drop of explained variance is "
@@ -285,7 +320,7 @@ def _levels(result: Result) -> panels.Intervals:
             points = [(f"seed {seed}", value) for seed, value in zip(result.seeds, values, strict=False)]
             label = f"{NAMES[figure]}, {DOMAINS[domain]}"
             rows += common.interval_row(label, result.statistics.get(f"{figure}_{domain}"), points)
-    for label, domains in (("raw probe", result.raw_probe_accuracy), ("network", result.transformer_accuracy)):
+    for label, domains in _without_seeds(result).items():
         for domain in ("id", "ood"):
             rows += common.interval_row(f"{label}, {DOMAINS[domain]}", common.value_only(getattr(domains, domain)))
     return panels.Intervals(
@@ -294,6 +329,12 @@ def _levels(result: Result) -> panels.Intervals:
         rows=rows,
         x_label="share of variance, or accuracy",
     )
+
+
+def _without_seeds(result: Result) -> dict[str, Domains]:
+    """What no seed stands behind."""
+    figures = {"raw probe": result.raw_probe_accuracy, "network": result.transformer_accuracy}
+    return {label: domains for label, domains in figures.items() if domains is not None}
 
 
 def _per_seed(result: Result) -> panels.Table:
@@ -308,7 +349,7 @@ def _per_seed(result: Result) -> panels.Table:
         [f"{seed}", *(common.finite(getattr(f, domain)) for f in figures for domain in DOMAINS)]
         for seed, *figures in measured
     ]
-    for label, accuracy in (("raw", result.raw_probe_accuracy), ("network", result.transformer_accuracy)):
+    for label, accuracy in _without_seeds(result).items():
         rows.append([label, *[None] * len(DOMAINS), *(getattr(accuracy, domain) for domain in DOMAINS)])
     note = (
         "EV: explained variance; probe: accuracy of a probe for the answer; fit: held-out pairs of the fitted domain; "
@@ -326,6 +367,8 @@ def _words(name: str) -> tuple[str, str]:
 def estimate(spec: Spec, facts: Facts) -> Work:
     """SAEs on the lower half of the pairs, their figures on all of them, and the probes."""
     siblings, pairs = work.Siblings.of(spec.recipe, facts), work.modular_pairs(facts)
+    if facts.get("shifted"):
+        return shifted_texts.estimate(siblings, facts)
     network, width = work.Network.of(work.first(facts, "transformer")), siblings.recipe.d_sae
     probes = work.Cost(
         siblings.seeds * (pairs / 2 * width**2 + pairs * width * pairs**0.5) + width**3,
@@ -347,6 +390,7 @@ KIND = Kind(
     present=present,
     statistics={
         "candidate_explained_variance_ood": ranges.EXPLAINED_VARIANCE,
+        **shifted_texts.STATISTICS,
         **{f"explained_variance_{domain}": ranges.EXPLAINED_VARIANCE for domain in ("id", "ood")},
         "explained_variance_drop": ranges.UNBOUNDED,
         **{f"probe_accuracy_{domain}": ranges.SHARE for domain in ("id", "ood")},

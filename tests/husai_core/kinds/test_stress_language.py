@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from husai_core.activations import store
 from husai_core.errors import UserError
 from husai_core.evidence import Evidence
 from husai_core.job import Artifact
+from husai_core.kinds.stress.ood import Result as ShiftResult
 from husai_core.kinds.stress.transcoder import Result as TranscoderResult
 from husai_core.kinds.stress.untrained_model import Result as UntrainedResult
 from husai_core.local_job import artifact_in
@@ -177,3 +178,49 @@ def test_rows_that_are_not_of_the_mlp_of_the_layer_are_refused(world: World) -> 
 def facts_of(artifact: Artifact) -> dict[str, Any]:
     known: dict[str, Any] = json.loads((artifact.path / "cfg.json").read_bytes())
     return known
+
+
+def test_the_text_that_is_explained_worst_counts(world: World, tmp_path: Path) -> None:
+    """The same text again costs nothing; noise of rare characters does."""
+    near = world.read("again")[0]
+    far = world.read("far", written(tmp_path / "far", "§ 7 # ~ 9 } 4 % | 2 = " * 150))[0]
+    measured = world.stress("stress.ood", "ood", activations=[world.rows], shifted=[near, far])
+    assert isinstance(measured, ShiftResult)
+    same, again, other = (sum(text.explained_variance) / 3 for text in measured.texts)
+    assert (same, measured.texts[0].l0) == (again, measured.texts[1].l0)
+    values = {name: estimate.value or 0.0 for name, estimate in measured.statistics.items()}
+    assert values["explained_variance_id"] == pytest.approx(same)
+    assert values["explained_variance_ood"] == pytest.approx(other)
+    assert values["explained_variance_drop"] == pytest.approx(same - other)
+    assert values["explained_variance_drop"] > 0.02
+    assert values["dead_fraction_ood"] == pytest.approx(max(text.dead_fraction for text in measured.texts[1:]))
+    assert values["random_explained_variance_id"] < same - 0.1
+    assert measured.changes["explained_variance_drop"].low is not None
+    assert "random_explained_variance_drop" not in measured.changes
+    assert measured.statistics.keys() <= kinds.get("stress.ood").statistics.keys()
+    shown = kinds.get("stress.ood").panels(measured.model_dump(mode="json"))
+    assert "to the text that they explain worst, the drop" in shown[0].text  # type: ignore[union-attr]
+    assert any(isinstance(panel, panels.Table) and len(panel.rows) == 3 for panel in shown)
+
+
+def test_texts_of_another_hook_or_model_are_no_shift(world: World) -> None:
+    with pytest.raises(UserError, match="shifted number 0 has another hook name"):
+        world.stress("stress.ood", "hook", activations=[world.rows], shifted=world.mlp[1:])
+    fresh = world.read("fresh rows", untrained="all")
+    with pytest.raises(UserError, match="shifted number 0 has another model"):
+        world.stress("stress.ood", "model", activations=[world.rows], shifted=fresh)
+    with pytest.raises(UserError, match="bind either transformer"):
+        world.stress("stress.ood", "alone", activations=[world.rows])
+
+
+def test_imported_saes_are_stressed_by_their_recipe(world: World, untrained: Mapping[str, Artifact]) -> None:
+    uploads = [Artifact(sae.digest, "upload", sae.path, [0.0]) for sae in world.saes]
+    saes = [run("data.import", world.home / f"in{i}", {}, file=[sae])[1][0] for i, sae in enumerate(uploads)]
+    imported = replace(world, saes=saes)
+    rows, mlp = [world.rows], {"mlp_input": world.mlp[:1], "mlp_output": world.mlp[1:]}
+    shift = imported.stress("stress.ood", "imported ood", activations=rows, shifted=rows)
+    assert (shift.provenance, shift.retrained) == ("claimed", False)
+    below = imported.stress("stress.untrained_model", "imported", activations=rows, untrained=[untrained["all1"]])
+    across = imported.stress("stress.transcoder", "imported transcoder", **mlp)
+    assert {(measured.provenance, measured.retrained) for measured in (below, across)} == {("claimed", True)}
+    assert across.changes["sae_minus_transcoder_rescaled"].low is not None
