@@ -18,6 +18,7 @@ CLEAR = {
     "pwmcc_excess": 0.4,
     "pwmcc_excess_rescaled": 0.5,
     "sae_minus_transcoder": 0.1,
+    "sae_minus_transcoder_rescaled": 0.1,
     "explained_variance_drop": 0.01,
     "probe_accuracy_drop_excess": 0.0,
     "trained_minus_untrained": 0.3,
