@@ -38,6 +38,11 @@ class Assigned:
         return max(0.0, self.most / len(self.rows) - self.mean) if len(self.rows) else 0.0
 
 
+def exact(n: int, m: int) -> bool:
+    """Whether the assignment of dictionaries of these widths is the best among all pairs."""
+    return n * m <= EXACT**2
+
+
 def assign(a: Tensor, b: Tensor, signed: bool = False) -> Assigned:
     """One-to-one partners of the rows of `a` [n, d] and `b` [m, d] with the largest sum of |cosines|.
 
@@ -45,7 +50,7 @@ def assign(a: Tensor, b: Tensor, signed: bool = False) -> Assigned:
     may miss the largest; `Assigned.error` says by how much at most.
     """
     a, b = normalize(a, dim=1), normalize(b, dim=1)
-    if len(a) * len(b) <= EXACT**2:
+    if exact(len(a), len(b)):
         cosines = a @ b.T
         similarity = cosines if signed else cosines.abs()
         rows, columns = assignment(similarity)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from husai_core.saes.recipe import SAERecipe
+from husai_core.stability import matching
 from husai_core.stability.nulls import covariance_matched, gaussian, random_saes, shuffled
 
 PUBLISHED = [(128, 64, 0.2275), (128, 128, 0.2476), (128, 256, 0.2653), (512, 256, 0.1342)]
@@ -27,6 +28,18 @@ def test_chance_of_the_metrics_is_ordered() -> None:
     assert low is not None
     assert high is not None
     assert low < null["pwmcc"].mean < high
+
+
+def test_few_wide_assignments_say_how_sure_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = gaussian(16, 97)["pw_mcc"]
+    gaussian.cache_clear()
+    monkeypatch.setattr(matching, "EXACT", 96)
+    wide = gaussian(16, 97)["pw_mcc"]
+    gaussian.cache_clear()
+    assert (exact.draws, wide.draws) == (24, 4)
+    assert wide.mean == pytest.approx(exact.mean, abs=5 * wide.standard_error)
+    low, high = wide.estimate().low, wide.estimate().high
+    assert high - low == pytest.approx(2 * 3.182 * wide.standard_error, rel=1e-3)  # type: ignore[operator]
 
 
 def test_shuffling_keeps_marginals_and_breaks_correlation() -> None:
