@@ -38,11 +38,17 @@ class Request:
     model: str | None
     model_files: Mapping[str, Path]
     texts: Mapping[str, Path]
+    shifted: Sequence[Mapping[str, Path]]
     hook_name: str | None
 
 
 def request(
-    saes: Sequence[str], model: str | None, texts: Sequence[Path], hook_name: str | None, terminal: Terminal
+    saes: Sequence[str],
+    model: str | None,
+    texts: Sequence[Path],
+    shifted: Sequence[Path],
+    hook_name: str | None,
+    terminal: Terminal,
 ) -> Request:
     """Tell files, names and digests apart. Texts among the SAEs are what a shell makes of `--text TEXTS/*.txt`.
 
@@ -68,6 +74,7 @@ def request(
         model=None if folder else model,
         model_files=collected([Path(str(model))], terminal) if folder else {},
         texts=collected([*texts, *stray], terminal) if texts or stray else {},
+        shifted=[collected([place], terminal) for place in shifted],
         hook_name=hook_name,
     )
 
@@ -108,6 +115,8 @@ def study(
         raise Usage("say which network the SAEs read: --model NAME, a folder or a SHA-256")
     if request.texts:
         inputs["text"] = [send(husai, request.texts, terminal).sha256]
+    if request.shifted:
+        inputs["shifted_text"] = [send(husai, domain, terminal).sha256 for domain in request.shifted]
     return fields, {"saes": [candidate.sha256 for candidate in candidates], **inputs}
 
 

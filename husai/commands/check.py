@@ -46,6 +46,9 @@ def check(
     text: Annotated[
         list[Path] | None, typer.Option(help="A .txt or .md file to measure on; more may follow, as of TEXTS/*.txt.")
     ] = None,
+    shifted: Annotated[
+        list[Path] | None, typer.Option(help="A text, or a folder of texts, of another domain; may be repeated.")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="How they were trained, as a recipe of train.sae, if their files do not say it.")
     ] = None,
@@ -66,7 +69,7 @@ def check(
     from husai.spec_args import assign, spec_file
 
     terminal = Terminal(json)
-    request = checking.request(saes, model, text or [], hook_name, terminal)
+    request = checking.request(saes, model, text or [], shifted or [], hook_name, terminal)
     options: dict[str, Any] = {"policy": policy, "hook_name": hook_name, "max_rows": tokens}
     options |= {"recipe": spec_file(recipe)} if recipe else {}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])

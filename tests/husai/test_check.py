@@ -72,7 +72,7 @@ def test_siblings_with_a_recipe_are_stressed(husai: Husai, files: Files, tmp_pat
     text = " ".join(done.out.split())
     assert "Why measured rules are not met" in text
     assert "provenance claimed" in text
-    assert "stress.ood: in this version" in text
+    assert "stress.ood: no texts of another domain" in text
     assert text.count("policy own, candidate") == 1
 
 

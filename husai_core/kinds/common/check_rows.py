@@ -30,26 +30,33 @@ def collect(port: str, read: Mapping[str, Any], hook_name: str, inputs: Mapping[
 
     Args:
         port: `activations`, the SAEs' own rows; `untrained`, those of an untrained network of each mode; `mlp`, those
-            at input and output of the MLP of their layer.
+            at input and output of the MLP of their layer; `shifted`, those on the texts of every other domain.
         read: fields of train.activations that are the same for all rows.
         hook_name: where the SAEs read.
-        inputs: the network and the texts, as train.activations takes them.
+        inputs: what is bound to the study: `transformer`, `text`, and `shifted_text`, an upload for each domain.
 
     Raises:
         UserError: the hook lies in no layer, so that there is no MLP.
     """
+    network = {name: digests for name, digests in inputs.items() if digests and name in ("transformer", "text")}
+    if port == "shifted":
+        domains = enumerate(inputs["shifted_text"])
+        children = [
+            _child(f"rows-ood-{i}", read, network | {"text": [text]}, hook_name=hook_name) for i, text in domains
+        ]
+        return Collected(children, {port: [From(child.name, "activations") for child in children]})
     if port == "mlp":
         layer = mlp_rows.layer_of(hook_name)
         hooks = [f"blocks.{layer}.{mlp_rows.HOOKS[end][0]}" for end in mlp_rows.PORTS]
-        child = _child("rows-transcoder", read, inputs, hook_names=hooks)
+        child = _child("rows-transcoder", read, network, hook_names=hooks)
         return Collected([child], {end: [From(child.name, "activations", i)] for i, end in enumerate(mlp_rows.PORTS)})
     if port == "untrained":
         children = [
-            _child(f"rows-untrained-{mode}", read, inputs, hook_name=hook_name, untrained=mode, untrained_seed=SEED)
+            _child(f"rows-untrained-{mode}", read, network, hook_name=hook_name, untrained=mode, untrained_seed=SEED)
             for mode in same_rows.MODES
         ]
         return Collected(children, {port: [From(child.name, "activations") for child in children]})
-    child = _child("rows", read, inputs, hook_name=hook_name)
+    child = _child("rows", read, network, hook_name=hook_name)
     return Collected([child], {port: [From(child.name, "activations")]})
 
 

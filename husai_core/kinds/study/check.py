@@ -41,19 +41,27 @@ MEASURED = {
 }
 """The measurements, by the names of the jobs that make them."""
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
-ON_LANGUAGE: Mapping[str, Sequence[str]] = {
+OF_ADDITION: Mapping[str, Sequence[str]] = {
+    "stability": ("activations",),
+    "transcoder": ("transformer",),
+    "ood": ("transformer",),
+    "untrained": ("activations", "transformer"),
+}
+"""The inputs of this study that stresses of SAEs on a network for addition take besides the SAEs."""
+MORE_ROWS: Mapping[str, Sequence[str]] = {
     "stability": (),
     "transcoder": ("mlp",),
+    "ood": ("shifted",),
     "untrained": ("untrained",),
 }
-"""The stresses that read language models, with the rows that they take besides the SAEs' own (see `check_rows`); the
-others read networks for addition."""
+"""The rows that stresses of SAEs on a language model take besides the SAEs' own (see `check_rows.collect`)."""
 
 INPUTS = {
     "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
     "transformer": Port("transformer", "the network that they read, unless `model` names it", required=False),
     "activations": Port("activations", "the rows that they were trained on; imported SAEs may lack it", required=False),
     "text": Port("upload", "language only: .txt and .md files to measure on", many=True, required=False),
+    "shifted_text": Port("upload", "language only: texts of other domains, one upload each", many=True, required=False),
 }
 
 
@@ -155,7 +163,7 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
         return _first_round(spec, inputs)
     if GATE in done:
         return []
-    possible = [name for name in STRESSES if _why_not(spec, len(inputs.get("saes", ())), name, done) is None]
+    possible = [name for name in STRESSES if _why_not(spec, inputs, name, done) is None]
     if possible and not done.keys() & set(STRESSES):
         return [child for name in possible for child in _stress(spec, inputs, name)]
     evidence = [From(name, "result") for name in MEASURED if name in done and done[name].state == "succeeded"]
@@ -166,44 +174,40 @@ def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
     bound = {port: digests for port, digests in inputs.items() if digests}
     read = {name: getattr(spec, name) for name in ("model", "hook_name", "context")}
     read = {name: value for name, value in read.items() if value is not None}
-    core = Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, bound)
+    of_core = {port: digests for port, digests in bound.items() if port in kinds.get(MEASURED["core"]).inputs}
+    core = Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, of_core)
     if len(bound.get("saes", ())) < 2 or "activations" in bound:
         return [core]
     if spec.hook_name is None:
         raise UserError("set hook_name, the hook that the SAEs read, so that rows can be collected there")
-    return [*check_rows.collect("activations", spec.read, spec.hook_name, _network(bound)).children, core]
-
-
-def _network(inputs: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """What train.activations takes of the study's inputs."""
-    return {port: digests for port, digests in inputs.items() if digests and port in ("transformer", "text")}
+    return [*check_rows.collect("activations", spec.read, spec.hook_name, bound).children, core]
 
 
 def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Child]:
-    """A stress, bound to as many of the study's inputs as it takes and to rows, behind the jobs that collect these."""
-    sources: dict[str, Sequence[str | From]] = {"activations": [From(ROWS, "activations")]}
-    sources |= {port: digests for port, digests in inputs.items() if digests}
-    children: list[Child] = []
-    if spec.source == "language":
-        sources.pop("transformer", None)
-        for port in ON_LANGUAGE[name]:
-            collected = check_rows.collect(port, spec.read, spec.hook_name or "", _network(inputs))
-            children, sources = [*children, *collected.children], {**sources, **collected.sources}
-    bound = {port: sources[port] for port in kinds.get(MEASURED[name]).inputs if port in sources}
+    """A stress of the SAEs, behind the jobs that collect more rows for it."""
     recipe = {"recipe": spec.recipe.model_dump(mode="json")} if spec.recipe else {}
+    if spec.source == "model":
+        return [Child(name, MEASURED[name], recipe, {port: inputs[port] for port in ("saes", *OF_ADDITION[name])})]
+    children: list[Child] = []
+    sources: dict[str, Sequence[str | From]] = {"saes": inputs["saes"]}
+    sources["activations"] = inputs.get("activations") or [From(ROWS, "activations")]
+    for port in MORE_ROWS[name]:
+        collected = check_rows.collect(port, spec.read, spec.hook_name or "", inputs)
+        children, sources = [*children, *collected.children], {**sources, **collected.sources}
+    bound = {port: sources[port] for port in kinds.get(MEASURED[name]).inputs if port in sources}
     return [*children, Child(name, MEASURED[name], recipe, bound)]
 
 
-def _why_not(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured | None:
+def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Mapping[str, Done]) -> NotMeasured | None:
     """Why a measurement is not even tried, with what it would take."""
     kind = MEASURED[name]
-    if name in STRESSES and n_saes < 2:
+    if name in STRESSES and len(bound.get("saes", ())) < 2:
         reason = "it compares SAEs of several seeds, and this is one SAE without its siblings"
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
-    elif spec.source == "language" and name in STRESSES and name not in ON_LANGUAGE:
-        reason = "in this version it reads networks for addition, and not language models"
-        would_take = "a version of HUSAI in which it reads language models"
-    elif spec.source == "language" and ON_LANGUAGE.get(name) and spec.hook_name is None:
+    elif spec.source == "language" and name == "ood" and not bound.get("shifted_text"):
+        reason = "no texts of another domain are there"
+        would_take = "such texts: `husai check --shifted FILE`, or the input shifted_text"
+    elif spec.source == "language" and MORE_ROWS.get(name) and spec.hook_name is None:
         reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
         would_take = "hook_name"
     elif spec.source == "language" and name == "transcoder" and LAYER.match(str(spec.hook_name)) is None:
@@ -236,7 +240,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         raise UserError(f"the gate made no decision: {_end(gate)}")
     decision = Decision.model_validate(gate.result)
     results = {name: done[name].result for name in MEASURED if name in done and done[name].state == "succeeded"}
-    left_out = [_left_out(spec, len(inputs.many("saes")), name, done) for name in MEASURED if name not in results]
+    left_out = [_left_out(spec, inputs.ports, name, done) for name in MEASURED if name not in results]
     return Result(
         verdict=decision.verdict,
         candidate=decision.candidate,
@@ -252,9 +256,9 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     )
 
 
-def _left_out(spec: Spec, n_saes: int, name: str, done: Mapping[str, Done]) -> NotMeasured:
+def _left_out(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Mapping[str, Done]) -> NotMeasured:
     """Why there is no result of a measurement."""
-    never_tried = _why_not(spec, n_saes, name, done)
+    never_tried = _why_not(spec, bound, name, done)
     if never_tried:
         return never_tried
     ends = {child: ended for child, ended in done.items() if child.startswith(f"{ROWS}-{name}")} | {name: done[name]}

@@ -24,7 +24,6 @@ READ: dict[str, Any] = {"model": "classics-2m", "hook_name": HOOK, "context": 32
 RECIPE = {"architecture": "topk", "d_sae": 128, "k": 8, "tokens": 20_000, "batch_size": 256, "lr": 5e-3}
 IMPORTED = {"imported": True, "hook_name": HOOK, "position": None, "converged": None, "drift_from_init": None}
 SPEC = READ | {"max_rows": 2000, "max_sequences": 40, "as_of": datetime.now(UTC).isoformat()}
-LANGUAGE_ONLY = "in this version it reads networks for addition"
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,12 @@ class World:
 
     runner: LocalRunner
     text: str
+    shifted: str
     saes: list[str]
 
-    def check(self, saes: list[str], **spec: Any) -> tuple[check.Result, dict[str, Done]]:
-        ended = self.runner.outcome("study.check", SPEC | spec, {"saes": saes, "text": [self.text]})
+    def check(self, saes: list[str], shifted: bool = False, **spec: Any) -> tuple[check.Result, dict[str, Done]]:
+        inputs = {"saes": saes, "text": [self.text]} | ({"shifted_text": [self.shifted]} if shifted else {})
+        ended = self.runner.outcome("study.check", SPEC | spec, inputs)
         assert ended.state == "succeeded", ended.reason
         return check.Result.model_validate(ended.result), self.runner.children
 
@@ -47,11 +48,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (home / "text").mkdir()
     (home / "text" / "a.txt").write_text((assets.HELD_OUT / "lady-susan.md").read_text()[:24_000])
     text = artifact_in(home / "text", "upload")
+    (home / "shifted").mkdir()
+    (home / "shifted" / "b.txt").write_text(
+        "".join(f"def f{i}(x):\n    return x[{i}] + {i * i}\n\n" for i in range(600))
+    )
+    shifted = artifact_in(home / "shifted", "upload")
     (rows,) = run("train.activations", home / "rows", READ | {"source": "language", "max_rows": 2000}, text=[text])[1]
     trained = siblings(home / "saes", rows, **RECIPE)
     runner = LocalRunner(home / "jobs", quiet=True)
     saes = [forged(sae, home / f"imported-{i}", **IMPORTED) for i, sae in enumerate(trained)]
-    return World(runner, runner.keep(text, "upload"), [runner.keep(sae, "sae") for sae in saes])
+    return World(
+        runner, runner.keep(text, "upload"), runner.keep(shifted, "upload"), [runner.keep(sae, "sae") for sae in saes]
+    )
 
 
 def shown(result: check.Result) -> dict[str, panels.AnyPanel]:
@@ -76,7 +84,7 @@ def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
 
 
 def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
-    result, done = world.check(world.saes, recipe=RECIPE)
+    result, done = world.check(world.saes, shifted=True, recipe=RECIPE)
     assert done.keys() >= {"rows", "core", "stability", "transcoder", "untrained", "gate"}
     stability = done["stability"].result
     assert stability is not None
@@ -90,12 +98,12 @@ def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     untrained = done["untrained"].result
     assert untrained is not None
     assert [net["mode"] for net in untrained["networks"]] == ["all", "keep_embeddings"]
-    assert {missing.kind for missing in result.not_measured} == {"stress.ood"}
+    assert result.not_measured == []
+    assert rules["ood.reconstruction"].evidence_digest == done["ood"].outputs["result"][0]
     transcoder = done["transcoder"].result
     assert transcoder is not None
     assert (transcoder["input_hook"], transcoder["output_hook"]) == ("blocks.1.ln2.hook_out", "blocks.1.hook_mlp_out")
     assert rules["transcoder"].evidence_digest == done["transcoder"].outputs["result"][0]
-    assert all(missing.reason.startswith(LANGUAGE_ONLY) for missing in result.not_measured)
     panel = shown(result)
     bars = panel["Rules against their bars"]
     assert isinstance(bars, panels.Intervals)
@@ -110,6 +118,8 @@ def test_a_stress_that_fails_is_a_reason_and_not_the_end(world: World) -> None:
     assert done["stability"].state == "failed"
     failed = next(missing for missing in result.not_measured if missing.kind == "stress.trained_vs_random")
     assert "set recipe to what is known of it" in failed.reason
+    shift = next(missing for missing in result.not_measured if missing.kind == "stress.ood")
+    assert "--shifted FILE" in shift.would_take
     assert result.rules, "the policy judges what was measured"
     assert [stage.name for stage in result.stages] == ["core"]
 
