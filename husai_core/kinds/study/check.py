@@ -23,7 +23,7 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import check_rows, rule_panels
-from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of
+from husai_core.kinds.common.stages import ADDITION_PORTS, ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release.decide import Decision
@@ -41,13 +41,6 @@ MEASURED = {
 }
 """The measurements, by the names of the jobs that make them."""
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
-OF_ADDITION: Mapping[str, Sequence[str]] = {
-    "stability": ("activations",),
-    "transcoder": ("transformer",),
-    "ood": ("transformer",),
-    "untrained": ("activations", "transformer"),
-}
-"""The inputs of this study that stresses of SAEs on a network for addition take besides the SAEs."""
 MORE_ROWS: Mapping[str, Sequence[str]] = {
     "stability": (),
     "transcoder": ("mlp",),
@@ -187,7 +180,7 @@ def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Chil
     """A stress of the SAEs, behind the jobs that collect more rows for it."""
     recipe = {"recipe": spec.recipe.model_dump(mode="json")} if spec.recipe else {}
     if spec.source == "model":
-        return [Child(name, MEASURED[name], recipe, {port: inputs[port] for port in ("saes", *OF_ADDITION[name])})]
+        return [Child(name, MEASURED[name], recipe, {port: inputs[port] for port in ADDITION_PORTS[MEASURED[name]]})]
     children: list[Child] = []
     sources: dict[str, Sequence[str | From]] = {"saes": inputs["saes"]}
     sources["activations"] = inputs.get("activations") or [From(ROWS, "activations")]

@@ -18,7 +18,7 @@ from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import rule_panels
-from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of, stages_table
+from husai_core.kinds.common.stages import ADDITION_PORTS, ANSWERS, Stage, stage_of, stages_table
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Work
 from husai_core.release.decide import Decision
 
@@ -144,7 +144,9 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
             name=name,
             kind=kind,
             spec=spec.stage(name),
-            inputs={port: SOURCES[port] for port in kinds.get(kind).inputs if port in SOURCES},
+            inputs={
+                port: SOURCES[port] for port in ADDITION_PORTS.get(kind, kinds.get(kind).inputs) if port in SOURCES
+            },
         )
         for name, kind in STAGES.items()
     ]

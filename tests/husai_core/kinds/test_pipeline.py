@@ -128,6 +128,7 @@ def test_every_required_port_is_wired_to_a_stage_before_it() -> None:
     for place, child in enumerate(children):
         ports = kinds.get(child.kind).inputs
         assert {name for name, port in ports.items() if port.required} <= set(child.inputs)
+        kinds.get(child.kind).spec.model_validate(child.spec).check_ports(list(child.inputs))
         for reference in (reference for references in child.inputs.values() for reference in references):
             assert isinstance(reference, From)
             source = next(before for before in children[:place] if before.name == reference.child)
