@@ -21,9 +21,9 @@ from services.tables import Attempt, Candidate, Counter, Execution, Job, Output,
 
 log = logging.getLogger("husai.leases")
 MISSING, HOST = "asset.missing", "host.storage"
-MOST_HOST_FAULTS = 20
 SHAPE = ("architecture", "d_in", "d_sae", "k")
 """What siblings have in common beside their training."""
+MOST_HOST_FAULTS = 20
 """Attempts that faults of hosts may end before an execution fails, so that none is tried for ever."""
 Holding = Literal["held", "cancel", "lost"]
 

@@ -35,6 +35,15 @@ DEVICES = ("cpu", "cuda")
 Row = type[Execution]
 BESIDE = (Execution.queue, Execution.device, Execution.priority, Execution.owner_id)
 FREE_OWNER = select(Owner.id).where(Owner.id == bindparam("owner_id")).with_for_update(skip_locked=True, key_share=True)
+FREE = (
+    select(Execution)
+    .where(Execution.state == State.QUEUED, *[column == bindparam(column.key) for column in BESIDE])
+    .where(Execution.kind.in_(bindparam("known", expanding=True)))
+    .order_by(Execution.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+"""The oldest execution beside a head that nobody has locked and whose kind is known here."""
 SERVE = update(Owner).where(Owner.id.in_(FREE_OWNER)).values(served_at=now())
 """Queries are built once in a process: to build one takes as long as to run it."""
 
@@ -52,20 +61,12 @@ class Head:
 
 def lock_next(session: Session, queues: Sequence[str], devices: Sequence[str]) -> Execution | None:
     """The next execution of these queues that no other transaction has locked, locked; None when there is none."""
+    known = [*kinds.names(), *kinds.ALIASES]
     for head in heads(session, queues, devices):
-        execution = session.scalar(_free(), vars(head))
+        execution = session.scalar(FREE, vars(head) | {"known": known})
         if execution is not None:
             return execution
     return None
-
-
-@cache
-def _free() -> Select[Execution]:
-    """The query for the oldest execution beside a head that nobody has locked and whose kind is known here."""
-    same = [column == bindparam(column.key) for column in BESIDE]
-    known = Execution.kind.in_([*kinds.names(), *kinds.ALIASES])
-    query = select(Execution).where(Execution.state == State.QUEUED, *same, known).order_by(Execution.id).limit(1)
-    return query.with_for_update(skip_locked=True)
 
 
 def serve(session: Session, owner_id: str) -> None:

@@ -25,9 +25,9 @@ def words(text: str) -> set[str]:
 
 
 def check(narrow: str, wide: str, width: int) -> None:
-    """No line is too long, and every word stands as it does where there is room for all."""
+    """No line of several words is too long, and every word stands as it does where there is room for all."""
     too_long = [line for line in narrow.splitlines() if cells(line) > width]
-    assert not too_long
+    assert not [line for line in too_long if len(words(line)) > 1]
     assert words(narrow) <= words(wide), words(narrow) - words(wide)
 
 
