@@ -139,7 +139,7 @@ def _background(policy: Policy, rule: Rule, item: EvidenceItem | None) -> dict[s
         facts["margin"] = rule.margin
     if read is not None:
         facts |= {"provenance": read.origin, "retrained": read.retrained or None}
-    if read is not None and isinstance(rule, StatisticRule) and settled.is_asked(rule, read):
+    if read is not None and isinstance(rule, StatisticRule) and rule.margin is not None:
         facts["change"] = settled.change_of(rule, read)
         facts["settled"] = settled.why_unsettled(rule, read, policy.confidence) is None
     return facts

@@ -15,6 +15,11 @@ from husai_core.release.policy import StatisticRule
 from husai_core.release.power import units_needed
 
 MORE_TOKENS = "train for more tokens, then repeat the measurement"
+MEASURE_HALF = "train with a recipe whose half budget is measured, then repeat the measurement"
+IMPORT_HALF = (
+    "import each SAE as HUSAI exports it, with the folder half/ beside its weights, or train them here with train.sae, "
+    "then repeat the measurement"
+)
 LEAST_UNITS = 3
 
 
@@ -31,31 +36,24 @@ def change_of(rule: StatisticRule, read: Evidence) -> Estimate | None:
     return None if change is None or change.value is None else change
 
 
-def is_asked(rule: StatisticRule, read: Evidence) -> bool:
-    """Whether a rule asks that its figure be settled, and training that was done here stands behind it.
-
-    How SAEs that were trained elsewhere would change cannot be measured. Results that are silent about provenance are
-    of earlier versions, which measured no change at all.
-    """
-    elsewhere = read.provenance in ("claimed", "unknown")
-    return rule.margin is not None and not (elsewhere and rule.statistic not in read.changes)
-
-
 def why_unsettled(rule: StatisticRule, read: Evidence, confidence: float) -> Unsettled | None:
     """What speaks against a figure being settled; None where it is, or where this is not asked.
+
+    A change that was not measured settles nothing, whoever trained the SAEs: leaving it out must not help a figure.
 
     Args:
         rule: asks for a statistic, perhaps with a margin.
         read: the result with the statistic and its change.
         confidence: level that the interval of the change must have at least.
     """
-    if rule.margin is None or not is_asked(rule, read):
+    if rule.margin is None:
         return None
     change = change_of(rule, read)
     if change is None or change.value is None:
+        elsewhere = read.origin in ("claimed", "unknown")
         return Unsettled(
             "how the figure changed over the last doubling of training was not measured",
-            "train with a recipe whose half budget is measured, then repeat the measurement",
+            IMPORT_HALF if elsewhere else MEASURE_HALF,
         )
     if change.low is None or change.high is None or change.n < LEAST_UNITS:
         reason = f"how far the last doubling of training changed the figure is unknown with {change.n} {change.unit}s"

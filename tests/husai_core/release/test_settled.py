@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from husai_core.estimate import Estimate
+from husai_core.evidence import Provenance
 from husai_core.release.decide import decide
 from husai_core.release.judge import RuleOutcome
 from husai_core.release.policy import load
-from tests.husai_core.release.make import AS_OF, CANDIDATE, controls, interval, item
+from tests.husai_core.release.make import AS_OF, CANDIDATE, controls, full_evidence, interval, item, statistics_of
 
 KIND = "stress.trained_vs_random"
 MOVED = interval(0.034, 0.013)
+CHANGES = (interval(0.0, 0.001), interval(0.0, 0.5), MOVED, Estimate(value=0.0, n=2))
 
 
 def stability(value: float, change: Estimate | None, **fields: object) -> RuleOutcome:
@@ -82,13 +86,30 @@ def test_an_upper_bar_is_missed_from_the_other_side() -> None:
         assert next(outcome for outcome in outcomes if outcome.name == "ood.reconstruction").verdict == verdict
 
 
-def test_what_was_trained_elsewhere_is_judged_as_it_is_where_no_training_here_stands_behind_it() -> None:
-    claimed = stability(0.4, None, provenance="claimed")
-    assert (claimed.verdict, claimed.settled, claimed.provenance) == ("pass", None, "claimed")
-    assert stability(0.4, MOVED, provenance="claimed").verdict == "inconclusive", "its control was trained here"
-    assert stability(0.4, None, provenance="attested").verdict == "inconclusive"
-    silent = stability(0.4, None, provenance=None, imported=True)
-    assert (silent.verdict, silent.provenance) == ("inconclusive", "claimed"), "a result of before measured no change"
+@pytest.mark.parametrize("provenance", [*get_args(Provenance), None])
+def test_whoever_trained_the_saes_a_change_that_was_not_measured_settles_nothing(provenance: Provenance | None) -> None:
+    outcome = stability(0.4, None, provenance=provenance)
+    assert (outcome.verdict, outcome.settled) == ("inconclusive", False)
+    elsewhere = provenance in ("claimed", "unknown")
+    assert ("half/ beside its weights" in (outcome.settle or "")) == elsewhere, "what is possible for these SAEs"
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_leaving_changes_out_meets_no_rule(data: st.DataObject) -> None:
+    """Over all rules of the shipped policies: nothing is met without a change that is not met with it."""
+    policy = load(data.draw(st.sampled_from(["internal", "own", "strict"])))
+    provenance = data.draw(st.sampled_from(get_args(Provenance)))
+    near_bars = st.builds(interval, st.floats(-0.2, 1.2), st.floats(0, 0.1))
+    figures = {rule.statistic: data.draw(near_bars) for rule in statistics_of(policy)}
+    evidence = full_evidence(policy, {"provenance": provenance}, **figures)
+    for rule in evidence:
+        changes = rule.document["result"]["changes"]
+        changes |= {name: data.draw(st.sampled_from(CHANGES)).model_dump() for name in changes}
+    without = full_evidence(policy, {"provenance": provenance, "changes": {}}, **figures)
+    full, less = (decide(policy, CANDIDATE, judged, controls(), AS_OF).rules for judged in (evidence, without))
+    assert all(before.verdict == "pass" for before, after in zip(full, less, strict=True) if after.verdict == "pass")
+    assert not any(outcome.margin and outcome.verdict == "pass" for outcome in less)
 
 
 def test_retraining_by_a_claimed_recipe_is_labelled() -> None:
