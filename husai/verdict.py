@@ -14,7 +14,9 @@ from husai_core.render.text_layout import printable
 if TYPE_CHECKING:
     from husai.models import Decision
 
-COLUMNS = ("gate", "value", "interval", "needed", "verdict")
+COLUMNS = ("rule", "reads", "figure", "needed", "verdict")
+DROPPABLE = ("reads",)
+"""What a narrow terminal goes without."""
 CODES = {"pass": Exit.OK, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
 MEANING = {
     "pass": "The gate says: release. Every rule is met.",
@@ -55,8 +57,8 @@ class Judgement:
         return [
             (
                 str(rule.get("name")),
-                str(rule.get("provenance") or "unknown") if rule.get("accepts") else number(rule.get("value"), 3),
-                "" if rule.get("accepts") else interval(rule),
+                str(rule.get("statistic") or ("provenance" if rule.get("accepts") else "")),
+                str(rule.get("provenance") or "unknown") if rule.get("accepts") else figure(rule),
                 needed(rule),
                 RULE_WORDS.get(str(rule.get("verdict")), str(rule.get("verdict"))),
             )
@@ -80,10 +82,11 @@ class Judgement:
         return [reason for reason in self.reasons if reason not in of_rules]
 
 
-def interval(rule: Mapping[str, Any]) -> str:
-    """`[low, high]`, or `unknown`."""
-    low, high = rule.get("low"), rule.get("high")
-    return "unknown" if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
+def figure(rule: Mapping[str, Any]) -> str:
+    """`value [low, high]`, the value alone where its interval is unknown, or `unknown`."""
+    value, low, high = rule.get("value"), rule.get("low"), rule.get("high")
+    known = value is not None and low is not None and high is not None
+    return number(value, 3) + (f" [{number(low, 3)}, {number(high, 3)}]" if known else "")
 
 
 def needed(rule: Mapping[str, Any]) -> str:

@@ -60,6 +60,9 @@ class Column(_Model):
     label: str
     format: Format = "text"
     digits: int | None = Field(None, description="decimals, where the format's own are not wanted")
+    room: Literal["any", "wide", "page"] = Field(
+        "any", description="`wide`: a terminal shows it only where it fits; `page`: no terminal does"
+    )
 
 
 class Table(Panel):

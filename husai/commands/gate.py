@@ -17,7 +17,7 @@ from husai.job_text import show
 from husai.models import Job
 from husai.progress import leaving
 from husai.terminal import Terminal, short
-from husai.verdict import COLUMNS, Judgement, junit, markdown
+from husai.verdict import COLUMNS, DROPPABLE, Judgement, junit, markdown
 
 if TYPE_CHECKING:
     from husai.client import Husai
@@ -178,7 +178,7 @@ def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str
         terminal.document(dict(judgement.raw))
         return
     if judgement.rules:
-        terminal.table(COLUMNS, judgement.rows())
+        terminal.table(COLUMNS, judgement.rows(), droppable=DROPPABLE)
     terminal.line()
     terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {short(judgement.candidate)}")
     for line in (*judgement.grouped_reasons, *ways):

@@ -102,11 +102,10 @@ def _figures(figures: Sequence[p.Figure], width: int, paint: Paint) -> list[str]
 
 
 def _table(panel: p.Table, width: int, everything: bool, paint: Paint) -> list[str]:
-    rows = [
-        [cell(value, column.format, column.digits) for value, column in zip(row, panel.columns, strict=True)]
-        for row in panel.rows
-    ]
-    return table([column.label for column in panel.columns], rows, width, paint=paint)
+    shown = [(place, column) for place, column in enumerate(panel.columns) if column.room != "page"]
+    rows = [[cell(row[place], column.format, column.digits) for place, column in shown] for row in panel.rows]
+    droppable = [column.label for _, column in shown if column.room == "wide"]
+    return table([column.label for _, column in shown], rows, width, droppable=droppable, paint=paint)
 
 
 def _intervals(panel: p.Intervals, width: int, everything: bool, paint: Paint) -> list[str]:

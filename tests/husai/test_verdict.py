@@ -5,11 +5,13 @@ import pytest
 
 from husai.errors import Exit
 from husai.models import Decision
-from husai.verdict import COLUMNS, Judgement, junit, markdown
+from husai.verdict import COLUMNS, DROPPABLE, Judgement, junit, markdown
+from husai_core.release.policy import load
+from husai_core.render import text_layout as layout
 
 RULES: list[dict[str, Any]] = [
-    {"name": "stability", "title": "Stable?", "value": 0.31, "low": 0.25, "high": 0.4, "bound": "low", "op": ">=",
-     "threshold": 0.05, "verdict": "pass", "reason": "0.25 clears 0.05"},
+    {"name": "stability", "title": "Stable?", "statistic": "pwmcc_excess", "value": 0.31, "low": 0.25, "high": 0.4,
+     "bound": "low", "op": ">=", "threshold": 0.05, "verdict": "pass", "reason": "0.25 clears 0.05"},
     {"name": "ood", "title": "Holds | elsewhere?", "value": 0.5, "low": 0.3, "high": 0.6, "bound": "high", "op": "<=",
      "threshold": 0.1, "verdict": "fail", "reason": "0.3 is above <0.1>"},
     {"name": "probing", "title": "Probes?", "value": None, "low": None, "high": None, "bound": "low", "op": ">=",
@@ -23,9 +25,9 @@ def judgement(verdict: str = "fail") -> Judgement:
 
 def test_a_row_says_which_end_must_clear_which_threshold() -> None:
     rows = judgement().rows()
-    assert rows[0] == ("stability", "0.31", "[0.25, 0.4]", "lower end ≥ 0.05", "met")
+    assert rows[0] == ("stability", "pwmcc_excess", "0.31 [0.25, 0.4]", "lower end ≥ 0.05", "met")
     assert rows[1][3] == "upper end ≤ 0.1"
-    assert rows[2][1:3] == ("unknown", "unknown")
+    assert rows[2][1:3] == ("", "unknown")
     assert all(len(row) == len(COLUMNS) for row in rows)
 
 
@@ -35,6 +37,15 @@ def test_a_row_says_which_end_must_clear_which_threshold() -> None:
 )
 def test_only_a_pass_exits_with_0(verdict: str, code: Exit) -> None:
     assert judgement(verdict).exit_code == code
+
+
+def test_the_rules_of_strict_fit_a_narrow_terminal_one_below_the_other() -> None:
+    ends = {"value": -0.0327, "low": -0.0412, "high": 0.142, "verdict": "inconclusive", "provenance": "trained here"}
+    rows = Judgement("fail", "strict", "c", [], [rule.model_dump() | ends for rule in load("strict").rules]).rows()
+    narrow, wide = (layout.table(COLUMNS, rows, width, droppable=DROPPABLE) for width in (80, 120))
+    assert narrow[0].split() == [name for name in COLUMNS if name not in DROPPABLE]
+    assert wide[0].split() == list(COLUMNS)
+    assert any("kl_recovered.random" in line and "kl_recovered_minus_random" in line for line in wide)
 
 
 def test_markdown_keeps_its_table_whatever_the_texts_hold() -> None:
@@ -75,7 +86,7 @@ def test_a_rule_about_provenance_says_what_it_accepts_and_what_it_took_on_trust(
         "provenance": "claimed", "verdict": "pass", "reason": "claimed: their word",
     }  # fmt: skip
     judgement = Judgement("pass", "own", "c", ["provenance: claimed: their word"], [*RULES[:1], rule])
-    assert judgement.rows()[1] == ("provenance", "claimed", "", "attested or claimed", "met")
+    assert judgement.rows()[1] == ("provenance", "provenance", "claimed", "attested or claimed", "met")
     assert judgement.grouped_reasons == ["provenance: claimed: their word"]
 
 

@@ -22,10 +22,12 @@ def figure(outcome: RuleOutcome | ControlOutcome) -> Estimate:
 
 
 def table(rules: Sequence[RuleOutcome]) -> panels.Table:
-    """Every rule with its figure, what it needs, and its verdict."""
+    """Every rule with its question, the statistic that it reads, its figure, what it needs, and its verdict."""
     rows: list[list[panels.Cell]] = [
         [
             rule.name,
+            rule.title,
+            rule.statistic or "provenance",
             rule.provenance if rule.accepts else None if rule.value is None else figure(rule),
             _needed(rule),
             RULE_WORDS[rule.verdict],
@@ -34,6 +36,8 @@ def table(rules: Sequence[RuleOutcome]) -> panels.Table:
     ]
     columns = [
         panels.Column(label="rule"),
+        panels.Column(label="question", room="page"),
+        panels.Column(label="reads", room="wide"),
         panels.Column(label="figure", format="number"),
         panels.Column(label="needed"),
         panels.Column(label="verdict"),
@@ -61,7 +65,10 @@ def bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
         for rule in rules
         if rule.value is not None and rule.threshold is not None
     ]
-    note = "The whole interval must lie on the right side of the bar."
+    note = (
+        "A rule is met where the whole interval lies on the right side of its bar. It is undecided all the same where "
+        "the last doubling of training changed the figure too much, or that change is unknown."
+    )
     return [panels.Intervals(title="Rules against their bars", note=note, rows=rows)] if rows else []
 
 

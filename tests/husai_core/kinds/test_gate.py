@@ -18,6 +18,7 @@ from husai_core.kinds.release import gate
 from husai_core.local_job import LocalJob
 from husai_core.release import bundle
 from husai_core.release.policy import load
+from husai_core.render import text_panels
 from tests.husai_core.release.make import AS_OF, AT, CANDIDATE, controls, full_evidence
 
 STRICT = load("strict")
@@ -156,7 +157,12 @@ def test_what_is_shown_names_the_provenance_and_each_figures_change(inputs: Inpu
     assert isinstance(trainings, panels.Table)
     assert isinstance(rules, panels.Table)
     assert isinstance(bars, panels.Intervals)
-    assert rules.rows[0] == ["provenance", "trained here", "trained here or attested", "met"]
+    question = "Is it proven how the SAEs were trained?"
+    assert rules.rows[0] == ["provenance", question, "provenance", "trained here", "trained here or attested", "met"]
+    assert {row[2] for row in rules.rows} >= {"kl_recovered_minus_random", "pwmcc_excess"}
+    narrow = "\n".join(text_panels.render([rules], 80))
+    assert question not in narrow
+    assert not any(line.strip().startswith("figure ") for line in narrow.splitlines()), "no block for each row"
     assert len(trainings.rows) == len(bars.rows) == len(STRICT.rules) - 1
     settled = {row[0]: row[3:] for row in trainings.rows}
     assert settled["stability"] == ["within ±0.02", "yes"]

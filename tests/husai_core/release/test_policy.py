@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from husai_core import kinds
 from husai_core.release.policy import Policy, ProvenanceRule, load, names
 from tests.husai_core.release.make import rule_named, statistics_of
 
@@ -53,6 +54,13 @@ def test_whatever_training_stands_behind_must_be_settled() -> None:
     overlaps = {"pwmcc_excess", "pwmcc_excess_rescaled", "sae_minus_transcoder_rescaled", "trained_minus_untrained"}
     assert margins == {name: 0.02 if name in overlaps else 0.01 for name in margins}
     assert overlaps < set(margins)
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_a_statistic_can_attain_is_what_its_kind_declares(name: str) -> None:
+    for rule in statistics_of(load(name)):
+        if rule.attainable and rule.evidence in kinds.names():
+            assert rule.attainable == kinds.get(rule.evidence).statistics[rule.statistic], rule.name
 
 
 def test_own_differs_from_internal_in_the_provenance_that_it_accepts() -> None:
