@@ -46,7 +46,8 @@ def status(terminal: Terminal, job: Job) -> None:
     """A line that begins with the job's id, in full since scripts read it, and what the job waits for or repeats."""
     terminal.paragraph(f"{job.id} {job.kind} {job.why}")
     for asset in job.assets or []:
-        terminal.paragraph(f"needs {asset.get('name')}: {asset.get('how')}", indent=2)
+        if str(asset.get("how")) not in job.why:
+            terminal.paragraph(f"needs {asset.get('name')}: {asset.get('how')}", indent=2)
     if job.reused_from:
         origin = "somebody else's job" if ":" in job.reused_from else f"job {job.reused_from}"
         terminal.paragraph(f"the stored result of {origin}", indent=2)

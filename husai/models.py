@@ -67,6 +67,11 @@ class Job(Document):
         return [source["job"] for port in self.inputs.values() for source in port if isinstance(source, Mapping)]
 
     @property
+    def is_blocked(self) -> bool:
+        """True where it waits for something that this machine lacks, or for a job of its own that does."""
+        return self.state == "blocked" or (self.state == "waiting" and self.reason == "child.blocked")
+
+    @property
     def why(self) -> str:
         """State, reason and detail in one line."""
         text = self.state + (f" ({self.reason})" if self.reason else "") + (f": {self.detail}" if self.detail else "")

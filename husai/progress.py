@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from husai.client import Husai
 
+MOVING = ("queued", "running")
 STEP_SECONDS, STEP_SHARE = 10.0, 0.1
 LEAST_SECONDS = 2.0
 """Seconds of progress before a speed is worth saying."""
@@ -63,7 +64,7 @@ def follow(
     timeout: float | None = None,
     tend: Callable[[], None] | None = None,
 ) -> Job:
-    """Show a job's progress until it is final or blocked, and return it.
+    """Show a job's progress until it is final, or blocked with all that it waits for, and return it.
 
     Args:
         tend: called about every second, for the caller's own duties.
@@ -76,8 +77,9 @@ def follow(
     job = husai.job(job_id)
     with leaving(terminal, job_id, goes_on=tend is None), Bars() if sys.stderr.isatty() else Lines(terminal) as view:
         while True:
-            view.update([Row(depth, node, figures.of(node), speeds.of(node)) for depth, node in tree(husai, job)])
-            if job.final or job.state == "blocked":
+            nodes = list(tree(husai, job))
+            view.update([Row(depth, node, figures.of(node), speeds.of(node)) for depth, node in nodes])
+            if job.final or stuck([node for _, node in nodes]):
                 return job
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut(f"job {job_id} is still {job.state} after {timeout:g} s")
@@ -113,6 +115,11 @@ def tree(husai: Husai, job: Job, depth: int = 0) -> Iterator[tuple[int, Job]]:
     if job.kind.split(".")[0] in {"study", "release"} and not job.reused_from:
         for child in husai.children(job):
             yield from tree(husai, child, depth + 1)
+
+
+def stuck(nodes: Sequence[Job]) -> bool:
+    """True where a job or one below it is blocked, and nothing else of them can move on before that ends."""
+    return any(node.is_blocked for node in nodes) and not any(node.state in MOVING for node in nodes)
 
 
 class Figures:

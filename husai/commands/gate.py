@@ -110,7 +110,7 @@ def _target(husai: Husai, target: str, timeout: float | None, terminal: Terminal
     if timeout != 0:
         terminal.note(f"waiting for job {target}")
     with leaving(terminal, target, again=f"husai gate wait {target}"):
-        job = husai.wait(target, timeout, until=lambda job: job.state == "blocked")
+        job = husai.wait(target, timeout, until=lambda job: job.is_blocked)
     if job.state != "succeeded":
         return job
     gate = gate_of(husai, job)

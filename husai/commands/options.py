@@ -22,12 +22,12 @@ Everything = Annotated[bool, typer.Option("--all", help="Show what is folded awa
 Limit = Annotated[int, typer.Option(min=1, help="How many to list at most.")]
 
 
-OUTCOMES = {"succeeded": Exit.OK, "blocked": Exit.INCONCLUSIVE, "timed_out": Exit.TIMEOUT}
+OUTCOMES = {"succeeded": Exit.OK, "timed_out": Exit.TIMEOUT}
 
 
 def outcome(job: Job) -> Exit:
     """The exit code for how a job stands; 1 is kept for verdicts and comparisons."""
-    return OUTCOMES.get(job.state, Exit.SERVICE)
+    return Exit.INCONCLUSIVE if job.is_blocked else OUTCOMES.get(job.state, Exit.SERVICE)
 
 
 def check_timeout(timeout: float | None, wait: bool, option: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from husai_core.errors import UserError, is_host_fault
+from husai_core.wording import closest, hint
 
 HOME = Path(__file__).parent
 HELD_OUT = HOME / "classics-held-out"
@@ -45,9 +46,13 @@ def asset(name: str) -> Asset:
 
 
 def name_problem(name: str) -> str:
-    """Why a text is no model's name, or nothing; of a folder, how its files become a model here."""
+    """Why a text is no model's name, or nothing; of a folder, how its files become a model here.
+
+    A name without an owner that is close to a built-in model's is taken as that one, misspelt.
+    """
     if HUB_ID.fullmatch(name):
-        return ""
+        meant = [] if "/" in name or name in models() else closest(name, models())
+        return f"there is no built-in model {name!r}" + hint(meant) if meant else ""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return (
             f"{name!r} looks like a folder: import it with `husai import {name}`, then give the transformer that this "

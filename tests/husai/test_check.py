@@ -91,6 +91,7 @@ def test_saes_that_exist_are_checked_on_what_they_were_trained_on(husai: Husai, 
     [
         ([], "say which network the SAEs read"),
         (["--model", "./none"], "there is no folder ./none"),
+        (["--model", "clasics-2m"], "there is no built-in model 'clasics-2m'; did you mean classics-2m?"),
         (["--model", "classics-2m", "--policy", "none"], "none"),
         (["--model", "classics-2m", "--hook-name", "blocks.9.hook_resid_post"], "blocks.9"),
         (["f" * 64], "name all SAEs by files, or all by their SHA-256"),
@@ -100,6 +101,14 @@ def test_what_cannot_be_checked_is_said_in_words(husai: Husai, files: Files, wor
     done = husai("check", *files.saes, *words)
     assert (done.code, message in done.err) == (Exit.USAGE, True), done.err
     assert "Traceback" not in done.err
+
+
+def test_a_model_that_is_not_here_ends_the_check_and_says_how_to_get_it(husai: Husai, files: Files) -> None:
+    done = husai("check", files.saes[0], "--model", "nobody/absent", *SMALL)
+    assert done.code == Exit.INCONCLUSIVE, done.err
+    text = " ".join(done.out.split())
+    assert "waiting (child.blocked): core is blocked: the model nobody/absent is not whole" in text
+    assert text.count("hf download nobody/absent") == 1
 
 
 def test_files_that_are_no_saes_end_the_check(husai: Husai, tmp_path: Path) -> None:

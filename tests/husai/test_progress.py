@@ -5,7 +5,7 @@ import time
 import pytest
 
 from husai.models import Job
-from husai.progress import Lines, Row, Speeds, leaving
+from husai.progress import Lines, Row, Speeds, leaving, stuck
 from husai.terminal import Terminal
 
 
@@ -39,6 +39,19 @@ def test_a_line_of_progress_has_speed_and_time_left(
     clock[0] += 61
     lines.update([Row(0, job(done=500), "loss 0.5", "8 rows/s, 1 min left")])
     assert capsys.readouterr().err.splitlines()[-1] == "train.sae: 50%, 8 rows/s, 1 min left, loss 0.5"
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["waiting", "blocked", "waiting", "failed"], True),
+        (["waiting", "blocked", "running"], False),
+        (["waiting", "blocked", "queued"], False),
+        (["waiting", "waiting", "succeeded"], False),
+    ],
+)
+def test_a_study_is_stuck_once_only_blocked_jobs_are_left(states: list[str], expected: bool) -> None:
+    assert stuck([job(state) for state in states]) is expected
 
 
 @pytest.mark.parametrize(
