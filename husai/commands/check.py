@@ -15,6 +15,7 @@ from husai import checking
 from husai.commands.gate import decision_of, gate_of
 from husai.commands.options import Json, Timeout, outcome
 from husai.connect import connect, home
+from husai.errors import Exit
 from husai.job_text import show_all, show_panels
 from husai.progress import follow
 from husai.serving import local_server, stoppable, tending
@@ -62,7 +63,7 @@ def check(
     timeout: Timeout = None,
     json: Json = False,
 ) -> int:
-    """Measure SAEs as far as possible and decide about the first: exit 0 pass, 1 fail, 4 inconclusive.
+    """Measure SAEs as far as possible and decide about the first: exit 0 pass, 1 fail, 4 inconclusive, 2 if nothing could be.
 
     What could not be measured is named with what it would take. Where no server runs, one runs for this command's time.
     """
@@ -120,7 +121,7 @@ def _conclude(husai: Husai, terminal: Terminal, job: Job, report: Path | None, k
     decision = decision_of(husai, gate) if gate else None
     if decision is None:
         show_all(husai, terminal, job)
-        return outcome(job)
+        return Exit.USAGE if job.reason == "error.input" else outcome(job)
     judgement = Judgement.of_decision(decision)
     if terminal.json:
         terminal.document(dict(job.raw))

@@ -43,10 +43,10 @@ LANGUAGE_ENDS: Names = {
     "unembed.": ENDS_IN,
 }
 WIDTHS = {
-    "d_model": re.compile(r"hook_(resid_\w+|attn_out|mlp_out|embed)"),
-    "d_mlp": re.compile(r"mlp\.hook_(pre|post)"),
+    ("d_model", "hidden_size"): re.compile(r"hook_(resid_\w+|attn_out|mlp_out|embed)"),
+    ("d_mlp", "intermediate_size"): re.compile(r"mlp\.hook_(pre|post)"),
 }
-"""The field of a configuration that says how wide a hook is."""
+"""By the fields of a configuration that may say how wide a hook is, the ends of such hooks' names."""
 
 
 def known(cfg: Mapping[str, Any]) -> list[str]:
@@ -100,10 +100,11 @@ def check(names: Sequence[str], cfg: Mapping[str, Any]) -> None:
 
 
 def width(name: str, cfg: Mapping[str, Any]) -> int | None:
-    """How wide a hook of a network for addition is, where its configuration tells."""
+    """How wide a hook of a network is, where its configuration tells."""
     last_words = ".".join(name.split(".")[2:]) if name.startswith("blocks.") else name
-    fields = [field for field, pattern in WIDTHS.items() if pattern.fullmatch(last_words)]
-    return cfg.get(fields[0]) if fields else None
+    names = [name for fields, pattern in WIDTHS.items() if pattern.fullmatch(last_words) for name in fields]
+    shapes = (cfg, cfg.get("dataset", {}).get("recipe", {}))
+    return next((int(shape[name]) for shape in shapes for name in names if shape.get(name)), None)
 
 
 def unknown(name: str, hooks: Collection[str], n_layers: int) -> str:

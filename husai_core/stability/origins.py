@@ -150,6 +150,24 @@ def check_network(sae: Cfg, network: Cfg) -> None:
     check_width(sae["d_in"], hooks.width(hook_name, network))
 
 
+def check_reading(sae: Cfg, hook_name: str | None, network: Cfg) -> None:
+    """Refuse an SAE that nothing says the hook of, and a network that is known to lack it, or to be of another width.
+
+    Args:
+        sae: its `cfg.json`.
+        hook_name: where it is said to read, if its file does not say it.
+        network: its `cfg.json` or `config.json`; empty where it is not known.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    hook_name = hook_name or sae.get("husai", {}).get("hook_name") or UNKNOWN
+    if hook_name == UNKNOWN:
+        raise UserError("nothing says at which hook the SAEs read; set hook_name (husai check: --hook-name HOOK)")
+    hooks.check([hook_name], network)
+    check_width(sae["d_in"], hooks.width(hook_name, network))
+
+
 def check_width(read: int, width: int | None) -> None:
     """Refuse rows of another width than SAEs read, where both are known.
 

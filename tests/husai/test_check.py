@@ -124,3 +124,14 @@ def test_without_a_server_one_runs_for_the_time_of_the_command(run: Husai, tmp_p
     assert (done.code, "is of no known layout" in " ".join((done.out + done.err).split())) == (Exit.SERVICE, True)
     assert f"starting a server on {tmp_path / 'home'}" in done.err
     assert run("jobs").code == Exit.SERVICE, "it has stopped"
+
+
+def test_a_text_that_is_too_short_to_measure_on_is_refused_and_nothing_is_signed(
+    husai: Husai, files: Files, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("a word")
+    before = husai("audit", "--json").out
+    done = husai("check", files.saes[0], "--model", "classics-2m", "--text", tmp_path / "short.txt", *SMALL)
+    assert done.code == Exit.USAGE, done.err
+    assert "nothing could be measured, so no policy was asked: core: only" in " ".join(done.out.split())
+    assert husai("audit", "--json").out == before

@@ -22,10 +22,11 @@ from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import check_rows, rule_panels
+from husai_core.kinds.common import check_rows, rule_panels, work
 from husai_core.kinds.common.stages import ADDITION_PORTS, ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
+from husai_core.models import hooks
 from husai_core.release.decide import Decision
 from husai_core.release.judge import RuleOutcome
 from husai_core.stability import origins
@@ -117,7 +118,7 @@ class Spec(StressSpec):
             raise UserError("source model needs the inputs transformer and activations")
 
     def check_facts(self, facts: Facts) -> None:
-        """Refuse a recipe or a hook that is not the SAEs'."""
+        """Refuse a recipe or a hook that is not the SAEs', and a network that they cannot read."""
         saes = facts.get("saes", ())
         if not saes or not all(saes):
             return
@@ -125,6 +126,9 @@ class Spec(StressSpec):
             origins.check_siblings(saes, self.recipe)
         if self.hook_name and saes[0].get("husai", {}).get("imported"):
             origins.check_rows(saes[0], {"hook_name": self.hook_name})
+        if self.source == "language":
+            network = hooks.built_in(self.model) if self.model else work.first(facts, "transformer")
+            origins.check_reading(saes[0], self.hook_name, network)
 
 
 class NotMeasured(BaseModel):
@@ -151,7 +155,10 @@ class Result(BaseResult):
 
 
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
-    """First the rows and what needs none; then the stresses that are possible; then the gate over what succeeded."""
+    """First the rows and what needs none; then the stresses that are possible; then the gate over what succeeded.
+
+    Where nothing did, no policy is asked, and nothing is signed.
+    """
     if not done:
         return _first_round(spec, inputs)
     if GATE in done:
@@ -160,6 +167,8 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
     if possible and not done.keys() & set(STRESSES):
         return [child for name in possible for child in _stress(spec, inputs, name)]
     evidence = [From(name, "result") for name in MEASURED if name in done and done[name].state == "succeeded"]
+    if not evidence:
+        return []
     return [Child(GATE, "release.gate", spec.of_gate, {"candidate": inputs.get("saes", [])[:1], "evidence": evidence})]
 
 
@@ -226,8 +235,11 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     """The verdict with its rules, what was measured, and what was not.
 
     Raises:
-        UserError: the gate made no decision.
+        UserError: nothing could be measured, or the gate made no decision.
     """
+    if GATE not in done:
+        ends = "; ".join(f"{name}: {_end(ended)}" for name, ended in done.items() if ended.state != "succeeded")
+        raise UserError(f"nothing could be measured, so no policy was asked: {ends}")
     gate = done[GATE]
     if gate.state != "succeeded" or gate.result is None:
         raise UserError(f"the gate made no decision: {_end(gate)}")

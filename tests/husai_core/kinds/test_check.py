@@ -149,6 +149,9 @@ def facts(**husai: Any) -> dict[str, Any]:
         ({"hook_name": "blocks.0.hook_resid_post"}, {}, "the SAEs read hook_name 'blocks.0"),
         ({"imported": False}, {}, "core: the SAEs were trained here"),
         ({}, {"hook_name": None}, "set hook_name"),
+        ({"hook_name": "unknown"}, {"hook_name": None}, "nothing says at which hook the SAEs read"),
+        ({"hook_name": "blocks.7.hook_resid_post"}, {"hook_name": None}, "no hook 'blocks.7.hook_resid_post'"),
+        ({"hook_name": None}, {"hook_name": "blocks.1.mlp.hook_post"}, "width 128, but these have width 512"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(
@@ -183,11 +186,19 @@ def test_a_policy_that_cannot_be_is_refused_at_once() -> None:
         check.Spec.model_validate({"policy": "lenient", "policy_document": {"name": "lenient"}})
 
 
+def test_where_nothing_could_be_measured_no_policy_is_asked() -> None:
+    spec, inputs = check.Spec.model_validate(SPEC), {"saes": ["a"]}
+    done = {"core": Done("failed", "only 0 of 1 sequences of the text were held out from training; give other text")}
+    assert check.plan(spec, inputs, done) == []
+    with pytest.raises(UserError, match="no policy was asked: core: only 0 of 1 sequences"):
+        check.summarise(spec, Inputs({"saes": []}), done, LocalJob(Path("nowhere"), quiet=True))
+
+
 def test_rows_that_fail_leave_the_verdict_to_the_rest(tmp_path: Path) -> None:
     spec, inputs = check.Spec.model_validate(SPEC), {"saes": ["a", "b"]}
-    done = {"rows": Done("failed", "out of memory"), "core": Done("failed", "no")}
+    done = {"rows": Done("failed", "out of memory"), "core": Done("succeeded")}
     (gate,) = check.plan(spec, inputs, done)
-    assert (gate.kind, gate.inputs) == ("release.gate", {"candidate": ["a"], "evidence": []})
+    assert (gate.kind, gate.inputs["evidence"]) == ("release.gate", [From("core", "result")])
     done = {"rows": Done("succeeded"), "core": Done("succeeded")}
     stability, *others = check.plan(spec, inputs, done)
     behind = {
