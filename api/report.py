@@ -10,6 +10,7 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from api import provenance
+from api.pages.text import STORED
 from husai_core.panels import AnyPanel, Headline
 from husai_core.render import html
 from husai_core.render.numbers import duration
@@ -83,7 +84,8 @@ def _header(shown: JobPanels, view: JobView) -> Markup:
     facts = {"job": job.id, "owner": view.owner, "device": job.device, "made": _instant(job.created_at)}
     if job.finished_at is not None:
         started = view.execution.started_at if view.execution and not shown.children else None
-        facts["took"] = duration(max(0.0, job.finished_at - (started or job.created_at)))
+        took = duration(max(0.0, job.finished_at - (started or job.created_at)))
+        facts["took"] = STORED if view.reused_from else took
     if job.labels:
         facts["labels"] = ", ".join(job.labels)
     pairs = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]

@@ -60,9 +60,15 @@ def _common(view: JobView) -> dict[str, Any]:
         "parent": view.parent, "name": row.name, "retry_of": row.retry_of, "reused_from": view.reused_from,
         "attempt": execution.attempt if execution else 0, "queue": QUEUES[row.kind.split(".")[0]],
         "progress": _progress(view), "assets": execution.assets if execution and row.state == State.BLOCKED else None,
-        "created_at": rfc3339(row.created_at), "started_at": rfc3339(execution.started_at if execution else None),
+        "created_at": rfc3339(row.created_at), "started_at": rfc3339(_started(view)),
         "finished_at": rfc3339(row.finished_at), "version": row.version + (execution.version if execution else 0),
     }  # fmt: skip
+
+
+def _started(view: JobView) -> float | None:
+    """When the work began for this job: never before it was made, and not at all for a stored result."""
+    started = view.execution.started_at if view.execution and not view.reused_from else None
+    return None if started is None else max(started, view.job.created_at)
 
 
 def _progress(view: JobView) -> schemas.Progress | None:

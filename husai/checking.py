@@ -65,8 +65,8 @@ def request(
         raise Usage("name all SAEs by files, or all by their SHA-256; `husai import` makes SAEs of files")
     public = [] if digests else registry_names(places)
     folder = bool(model) and Path(str(model)).is_dir()
-    if model and not folder:
-        _check_name(model)
+    if model and model.startswith(PATHS) and not folder:
+        raise Usage(f"there is no folder {model}")
     return Request(
         sae_files={} if digests or public else collected(places, terminal),
         public=public,
@@ -77,16 +77,6 @@ def request(
         shifted=[collected([place], terminal) for place in shifted],
         hook_name=hook_name,
     )
-
-
-def _check_name(model: str) -> None:
-    """Refuse what can be no model's name before anything is sent."""
-    from husai_core.assets import name_problem
-
-    if model.startswith(PATHS):
-        raise Usage(f"there is no folder {model}")
-    if problem := name_problem(model):
-        raise Usage(problem)
 
 
 def imports(husai: Husai, request: Request, terminal: Terminal) -> dict[str, Job]:

@@ -240,7 +240,8 @@ class Bars:
                     printable(row.name), total=None, note="", share=""
                 )
             share = row.share if row.share is not None else (0.0 if row.job.state != "running" else None)
-            note = "  ".join(filter(None, (row.job.state, row.pace, row.figure)))
+            stored = "stored result" if row.job.reused_from else ""
+            note = "  ".join(filter(None, (row.job.state, stored, row.pace, row.figure)))
             self._progress.update(
                 task,
                 total=None if share is None else 1.0,

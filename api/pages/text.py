@@ -21,6 +21,8 @@ TONES: Mapping[str, Tone] = {
     "silent": "bad",
 }
 SIGNS: Mapping[Tone, str] = {"good": "✓", "bad": "✕", "unknown": "?", "neutral": ""}
+STORED = "stored result"
+"""What is said of a job that took no time, since an equal one ran before."""
 LIVE_SIGNS = {"running": "▸", "queued": "·", "waiting": "·", "cancelled": "–"}
 
 
@@ -73,6 +75,8 @@ def span(start: str | None, end: str | None) -> str:
 
 def span_of(job: Any, family: Any) -> str:
     """How long a job took or has taken; a study's time begins when it was made. A blocked job takes none."""
+    if job.reused_from:
+        return STORED
     if job.state == "blocked":
         return "–"
     return span(job.created_at if family else job.started_at, job.finished_at)

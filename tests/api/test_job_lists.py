@@ -43,6 +43,18 @@ def test_a_list_of_jobs_carries_nothing_heavy(ada, submit, server: Server, tmp_p
     assert slug(ada.get("/v1/jobs?include=result")) == (422, "invalid-request")
 
 
+def test_a_stored_result_has_no_start_before_its_job_was_made(ada, submit, server: Server):
+    spec = {"source": "synthetic", "seed": 4711}
+    first = submit(kind="train.activations", spec=spec)["id"]
+    server.finish(server.claim(first), {}, {})
+    again = ada.post("/v1/jobs", json={"kind": "train.activations", "spec": spec}).json()
+    assert (again["reused_from"], again["started_at"]) == (first, None)
+    earlier = ada.get(f"/v1/jobs/{first}").json()
+    assert earlier["created_at"] <= earlier["started_at"] <= earlier["finished_at"]
+    report = ada.get(f"/v1/jobs/{again['id']}/report").text
+    assert "stored result" in report
+
+
 def test_lists_of_jobs_can_be_narrowed(ada, admin: httpx.Client, submit, server: Server):
     eve = server.client(server.make_key("eve", ["read", "submit"]))
     hers, study = submit(eve)["id"], submit(kind="study.pipeline", spec={"transformer": {"seed": 48}})["id"]
