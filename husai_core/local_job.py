@@ -23,15 +23,18 @@ from husai_core.identity import canonical, digest
 from husai_core.job import Artifact, ArtifactType, Inputs
 from husai_core.kinds.kind import BaseSpec, Child, Done, From, Kind
 from husai_core.panels import AnyPanel
+from husai_core.wording import closest, hint, validated
 
 EVERY_SECONDS = 1.0
+EVERY_SECONDS_IN_FILE = 30.0
+"""How often progress is printed where every time is a line that stays."""
 FINISHED = "job.json"
 Source = str | Path | Artifact
 """An artifact, or the folder that holds one."""
 
 
 class LocalJob:
-    """A `Job` in a folder. It keeps what is reported and prints how far the work is, once a second, unless `quiet`."""
+    """A `Job` in a folder. It keeps what is reported and prints how far the work is, now and then, unless `quiet`."""
 
     def __init__(self, folder: Path, device: str = "cpu", resume: Path | None = None, quiet: bool = True) -> None:
         self.folder, self.device, self.resume, self.quiet = folder, device, resume, quiet
@@ -45,9 +48,12 @@ class LocalJob:
     def progress(self, done: float, total: float, unit: str) -> None:
         """Keep and print work done."""
         self.reports.append((done, total))
-        if not self.quiet and (time.monotonic() - self._printed > EVERY_SECONDS or done >= total):
+        rewrites = sys.stderr.isatty() or "ipykernel" in sys.modules
+        every = EVERY_SECONDS if rewrites else EVERY_SECONDS_IN_FILE
+        if not self.quiet and (time.monotonic() - self._printed > every or done >= total):
             self._printed = time.monotonic()
-            print(f"\r{done:,.0f} of {total:,.0f} {unit}", end="\n" if done >= total else "", file=sys.stderr)
+            start, end = ("\r", "\n" if done >= total else "") if rewrites else ("", "\n")
+            print(f"{start}{done:,.0f} of {total:,.0f} {unit}", end=end, file=sys.stderr)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Keep one point of the curves."""
@@ -128,16 +134,17 @@ class LocalRunner:
         """Run a kind and give back its result; `inputs` are artifacts, or their folders, by port.
 
         Raises:
-            KeyError: there is no such kind.
-            ValidationError: the spec is not one of this kind.
-            UserError: the request cannot be met.
+            UserError: there is no such kind, the spec is not one of it, or the request cannot be met.
         """
+        if kind not in (*kinds.names(), *kinds.ALIASES):
+            meant = hint(closest(kind, kinds.names())) or f"; the kinds are {', '.join(kinds.names())}"
+            raise UserError(f"there is no kind {kind!r}{meant}")
         declared = kinds.get(kind)
         if unknown := sorted(inputs.keys() - declared.inputs.keys()):
             raise UserError(f"{kind} has no input {', '.join(unknown)}; it has {', '.join(declared.inputs) or 'none'}")
         bound = {port: [self.keep(source, declared.inputs[port].type) for source in _listed(value)]
                  for port, value in inputs.items()}  # fmt: skip
-        checked = declared.spec.model_validate(dict(spec or {}))
+        checked = validated(declared.spec, spec or {})
         return self._run(declared, checked, bound)
 
     def keep(self, source: Source, type: ArtifactType) -> str:

@@ -6,15 +6,18 @@ Everything that is returned to look at shows itself: as in a job's page in a not
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from husai_core import panels
@@ -35,6 +38,7 @@ from husai_core.stability.halves import Doubled
 from husai_core.stability.pairwise import ACTIVATION, DECODER, SUFFIXES, PairwiseOverlaps, against_nulls
 from husai_core.stability.result_tables import Matrix
 from husai_core.stability.seed_group import alike
+from husai_core.wording import validated
 
 BESIDE = ("cfg.json", "config.json")
 """Configurations that lie beside a file of weights."""
@@ -184,16 +188,25 @@ def train(
         recipe: fields of `SAERecipe`, such as `d_sae=512, k=16, tokens=1_000_000`.
 
     Raises:
-        ValueError: a field is wrong, or the variants cannot be trained together.
+        UserError: a field is wrong, or the rows are none, or the validation rows have another width.
+        ValueError: the variants cannot be trained together.
     """
-    base = SAERecipe.model_validate(recipe)
+    rows, validation = _rows(rows, "rows"), _rows(validation, "validation")
+    if rows.shape[1] != validation.shape[1]:
+        raise UserError(f"rows have width {rows.shape[1]}, but validation has width {validation.shape[1]}")
+    base = validated(SAERecipe, recipe)
     recipes = [base.changed(change) for change in variants] or [base]
     return train_bank(recipes, rows, seeds, validation=validation, device=device)
 
 
 def evaluate(saes: SAE | Sequence[SAE], rows: Tensor, device: str = "cpu") -> Evaluation:
-    """Explained variance, error, active and dead latents of SAEs on rows [n, d] that they were not trained on."""
+    """Explained variance, error, active and dead latents of SAEs on rows [n, d] that they were not trained on.
+
+    Raises:
+        UserError: the rows are none, or not as wide as an SAE reads.
+    """
     saes = [saes] if isinstance(saes, SAE) else list(saes)
+    rows = _read_by(saes, rows)
     return Evaluation(evaluate_all(saes, rows, device=device), [_label(sae, place) for place, sae in enumerate(saes)])
 
 
@@ -214,6 +227,7 @@ def compare_seeds(saes: Sequence[SAE], rows: Tensor) -> SeedComparison:
         raise UserError("compare at least two SAEs of one shape")
     if any(alike(a, b) for a, b in combinations(saes, 2)):
         raise UserError("two of the SAEs have the same decoder weights, so they are one training and no two seeds")
+    rows = _read_by(saes, rows)
     trained = PairwiseOverlaps(saes, rows)
     level = round(float((trained.latents[0] != 0).sum(1).float().mean())) or 1
     random = PairwiseOverlaps(nulls.random_saes(SAERecipe(d_sae=saes[0].d_sae, k=level), rows, range(len(saes))), rows)
@@ -226,11 +240,30 @@ def compare_seeds(saes: Sequence[SAE], rows: Tensor) -> SeedComparison:
     return SeedComparison(seeds, statistics, trained.matrices)
 
 
-def show(thing: Any) -> View:
-    """What there is to see of a result, of a list of panels, or of anything that has panels."""
+def show(thing: Any) -> None:
+    """Show a result, an SAE, a list of panels, or anything that has panels: in a notebook's cell, or as printed text.
+
+    Raises:
+        UserError: there is nothing to see of it.
+    """
+    view = _view(thing)
+    if "ipykernel" in sys.modules:
+        import_module("IPython.display").display(view)
+    else:
+        print(view)
+
+
+def _view(thing: Any) -> View:
     if isinstance(thing, View):
         return thing
-    return Panels(thing.panels if hasattr(thing, "panels") else list(thing))
+    if isinstance(thing, SAE):
+        paragraphs = [repr(thing), "Its quality on rows: hc.show(hc.evaluate(sae, rows))."]
+        return Panels([panels.Text(paragraphs=paragraphs)])
+    if hasattr(thing, "panels"):
+        return Panels(thing.panels)
+    if isinstance(thing, Sequence) and all(isinstance(panel, panels.Panel) for panel in thing):
+        return Panels(thing)
+    raise UserError(f"show takes a result, an SAE or a list of panels, not {type(thing).__name__}")
 
 
 def _ours(path: Path) -> bool:
@@ -245,6 +278,29 @@ def _alone(path: Path, folder: Path) -> Path:
         if file.is_file():
             (folder / file.name).symlink_to(file.resolve())
     return folder
+
+
+def _rows(rows: Any, name: str) -> Tensor:
+    """Rows [n, d] as a tensor of float32, of a tensor, an array or a list of lists.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        tensor = torch.as_tensor(rows, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{name}: give a tensor or an array [n, d], not {type(rows).__name__}") from None
+    if tensor.ndim != 2 or not len(tensor):
+        raise UserError(f"{name}: give n rows of width d, not the shape {list(tensor.shape)}")
+    return tensor
+
+
+def _read_by(saes: Sequence[SAE], rows: Any) -> Tensor:
+    """The rows, which are as wide as all these SAEs read."""
+    tensor = _rows(rows, "rows")
+    if wrong := {sae.d_in for sae in saes} - {tensor.shape[1]}:
+        raise UserError(f"the SAEs read rows of width {min(wrong)}, but these have width {tensor.shape[1]}")
+    return tensor
 
 
 def _seed(sae: SAE) -> int | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from husai_core.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "missing": lambda ctx: "is missing",
@@ -91,6 +95,24 @@ def explain(error: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str,
     elif error["type"] == "union_tag_invalid":
         suggestions = closest(str(error["ctx"]["tag"]), _quoted(error["ctx"]["expected_tags"]))
     return ".".join(path), plain(error) + hint(suggestions), suggestions
+
+
+def validated(model: type[Model], document: Mapping[str, Any], name: str = "") -> Model:
+    """A document as its model.
+
+    Args:
+        name: what stands before the path of a wrong field.
+
+    Raises:
+        UserError: which fields are wrong, and what they may have meant.
+    """
+    try:
+        return model.model_validate(dict(document))
+    except ValidationError as refused:
+        explained = [explain(error, model) for error in refused.errors()]
+    raise UserError(
+        "; ".join(": ".join(filter(None, (".".join(filter(None, (name, path))), text))) for path, text, _ in explained)
+    )
 
 
 def _quoted(text: str) -> list[str]:

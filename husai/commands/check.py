@@ -63,9 +63,10 @@ def check(
     timeout: Timeout = None,
     json: Json = False,
 ) -> int:
-    """Measure SAEs as far as possible and decide about the first: exit 0 pass, 1 fail, 4 inconclusive, 2 if nothing could be.
+    """Measure SAEs as far as possible and decide about the first: exit 0 pass, 1 fail, 4 inconclusive.
 
-    What could not be measured is named with what it would take. Where no server runs, one runs for this command's time.
+    What could not be measured is named with what it would take; where that is everything, the exit is 2. Where no
+    server runs, one runs for this command's time.
     """
     from husai.spec_args import assign, spec_file
 

@@ -34,7 +34,7 @@ def find(directories: list[Path], scratch: Path) -> Contents:
     left_out = sorted(upload.left_out + states + [name for reader in readers for name in reader.unread(used)])
     if not things:
         names = f", but {', '.join(left_out)[:200]}" if left_out else ""
-        raise UserError(f"the upload holds no file of a known layout{names} (known: {KNOWN})")
+        raise UserError(f"there is no file of a known layout{names} (known: {KNOWN})")
     return Contents(things, left_out)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from husai_core.errors import UserError
 from husai_core.identity import digest
@@ -84,8 +83,21 @@ def test_wrong_inputs_are_named(tmp_path: Path, inputs: dict[str, str], message:
 
 
 def test_a_wrong_spec_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="colour"):
-        LocalRunner(tmp_path).run("train.activations", {"colour": 1})
+    runner = LocalRunner(tmp_path)
+    with pytest.raises(UserError, match=r"^colour: unknown field$"):
+        runner.run("train.activations", {"colour": 1})
+    with pytest.raises(UserError, match=r"^recipe\.kk: unknown field; did you mean k"):
+        runner.run("train.sae", {"recipe": {"kk": 3}})
+    with pytest.raises(UserError, match=r"there is no kind .train\.saee.; did you mean train\.sae"):
+        runner.run("train.saee")
+
+
+def test_progress_in_a_file_is_few_lines_that_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = LocalJob(tmp_path, quiet=False)
+    job._printed -= 10
+    for done in range(0, 1001, 10):
+        job.progress(done, 1000, "rows")
+    assert capsys.readouterr().err == "1,000 of 1,000 rows\n"
 
 
 def test_two_artifacts_for_one_are_refused(tmp_path: Path) -> None:

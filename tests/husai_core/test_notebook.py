@@ -66,17 +66,38 @@ def test_seeds_are_compared_beside_their_nulls(rows: torch.Tensor, saes: list[Tr
     assert comparison.statistics["pwmcc_excess"].value == pytest.approx((overlap.value or 0) - (null.value or 0))
     assert overlap.low is not None
     assert "PWMCC (mean maximum cosine between seeds)" in repr(comparison)
-    assert "<svg" in hc.show(comparison)._repr_html_()
+    assert "<svg" in comparison._repr_html_()
 
 
 def test_outside_a_notebook_panels_are_laid_out_and_an_sae_is_one_line(
-    saes: list[TrainedSAE], monkeypatch: pytest.MonkeyPatch
+    saes: list[TrainedSAE], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     columns = [panels.Column(label="name"), panels.Column(label="x", format="number")]
     shown = [panels.Table(title="T", columns=columns, rows=[["a", 0.5]]), panels.Text(paragraphs=["x"], folded=True)]
-    assert repr(hc.show(shown)).splitlines() == ["T", "  name      x", "  ────  ─────", "  a     0.500"]
+    hc.show(shown)
+    assert capsys.readouterr().out.splitlines() == ["T", "  name      x", "  ────  ─────", "  a     0.500"]
+    hc.show(saes[0])
+    assert "TrainedSAE(topk, d_in=10, d_sae=24, k=3)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="show takes a result, an SAE or a list of panels, not int"):
+        hc.show(3)
     assert repr(saes[0]) == "TrainedSAE(topk, d_in=10, d_sae=24, k=3)"
+
+
+def test_arrays_are_rows_too_and_other_widths_are_refused(rows: torch.Tensor, saes: list[TrainedSAE]) -> None:
+    arrays = rows.double().numpy()
+    (sae,) = hc.train(arrays[:800], arrays[800:1_000], seeds=[0], **RECIPE)
+    assert torch.equal(sae.W_dec, saes[0].W_dec)
+    assert hc.evaluate(sae, arrays[1_000:]).figures == hc.evaluate(sae, rows[1_000:]).figures
+    with pytest.raises(UserError, match="rows have width 10, but validation has width 9"):
+        hc.train(rows[:800], rows[800:1_000, :9], **RECIPE)
+    for read in (hc.evaluate, hc.compare_seeds):
+        with pytest.raises(UserError, match="the SAEs read rows of width 10, but these have width 9"):
+            read(saes, rows[:, :9])
+    with pytest.raises(UserError, match="rows: give a tensor or an array"):
+        hc.evaluate(saes, "rows")
+    with pytest.raises(UserError, match="kk: unknown field; did you mean k"):
+        hc.train(rows[:800], rows[800:], kk=3)
 
 
 def test_what_cannot_be_compared_is_refused(rows: torch.Tensor, saes: list[TrainedSAE]) -> None:
