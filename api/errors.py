@@ -86,7 +86,7 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
             detail = f"There is no {what} {error['input']!r:.80}.{more}"
             return Problem(404, f"unknown-{what}", f"Unknown {what}", detail)
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
-            return unknown_kind(422, str(error["ctx"]["tag"]), error["ctx"]["expected_tags"].split("'")[1::2])
+            return unknown_kind(422, str(error["ctx"]["tag"]), list(kinds.names()))
     fields = list({field["field"]: field for field in (_field(error, kind) for error in errors)}.values())
     detail = "; ".join(": ".join(filter(None, (field["field"], field["message"]))) for field in fields[:5])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
@@ -96,6 +96,9 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
 
 def _field(error: Any, kind: str) -> dict[str, Any]:
     """Where an error is, what is wrong there, and what may have been meant."""
+    if error["type"] == "json_invalid":
+        message = f"{wording.plain(error)}, after {error['loc'][-1]} characters"
+        return {"field": "body", "message": message, "suggestions": []}
     steps = [step for step in error["loc"] if step not in ("body", "query", "header", *RULE_FORMS)]
     if steps and steps[0] == kind:
         steps = steps[1:]

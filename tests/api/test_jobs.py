@@ -70,6 +70,10 @@ def test_misspelt_names_are_told_what_was_meant(ada, submit):
     kind = post(kind="train.transfomer")
     assert kind.json()["detail"].startswith("There is no kind 'train.transfomer'; did you mean train.transformer?")
     assert kind.json()["suggestions"][0] == "train.transformer"
+    assert "train.imported" not in kind.json()["detail"]
+    broken = ada.post("/v1/jobs", content=b'{"kind": }', headers={"Content-Type": "application/json"})
+    assert broken.json()["errors"][0]["field"] == "body"
+    assert "body: is not JSON" in broken.json()["detail"]
     field = post(kind="train.activations", spec={"hok_name": "blocks.0.hook_resid_post"})
     assert field.json()["errors"][0]["suggestions"][0] == "hook_name"
     value = post(kind="train.sae", spec={"recipe": {"architecture": "topkk"}})
