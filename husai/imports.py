@@ -24,7 +24,7 @@ def submit_import(husai: Husai, paths: Mapping[str, Path], spec: Mapping[str, An
     if paths:
         husai.plan("data.import", spec)
         stored = send(husai, paths, terminal)
-        terminal.note(f"sent as {stored.sha256}; what is read from it gets digests of its own")
+        terminal.note(f"uploaded as {stored.sha256}; what is imported from it has SHA-256s of its own")
         inputs = {"file": [stored.sha256]}
     return husai.submit("data.import", spec, inputs=inputs)
 

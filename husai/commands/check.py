@@ -45,7 +45,8 @@ def check(
         str | None, typer.Option(help="The language model that they read: a name, a folder or a SHA-256.")
     ] = None,
     text: Annotated[
-        list[Path] | None, typer.Option(help="A .txt or .md file to measure on; more may follow, as of TEXTS/*.txt.")
+        list[Path] | None,
+        typer.Option(help="A .txt or .md file to measure on; others may follow (`--text a/*.txt`)."),
     ] = None,
     shifted: Annotated[
         list[Path] | None, typer.Option(help="A text, or a folder of texts, of another domain; may be repeated.")

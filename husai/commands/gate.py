@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -169,7 +169,15 @@ def advised(husai: Husai, judgement: Judgement) -> list[str]:
 
     if judgement.verdict != "inconclusive":
         return []
-    return advice(judgement.verdict, judgement.rules, [kind.name for kind in husai.kinds()])
+    kinds = [kind.name for kind in husai.kinds()]
+    return advice(judgement.verdict, judgement.rules, kinds, _not_measured(husai, judgement))
+
+
+def _not_measured(husai: Husai, judgement: Judgement) -> Sequence[Mapping[str, Any]]:
+    """What the check that asked for a decision could not measure; nothing where no check did."""
+    gate = husai.job(judgement.job) if judgement.job else None
+    study = husai.job(gate.parent) if gate and gate.parent else None
+    return (study.result or {}).get("not_measured", ()) if study and study.kind == "study.check" else ()
 
 
 def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str]) -> None:

@@ -97,8 +97,16 @@ def interval(estimate: Estimate, digits: int | None = None, scale: float = 1.0) 
     value = plain(_scaled(estimate.value, scale), digits)
     if estimate.low is None or estimate.high is None:
         return value
+    if digits is None and all(_is_whole(end) for end in (estimate.value, estimate.low, estimate.high)):
+        digits = 0
+        value = number(_scaled(estimate.value, scale), digits)
     ends = [plain(_scaled(end, scale), digits) for end in (estimate.low, estimate.high)]
     return f"{value} [{ends[0]}, {ends[1]}]"
+
+
+def _is_whole(value: float | None) -> bool:
+    """Whether a figure is a whole number from 2 on, such as an L0 that no SAE departs from; shares are not."""
+    return value is not None and 2 <= abs(value) < 1000 and value == round(value)
 
 
 def _scaled(value: float | None, scale: float) -> float | None:

@@ -80,7 +80,7 @@ def _folded(panel: p.AnyPanel) -> str:
     name = panel.title or panel.type.replace("_", " ")
     if isinstance(panel, p.Table):
         return f"{name}: {len(panel.rows)} more rows; --all shows them"
-    return f"{name}: --all shows it"
+    return f"{name}: left out here; --all shows it"
 
 
 def _panel(panel: p.AnyPanel, width: int, everything: bool, paint: Paint) -> list[str]:
@@ -129,7 +129,7 @@ def _intervals(panel: p.Intervals, width: int, everything: bool, paint: Paint) -
             lines += [*wrap(row.label, width), drawing.rstrip(), *indented(wrap(text, width - GAP))]
     scale = axis.ends(numbers.compact(axis.low), numbers.compact(axis.high))
     lines.append(" " * (label + GAP if beside else 0) + scale)
-    legend = [f"┊ {reference.label} {numbers.plain(reference.value)}" for reference in panel.references]
+    legend = [f"┊ {_reference(reference)}" for reference in panel.references]
     if points:
         legend.append("· single units")
     if any(row.bar is not None for row in panel.rows):
@@ -217,7 +217,13 @@ def _bars(panel: p.Bars, width: int, everything: bool, paint: Paint) -> list[str
 
 
 def _references(references: Sequence[p.Reference]) -> str:
-    return ", ".join(f"{reference.label} {numbers.plain(reference.value)}" for reference in references)
+    return ", ".join(map(_reference, references))
+
+
+def _reference(reference: p.Reference) -> str:
+    """A reference's label with its value, unless that is the label."""
+    is_value = reference.label.removeprefix("+") == numbers.compact(reference.value)
+    return reference.label if is_value else f"{reference.label} {numbers.plain(reference.value)}"
 
 
 def _text(panel: p.Text, width: int, everything: bool, paint: Paint) -> list[str]:

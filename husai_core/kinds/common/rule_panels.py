@@ -52,6 +52,17 @@ def _needed(rule: RuleOutcome) -> str:
     return f"{ENDS.get(rule.bound or '', '')}{SIGNS.get(rule.op or '', '')} {numbers.compact(rule.threshold)}"
 
 
+def tally(rules: Sequence[RuleOutcome]) -> str:
+    """How many rules are not met, undecided and met, with the names of those that are not."""
+    parts = list[str]()
+    for verdict in ("fail", "inconclusive", "pass"):
+        names = [rule.name for rule in rules if rule.verdict == verdict]
+        count = str(len(names)) if parts else f"{len(names)} of {len(rules)} rules"
+        listed = "" if verdict == "pass" else f" ({', '.join(names)})"
+        parts += [f"{count} {'is' if len(names) == 1 else 'are'} {RULE_WORDS[verdict]}{listed}"] if names else []
+    return "; ".join(parts)
+
+
 def bars(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     """The rules that have a figure, against what they need."""
     rows = [

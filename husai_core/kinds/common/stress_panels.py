@@ -29,7 +29,12 @@ def headline(result: Evidence, text: str, figures: Sequence[tuple[str, str]]) ->
     """
     note = caveats(result)
     known = [(label, result.statistics.get(name)) for label, name in figures]
-    shown = [panels.Figure(label=label, value=value) for label, value in known if value is not None]
+    formats: dict[str, panels.Format] = {label: "share" for label, name in figures if name.endswith("_fraction")}
+    shown = [
+        panels.Figure(label=label, value=value, format=formats.get(label, "number"))
+        for label, value in known
+        if value is not None
+    ]
     changed = [result.changes[name] for _, name in figures if name in result.changes][:1]
     shown[1:1] = [panels.Figure(label=CHANGED, value=change) for change in changed]
     return panels.Headline(text=text, tone="unknown" if note else "neutral", note=note, figures=shown)

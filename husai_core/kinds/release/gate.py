@@ -20,7 +20,7 @@ from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.common import rule_panels
 from husai_core.kinds.kind import BaseSpec, Child, Done, Facts, From, Kind, Port, Work
 from husai_core.release import bundle
-from husai_core.release.advice import RULE_WORDS, advice
+from husai_core.release.advice import advice
 from husai_core.release.decide import CONTROL_KIND, Decision, decide, instant
 from husai_core.release.evidence import Control, Controls, EvidenceItem, read, result_digest
 from husai_core.release.judge import AHEAD_DAYS, DAY, RuleOutcome
@@ -176,7 +176,7 @@ def _headline(result: Decision) -> panels.Headline:
     elif result.verdict == "pass":
         why = f"all {len(result.rules)} rules are met, each by the unfavourable end of its interval"
     else:
-        why = _tally(result.rules)
+        why = rule_panels.tally(result.rules)
     figures = [
         panels.Figure(label="policy", value=result.policy),
         panels.Figure(label="policy digest", value=result.policy_digest, format="digest"),
@@ -187,17 +187,6 @@ def _headline(result: Decision) -> panels.Headline:
     return panels.Headline(
         text=f"{ANSWERS[result.verdict]}: {why}.", tone=rule_panels.TONES[result.verdict], figures=figures
     )
-
-
-def _tally(rules: Sequence[RuleOutcome]) -> str:
-    """How many rules are not met, undecided and met, with the names of those that are not."""
-    parts = list[str]()
-    for verdict in ("fail", "inconclusive", "pass"):
-        names = [rule.name for rule in rules if rule.verdict == verdict]
-        count = str(len(names)) if parts else f"{len(names)} of {len(rules)} rules"
-        listed = "" if verdict == "pass" else f" ({', '.join(names)})"
-        parts += [f"{count} {'is' if len(names) == 1 else 'are'} {RULE_WORDS[verdict]}{listed}"] if names else []
-    return "; ".join(parts)
 
 
 def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
@@ -235,6 +224,8 @@ def _advice(result: Decision) -> list[panels.AnyPanel]:
 
     rules = [rule.model_dump() for rule in result.rules if rule.verdict == "inconclusive"]
     paragraphs = advice(result.verdict, rules, kinds.names())
+    if any(rule["evidence_digest"] is None and rule["evidence"] in kinds.names() for rule in rules) and paragraphs:
+        paragraphs.append("What cannot be run on these SAEs, and what that would take, is said by `husai check`.")
     return [panels.Text(title="What would decide it", paragraphs=paragraphs)] if paragraphs else []
 
 

@@ -27,6 +27,7 @@ from husai_core.kinds.common.stages import ADDITION_PORTS, ANSWERS, Stage, stage
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
 from husai_core.models import hooks
+from husai_core.release.advice import lacking
 from husai_core.release.decide import Decision
 from husai_core.release.judge import RuleOutcome
 from husai_core.stability import origins
@@ -204,7 +205,7 @@ def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Ma
     """Why a measurement is not even tried, with what it would take."""
     kind = MEASURED[name]
     if name in STRESSES and len(bound.get("saes", ())) < 2:
-        reason = "it compares SAEs of several seeds, and this is one SAE without its siblings"
+        reason = "SAEs of several seeds are compared, and this is one SAE without its siblings"
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
     elif spec.source == "language" and name == "ood" and not bound.get("shifted_text"):
         reason = "no texts of another domain are there"
@@ -223,7 +224,7 @@ def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Ma
     return NotMeasured(kind=kind, reason=reason, would_take=would_take)
 
 
-RETRY = "that the reason is mended, and the check repeated; what was measured already is taken from its stored result"
+RETRY = "mending this and checking again; what was measured already is taken from its stored result"
 
 
 def _end(ended: Done) -> str:
@@ -292,8 +293,9 @@ def present(result: Result) -> list[panels.AnyPanel]:
         panels.Figure(label="candidate", value=result.candidate, format="digest"),
         panels.Figure(label="decision artifact", value=result.decision, format="digest"),
     ]
-    counts = f"{len(result.stages)} measured, {len(result.not_measured)} not"
-    text = f"{ANSWERS[result.verdict]}. Of what the policy may read: {counts}."
+    count = len(result.stages) + len(result.not_measured)
+    measured = f"{len(result.stages)} of {count} measurements were made"
+    text = f"{ANSWERS[result.verdict]}. {rule_panels.tally(result.rules)}; {measured}."
     return [
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         rule_panels.table(result.rules),
@@ -304,17 +306,15 @@ def present(result: Result) -> list[panels.AnyPanel]:
 
 
 def _not_met(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
-    """Why the rules that have a figure are not met."""
+    """Why the rules that have a figure are not met or undecided."""
     pairs = [(rule.name, rule.reason) for rule in rules if rule.verdict != "pass" and rule.value is not None]
-    title = "Why measured rules are not met"
+    title = "Why measured rules are not met or undecided"
     return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
 
 
 def _missing(not_measured: Sequence[NotMeasured]) -> list[panels.AnyPanel]:
     """What was not measured, with equal reasons together."""
-    pairs = [
-        (missing.kind, f"{missing.reason.rstrip('.')}. It would take {missing.would_take}.") for missing in not_measured
-    ]
+    pairs = [(missing.kind, f"{lacking(missing.model_dump())}.") for missing in not_measured]
     title = "What could not be measured"
     return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
 

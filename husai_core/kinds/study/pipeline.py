@@ -217,7 +217,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         panels.Figure(label="decision artifact", value=result.decision, format="digest"),
     ]
     text = f"{ANSWERS[result.verdict]}. All {len(result.stages)} stages ran and reached their floors of quality."
-    reasons = [panels.Text(title="Reasons of the gate", folded=True, paragraphs=result.reasons)]
+    reasons = [panels.Text(title="Why the gate says so", folded=True, paragraphs=result.reasons)]
     return [
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         stages_table(result.stages),

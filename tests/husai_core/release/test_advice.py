@@ -15,5 +15,13 @@ def test_only_what_can_be_done_here_is_advised() -> None:
     ]
 
 
+def test_what_a_check_could_not_measure_is_not_advised_but_said() -> None:
+    lacks = [{"kind": "stress.one", "reason": "one SAE is there.", "would_take": "siblings"}]
+    said = "To decide stability, reconstruction: one SAE is there. It would take siblings."
+    assert advice("inconclusive", RULES, ["stress.one"], lacks)[0] == said
+    measured = [{**rule, "evidence_digest": "0" * 64} for rule in RULES]
+    assert advice("inconclusive", measured, ["stress.one"], lacks)[0].endswith(": run stress.one.")
+
+
 def test_nothing_is_advised_under_a_fail() -> None:
     assert advice("fail", RULES, ["stress.one"]) == []

@@ -58,3 +58,9 @@ def test_fixed_decimals_never_say_minus_zero():
 )
 def test_a_cell_is_written_in_its_columns_format(value, form, text):
     assert numbers.cell(value, form) == text
+
+
+def test_whole_figures_with_whole_ends_have_no_decimals() -> None:
+    assert numbers.interval(Estimate(value=16.0, low=16.0, high=16.0, n=3)) == "16 [16, 16]"
+    assert numbers.interval(Estimate(value=1.0, low=1.0, high=1.0, n=3)) == "1.000 [1.000, 1.000]"
+    assert numbers.interval(Estimate(value=16.0, low=15.5, high=16.5, n=3)) == "16.000 [15.500, 16.500]"
