@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:husai:gate-decision:v1"
 GENESIS = "0" * 64
+MOST_NAMED = 3
+"""Differences of a recomputed decision that are named."""
 
 
 class Chain(BaseModel):
@@ -164,8 +166,29 @@ def _decision(bundle: Bundle) -> str | None:
         again = decide(bundle.policy, bundle.candidate, bundle.evidence, bundle.controls, bundle.as_of, engine)
     except ValueError as error:
         return f"it cannot be recomputed: {_first_line(error)}"
-    same = identity.canonical(again.model_dump(mode="json")) == identity.canonical(bundle.decision)
-    return None if same else f"recomputing gives another one (verdict {again.verdict})"
+    recomputed = again.model_dump(mode="json")
+    if identity.canonical(recomputed) == identity.canonical(bundle.decision):
+        return None
+    places = list(_differing(bundle.decision, recomputed))
+    more = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
+    return f"recomputing gives another one, which differs in {', '.join(places[:MOST_NAMED])}{more}"
+
+
+def _differing(stored: Any, again: Any, path: str = "") -> Iterator[str]:
+    """Where two documents differ, as `path (stored, recomputed other)`; rules go by their names."""
+    if isinstance(stored, dict) and isinstance(again, dict):
+        for name in sorted(stored.keys() | again.keys()):
+            yield from _differing(stored.get(name), again.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
+        for place, (before, after) in enumerate(zip(stored, again, strict=True)):
+            name = before.get("name", place) if isinstance(before, dict) else place
+            yield from _differing(before, after, f"{path}.{name}")
+    elif stored != again:
+        yield f"{path} (stored {_shown(stored)}, recomputed {_shown(again)})"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:60]
 
 
 def _signature(bundle: Bundle, public_key: bytes | None) -> str | None:

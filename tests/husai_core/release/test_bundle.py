@@ -146,7 +146,15 @@ def test_what_had_not_converged_still_decides_nothing_by_policies_of_its_time(tm
 
 def test_a_decision_is_not_taken_for_one_of_another_engine(document: dict[str, Any]) -> None:
     report = bundle.verify(changed(document, ("decision", "engine"), 4))
-    assert "decision: recomputing gives another one (verdict pass)" in report.problems
+    (problem,) = [text for text in report.problems if text.startswith("decision: recomputing gives another one")]
+    assert "which differs in rules.provenance.accepts" in problem
+
+
+def test_a_changed_figure_is_named(document: dict[str, Any]) -> None:
+    rule = document["decision"]["rules"][0]
+    report = bundle.verify(changed(document, ("decision", "rules", 0, "value"), 0.5))
+    difference = f"rules.{rule['name']}.value (stored 0.5, recomputed {json.dumps(rule['value'])})"
+    assert f"decision: recomputing gives another one, which differs in {difference}" in report.problems
 
 
 def test_a_bundle_that_an_earlier_version_wrote_verifies() -> None:
