@@ -23,6 +23,7 @@ MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]
 """The files of a model that are downloaded."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+REGISTRY_NAME = re.compile(r"[\w.-]+/[\w./-]+")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,17 @@ def name_problem(name: str) -> str:
             "makes as input"
         )
     return f"{name!r} is neither a built-in model ({', '.join(models())}) nor a Hugging Face id"
+
+
+def registry_name(name: str) -> str:
+    """The name of an SAE of SAELens' registry, if it has the form of one.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not REGISTRY_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not RELEASE/SAE_ID, such as gpt2-small-res-jb/blocks.8.hook_resid_pre")
+    return name
 
 
 def is_present(name: str) -> bool:

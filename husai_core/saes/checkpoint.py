@@ -118,6 +118,8 @@ def check(sae: SAE) -> None:
             raise UserError(f"{name} contains NaN or infinity")
     if d_sae % experts:
         raise UserError(f"{d_sae} latents cannot be shared equally by {experts} experts")
+    if sae.architecture in SELECTING and sae.k is None:
+        raise UserError(f"the configuration of a {sae.architecture} SAE lacks k, its active latents per row")
     if sae.architecture in SELECTING and not (isinstance(sae.k, int) and 1 <= sae.k <= d_sae // experts):
         raise UserError(f"k = {sae.k} is impossible with {d_sae // experts} latents")
 

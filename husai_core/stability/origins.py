@@ -82,7 +82,7 @@ def claimed(saes: Sequence[Cfg]) -> SAERecipe:
         return SAERecipe.model_validate(fields)
     raise UserError(
         f"the files of the imported SAEs {reason} of their training; set recipe to what is known of it, with the "
-        "fields of train.sae's recipe (architecture, d_sae, k, tokens, lr, ...)"
+        "fields of train.sae's recipe (architecture, d_sae, k, tokens, lr, ...); husai check: --recipe FILE"
     )
 
 
@@ -114,7 +114,7 @@ def check_equal(facts: Sequence[Cfg], names: Sequence[str]) -> None:
     """
     for name in names:
         if any(fact.get(name) != facts[0].get(name) for fact in facts):
-            raise UserError(f"the SAEs differ in more than their seed: they do not have one {name.replace('_', ' ')}")
+            raise UserError(f"the SAEs differ in more than their seed: they do not have one {name}")
 
 
 def check_rows(sae: Cfg, rows: Cfg) -> None:

@@ -142,7 +142,7 @@ def _hook(spec: HeldOutSpec, group: SAEGroup) -> str:
     if any(sae.hook_head_index is not None for sae in group.saes):
         raise UserError("the SAEs read one attention head alone, and so cannot stand in for the activations at a hook")
     if group.hook_name == UNKNOWN and spec.hook_name is None:
-        raise UserError("the SAEs do not say at which hook they read; set hook_name")
+        raise UserError("the SAEs do not say at which hook they read; set hook_name (husai check: --hook-name HOOK)")
     if group.hook_name != UNKNOWN and spec.hook_name not in (None, group.hook_name):
         raise UserError(f"the SAEs read hook_name {group.hook_name!r}, not {spec.hook_name!r}")
     return spec.hook_name or group.hook_name

@@ -32,9 +32,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from husai_core import panels
+from husai_core import assets, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 Thing = Literal["sae", "transformer", "activations"]
 Layout = Literal["auto", "husai", "saelens", "dictionary_learning", "sparsify", "huggingface", "earlier"]
-RegistryName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w./-]+$", max_length=200)]
+RegistryName = Annotated[str, Field(max_length=200), AfterValidator(assets.registry_name)]
 Position = Literal["bos", "first_operand", "second_operand", "answer", "answer_token"]
 
 INPUTS = {

@@ -182,7 +182,9 @@ def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
     if len(bound.get("saes", ())) < 2 or "activations" in bound:
         return [core]
     if spec.hook_name is None:
-        raise UserError("set hook_name, the hook that the SAEs read, so that rows can be collected there")
+        raise UserError(
+            "set hook_name (husai check: --hook-name HOOK), the hook of the SAEs, so that rows can be collected there"
+        )
     return [*check_rows.collect("activations", spec.read, spec.hook_name, bound).children, core]
 
 
@@ -212,7 +214,7 @@ def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Ma
         would_take = "such texts: `husai check --shifted FILE`, or the input shifted_text"
     elif spec.source == "language" and MORE_ROWS.get(name) and spec.hook_name is None:
         reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
-        would_take = "hook_name"
+        would_take = "hook_name: `husai check --hook-name HOOK`"
     elif spec.source == "language" and name == "transcoder" and LAYER.match(str(spec.hook_name)) is None:
         reason = f"the hook {spec.hook_name} lies in no layer, so it has no MLP to compare with"
         would_take = "SAEs on a layer of the network"

@@ -55,3 +55,9 @@ def test_a_kind_names_the_assets_of_a_spec() -> None:
     assert names
     assert names(Spec(source="language", model="somebody/small")) == ["somebody/small"]
     assert names(Spec(source="synthetic")) == names(Spec(source="language")) == []
+
+
+def test_what_is_no_name_of_the_registry_is_refused_with_an_example() -> None:
+    assert assets.registry_name("release/blocks.0/x") == "release/blocks.0/x"
+    with pytest.raises(ValueError, match="'foo' is not RELEASE/SAE_ID, such as"):
+        assets.registry_name("foo")

@@ -171,6 +171,7 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         ({"b_router": drawn(5)}, "b_router has shape"),
         ({"b_router": torch.full((6,), torch.nan)}, "b_router contains NaN"),
         ({"k": 5}, "k = 5 is impossible with 4 latents"),
+        ({"k": None}, "lacks k, its active latents per row"),
     ],
 )
 def test_a_switch_sae_that_cannot_route_is_refused(fields: dict[str, Any], message: str) -> None:
