@@ -59,7 +59,7 @@ def request(
     stray = [place for place in places if place.suffix in TEXTS and place.is_file()]
     places = [place for place in places if place not in stray]
     if not places:
-        raise Usage("name at least one SAE")
+        raise Usage(f"{stray[0]} is a text; name at least one SAE" if stray else "name at least one SAE")
     digests = [str(place) for place in places if not place.exists() and DIGEST.fullmatch(str(place))]
     if digests and len(digests) < len(places):
         raise Usage("name all SAEs by files, or all by their SHA-256; `husai import` makes SAEs of files")

@@ -121,8 +121,12 @@ def bindings(words: Iterable[str]) -> dict[str, list[Any]]:
 def _source(source: str, word: str) -> Any:
     if re.fullmatch(r"[0-9a-f]{8,64}", source):
         return source
+    if re.fullmatch(r"[0-9a-f]{1,7}", source):
+        raise Usage(f"--input {word}: give at least the first 8 digits of a SHA-256")
     match = re.fullmatch(r"job:([^:]+):([^:]+)(?::(\d+))?", source)
     if not match:
         raise Usage(f"--input {word}: {source!r} is neither a SHA-256 nor job:ID:OUTPUT[:INDEX]")
     job, output, index = match.groups()
+    if not re.fullmatch(r"[0-9a-f]{8,24}", job):
+        raise Usage(f"--input {word}: {job!r} is no job's id: give at least its first 8 digits")
     return {"job": job, "output": output} | ({"index": int(index)} if index is not None else {})

@@ -192,4 +192,4 @@ def print_judgement(terminal: Terminal, judgement: Judgement, ways: Sequence[str
     for line in (*judgement.grouped_reasons, *ways):
         terminal.paragraph(line, indent=2)
     if judgement.decision:
-        terminal.line(f"decision {short(judgement.decision)}")
+        terminal.line(f"decision {short(judgement.decision)}: husai gate show {short(judgement.decision)}")

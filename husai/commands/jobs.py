@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +12,7 @@ import typer
 
 from husai.commands.options import Everything, JobId, Json, Limit, Timeout, check_timeout, outcome
 from husai.connect import connect
-from husai.errors import Exit
+from husai.errors import Exit, Refused, Usage
 from husai.job_text import show, show_all, write_csv
 from husai.models import Job, Plan
 from husai.progress import follow
@@ -174,7 +175,7 @@ def show_job(
 ) -> int:
     """Show what came of a job: its headline, tables and figures, and what it wrote."""
     terminal = Terminal(json)
-    with connect() as husai:
+    with connect() as husai, _pointing_on(husai, job):
         if json or csv:
             document = husai.panels(job)
             if csv:
@@ -184,6 +185,22 @@ def show_job(
         else:
             show_all(husai, terminal, husai.job(job), everything)
     return Exit.OK
+
+
+@contextmanager
+def _pointing_on(husai: Husai, target: str) -> Iterator[None]:
+    """Where a target is no job but a decision or an SAE, say which command shows it."""
+    try:
+        yield
+    except Refused as error:
+        if error.slug != "unknown-job":
+            raise
+        ways = {husai.decision: f"a decision: husai gate show {target}", husai.candidate: "an SAE: husai candidates"}
+        for ask, way in ways.items():
+            with suppress(Refused):
+                ask(target)
+                raise Usage(f"{target} is {way}") from None
+        raise
 
 
 @app.command()

@@ -111,6 +111,12 @@ def test_a_model_that_is_not_here_ends_the_check_and_says_how_to_get_it(husai: H
     assert text.count("hf download nobody/absent") == 1
 
 
+def test_a_text_alone_is_no_sae(run: Husai, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("words")
+    done = run("check", "text.txt", "--model", "classics-2m")
+    assert (done.code, done.err) == (Exit.USAGE, "husai: text.txt is a text; name at least one SAE\n")
+
+
 def test_files_that_are_no_saes_end_the_check(husai: Husai, tmp_path: Path) -> None:
     (tmp_path / "junk.bin").write_bytes(b"junk")
     done = husai("check", tmp_path / "junk.bin", "--model", "classics-2m")

@@ -149,3 +149,10 @@ def test_the_export_of_a_study_has_a_folder_per_child(husai: Husai, decided: dic
         "good-saes/saes/0/cfg.json",
         "bad-stability/result.json",
     } <= files
+
+
+def test_show_points_from_decisions_and_saes_to_what_shows_them(husai: Husai, decided: dict[str, str]) -> None:
+    decision, candidate = decided["decision"], decided["candidate"]
+    assert f"{decision} is a decision: husai gate show {decision}" in husai("show", decision).err
+    assert f"{candidate} is an SAE: husai candidates" in husai("show", candidate).err
+    assert husai("show", "f" * 12).err.startswith("husai: There is no job")

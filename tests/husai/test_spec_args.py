@@ -65,9 +65,9 @@ def test_a_setting_that_fits_nothing_is_refused(setting: str) -> None:
 
 def test_inputs_are_digests_or_outputs_of_jobs() -> None:
     sha = "ab" * 32
-    assert bindings([f"saes={sha}", "saes=job:123:saes:2", "activations=job:123:activations"]) == {
-        "saes": [sha, {"job": "123", "output": "saes", "index": 2}],
-        "activations": [{"job": "123", "output": "activations"}],
+    assert bindings([f"saes={sha}", "saes=job:12345678:saes:2", "activations=job:12345678:activations"]) == {
+        "saes": [sha, {"job": "12345678", "output": "saes", "index": 2}],
+        "activations": [{"job": "12345678", "output": "activations"}],
     }
 
 
@@ -75,6 +75,12 @@ def test_inputs_are_digests_or_outputs_of_jobs() -> None:
 def test_an_input_of_another_form_is_refused(word: str) -> None:
     with pytest.raises(Usage, match="--input"):
         bindings([word])
+
+
+@pytest.mark.parametrize("source", ["1b3e", "job:1b3e:saes"])
+def test_too_short_a_name_says_how_many_digits_it_takes(source: str) -> None:
+    with pytest.raises(Usage, match="first 8 digits"):
+        bindings([f"saes={source}"])
 
 
 def test_a_spec_file_is_a_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
