@@ -57,6 +57,9 @@ class Evidence(BaseResult):
     provenance: Provenance | None = Field(
         default=None, description="the weakest of the SAEs'; absent from earlier results, whose `imported` tells it"
     )
+    control_rows: int | None = Field(
+        default=None, description="rows that the controls were trained on; none, or an earlier result"
+    )
     retrained: bool = Field(default=False, description="SAEs behind the figures were trained here by a claimed recipe")
 
     @property

@@ -23,12 +23,14 @@ FIGURES = ("normalised_mse", "dead_fraction")
 class Trainings:
     """A known number of trainings with the recipe and the seeds of some SAEs, reported as one progress.
 
-    `unconverged` names every training, those of the SAEs themselves included, that had not converged.
+    `unconverged` names every training, those of the SAEs themselves included, that had not converged. `rows` is how
+    many rows the last of them read; none before the first.
     """
 
     def __init__(self, job: Job, group: SeedGroup, count: int) -> None:
         self.job, self.recipe, self.seeds, self.count, self.finished = job, group.recipe, group.seeds, count, 0
         self.imported = group.imported
+        self.rows: int | None = None
         self.unconverged = [] if group.imported else unconverged("SAEs", group.seeds, group.converged)
 
     @property
@@ -71,6 +73,7 @@ class Trainings:
         for half, seed in zip(halves(trained), self.seeds, strict=False):
             _check(half, seed, label)
         self.finished += 1
+        self.rows = rows.shape[0]
         self.unconverged += unconverged(label, self.seeds, [sae.converged for sae in trained])
         return trained
 

@@ -101,6 +101,7 @@ class Stress:
             "converged": self.trainings.converged,
             "imported": self.group.imported,
             "provenance": self.group.provenance,
+            "control_rows": self.trainings.rows,
             "retrained": self.group.imported and self.trainings.count > 0,
             "unconverged": self.trainings.unconverged,
             "siblings_left_out": self.group.siblings_left_out,

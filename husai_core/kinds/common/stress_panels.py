@@ -16,6 +16,8 @@ PWMCC = "PWMCC (mean maximum cosine between seeds)"
 
 
 CHANGED = "... changed by the last doubling of the tokens"
+CONTROL_ROWS = "rows that the controls were trained on"
+"""Beside the figures, since overlaps of the same SAEs with controls of other rows differ."""
 POLICY = "A release policy sets its own bar."
 """What a reader has to know of a figure that release policies read: that 0 is not what they ask for."""
 
@@ -37,6 +39,8 @@ def headline(result: Evidence, text: str, figures: Sequence[tuple[str, str]]) ->
     ]
     changed = [result.changes[name] for _, name in figures if name in result.changes][:1]
     shown[1:1] = [panels.Figure(label=CHANGED, value=change) for change in changed]
+    if result.control_rows is not None:
+        shown.append(panels.Figure(label=CONTROL_ROWS, value=result.control_rows, format="integer"))
     return panels.Headline(text=text, tone="unknown" if note else "neutral", note=note, figures=shown)
 
 

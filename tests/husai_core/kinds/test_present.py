@@ -84,6 +84,12 @@ def test_every_stored_figure_is_shown_or_stands_in_a_folded_table(kind: str) -> 
         assert str(value) in shown
 
 
+def test_a_stress_says_on_how_many_rows_its_controls_were_trained() -> None:
+    shown = headline(kinds.get("stress.ood").panels(document("stress.ood") | {"control_rows": 20_000}))
+    (figure,) = [figure for figure in shown.figures if figure.label == "rows that the controls were trained on"]
+    assert (figure.value, figure.format) == (20_000, "integer")
+
+
 def test_trainings_that_had_not_converged_and_seeds_left_out_are_named() -> None:
     stored = document("stress.ood") | {"siblings_left_out": 2}
     first = headline(kinds.get("stress.ood").panels(stored))

@@ -72,6 +72,10 @@ def test_covariance_alone_gives_no_features(evidence: Result, tmp_path: Path) ->
     assert bounds(noise, "pwmcc")[1] < bounds(evidence, "pwmcc")[1] - 0.2
 
 
+def test_it_says_on_how_many_rows_the_controls_were_trained(good: Control, evidence: Result) -> None:
+    assert evidence.control_rows == store.load(good[0].path).part("train").shape[0]
+
+
 def test_the_excess_is_over_the_largest_null(evidence: Result) -> None:
     for metric in ("pwmcc", "pw_mcc_alive", "mmcs_signed", "activation_pw_mcc"):
         nulls = [bounds(evidence, f"{metric}_{null}_null")[1] for null in ("gaussian", "shuffled", "covariance")]
