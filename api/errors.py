@@ -72,6 +72,10 @@ def respond(problem: Problem) -> Response:
     return Response(body, problem.status, headers, MEDIA_TYPE)
 
 
+MOST_FIELDS = 8
+"""Fields that one refusal names."""
+
+
 def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
     """The problem that a failed validation is.
 
@@ -87,11 +91,21 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
             return Problem(404, f"unknown-{what}", f"Unknown {what}", detail)
         if error["type"] == "union_tag_invalid" and error["loc"] == ("body",):
             return unknown_kind(422, str(error["ctx"]["tag"]), list(kinds.names()))
-    fields = list({field["field"]: field for field in (_field(error, kind) for error in errors)}.values())
-    detail = "; ".join(": ".join(filter(None, (field["field"], field["message"]))) for field in fields[:5])
+    known = [_field(error, kind) for error in errors if not _is_echo(error, errors)]
+    fields = list({field["field"]: field for field in known}.values())
+    texts = [": ".join(filter(None, (field["field"], field["message"]))) for field in fields]
+    rest = [f"and {len(texts) - MOST_FIELDS} more"] if len(texts) > MOST_FIELDS else []
+    detail = "; ".join([*texts[:MOST_FIELDS], *rest])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
         return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
     return Problem(422, "invalid-request", "Invalid request", detail, errors=fields)
+
+
+def _is_echo(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list only counts as too short because elements of it are wrong, which is said of these."""
+    place = tuple(error["loc"])
+    inside = (tuple(other["loc"]) for other in errors)
+    return error["type"] == "too_short" and any(loc[: len(place)] == place != loc for loc in inside)
 
 
 def _field(error: Any, kind: str) -> dict[str, Any]:

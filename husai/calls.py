@@ -69,6 +69,19 @@ class Calls:
         """A short list."""
         return list(self._json("GET", path)["items"])
 
+    def _first(
+        self, path: str, model: type[D], limit: int, cursor: str | None = None, **filters: str | list[str] | None
+    ) -> tuple[list[D], str | None]:
+        """At most `limit` documents of a list, and the cursor of what follows; None where nothing does."""
+        documents: list[D] = []
+        while True:
+            wanted = min(PAGE, limit - len(documents))
+            page = self._json("GET", path, params={**filters, "cursor": cursor, "limit": wanted})
+            documents += [model.read(item) for item in page["items"]]
+            cursor = page.get("next")
+            if not cursor or len(documents) >= limit:
+                return documents, cursor
+
     def _pages(self, path: str, model: type[D], **filters: str | list[str] | None) -> Iterator[D]:
         cursor: str | None = None
         while True:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from husai.errors import Usage
+from husai.errors import Refused, Usage
 from husai.imports import collected, registry_names, send, submit_import
 
 if TYPE_CHECKING:
@@ -77,6 +77,20 @@ def request(
         shifted=[collected([place], terminal) for place in shifted],
         hook_name=hook_name,
     )
+
+
+def refuse_early(husai: Husai, request: Request, spec: Mapping[str, Any]) -> None:
+    """Refuse fields of study.check that are wrong whatever the SAEs are, before anything is sent.
+
+    Raises:
+        Refused: a field, the recipe, the policy or the model's name.
+    """
+    named = {} if request.model is None or DIGEST.fullmatch(request.model) else {"model": request.model}
+    try:
+        husai.plan("study.check", named | dict(spec))
+    except Refused as error:
+        if error.slug != "missing-input":
+            raise
 
 
 def imports(husai: Husai, request: Request, terminal: Terminal) -> dict[str, Job]:

@@ -87,6 +87,16 @@ class Husai(ArtifactCalls):
         filters = {"state": state, "kind": kind, "label": label, "parent": parent, "owner": owner}
         return self._pages("/v1/jobs", Job, **filters, top="true" if top else None, include=list(include) or None)
 
+    def first_jobs(
+        self, limit: int, *, top: bool = False, cursor: str | None = None, **filters: str | None
+    ) -> tuple[list[Job], str | None]:
+        """At most `limit` jobs, newest first, and the cursor from which the list goes on, if it does.
+
+        Args:
+            filters: those of `jobs`.
+        """
+        return self._first("/v1/jobs", Job, limit, cursor, **filters, top="true" if top else None)
+
     def children(self, job: Job) -> list[Job]:
         """The jobs that a study asked for, each after those that it needs; none before its own inputs exist."""
         children = {child.id: child for child in self.jobs(parent=job.id, include=DETAILS)}

@@ -40,12 +40,16 @@ def parse(text: str, source: str) -> Any:
         return json.loads(json.dumps(yaml.load(text, _Loader), allow_nan=False))
     except (LookupError, AttributeError):  # what PyYAML does with `!!int ""`, `!!bool x` and `!!timestamp x`
         raise Usage(f"{source}: a value does not fit its tag") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise Usage(f"{source}: this is not YAML: {error.problem or error.context}{place}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Usage(f"{source}: {' '.join(str(error).split())}") from None
 
 
-def spec_file(path: Path) -> dict[str, Any]:
-    """The object in a YAML or JSON file; `-` is standard input.
+def spec_file(path: Path, what: str = "a spec") -> dict[str, Any]:
+    """The object in a YAML or JSON file; `-` is standard input. `what` it holds is named in an error.
 
     Raises:
         Usage: it cannot be read, or is no object.
@@ -58,7 +62,7 @@ def spec_file(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise Usage(f"{path}: a spec is a mapping of field to value")
+        raise Usage(f"{path}: {what} is written as lines of `field: value`, and this is something else")
     return value
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from husai_core import wording
 from husai_core.kinds.kind import BaseSpec, Kind
 from husai_core.release import policy as packaged
 from husai_core.release.policy import Policy
@@ -52,7 +53,17 @@ def entry(session: Session, name: str, version: int | None = None) -> Entry:
         query = select(LabPolicy).where(LabPolicy.name == name).order_by(LabPolicy.version.desc()).limit(1)
         if row := session.scalar(query if version is None else query.where(LabPolicy.version == version)):
             return _entry(row)
-    raise not_found("policy", name if version is None else f"{name}, version {version}")
+    raise _unknown(session, name, version)
+
+
+def _unknown(session: Session, name: str, version: int | None) -> Problem:
+    """The refusal of a name that no policy has, with the names that may have been meant, or of a version."""
+    known = sorted({*packaged.names(), *session.scalars(select(LabPolicy.name))})
+    if name in known:
+        return not_found("policy", f"{name}, version {version}")
+    near = wording.closest(name, known)
+    detail = f"There is no policy {name!r}{wording.hint(near) or '.'} The policies are {', '.join(known)}."
+    return Problem(404, "unknown-policy", "Unknown policy", detail, suggestions=near)
 
 
 def active(session: Session, name: str) -> Policy:

@@ -74,9 +74,10 @@ def check(
     terminal = Terminal(json)
     request = checking.request(saes, model, text or [], shifted or [], hook_name, terminal)
     options: dict[str, Any] = {"policy": policy, "hook_name": hook_name, "max_rows": tokens}
-    options |= {"recipe": spec_file(recipe)} if recipe else {}
+    options |= {"recipe": spec_file(recipe, "a recipe")} if recipe else {}
     spec = assign({name: value for name, value in options.items() if value is not None}, set_ or [])
     with stoppable(), _service(terminal, timeout) as (husai, wait, kept):
+        checking.refuse_early(husai, request, spec)
         imports = {what: wait(job) for what, job in checking.imports(husai, request, terminal).items()}
         for job in imports.values():
             if job.state != "succeeded":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -128,16 +127,20 @@ def list_jobs(
     parent: Annotated[str | None, typer.Option(help="Only children of this job.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also jobs that studies and gates asked for.")] = False,
     limit: Limit = 20,
+    cursor: Annotated[
+        str | None, typer.Option(help="Go on with an earlier list: `next` of its --json.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> int:
     """List jobs, newest first; those that a study or a gate asked for are folded away."""
     terminal = Terminal(json)
     top = not (everything or parent)
     with connect() as husai:
-        pages = husai.jobs(state=state, kind=kind, label=label, parent=parent, owner=owner, top=top)
-        jobs = list(islice(pages, limit))
+        jobs, following = husai.first_jobs(
+            limit, state=state, kind=kind, label=label, parent=parent, owner=owner, top=top, cursor=cursor
+        )
     if json:
-        terminal.document({"items": [dict(job.raw) for job in jobs]})
+        terminal.document({"items": [dict(job.raw) for job in jobs], "next": following})
         return Exit.OK
     columns = ["job", "kind", "name", "state", "spec", "done", "left", "owner", "created"]
     ids = short_ids(job.id for job in jobs)
@@ -147,6 +150,8 @@ def list_jobs(
         for j in jobs
     ]  # fmt: skip
     terminal.table(columns, rows, droppable=["name", "owner", "left", "spec", "created"])
+    if following:
+        terminal.line(f"There are more than these {len(jobs)}: --limit {5 * limit} lists more of them.")
     return Exit.OK
 
 

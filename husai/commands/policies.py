@@ -57,7 +57,7 @@ def add(
     """Add a policy of the lab, or a higher version of one."""
     from husai.spec_args import spec_file
 
-    terminal, document = Terminal(json), spec_file(file)
+    terminal, document = Terminal(json), spec_file(file, "a policy")
     with connect() as husai:
         policy = husai.add_policy(document)
     if json:

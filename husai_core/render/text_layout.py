@@ -84,21 +84,27 @@ def table(
 ) -> list[str]:
     """A table in lines of at most `width` columns.
 
-    What does not fit is wrapped at words; then `droppable` columns are left out, the last first; then each row becomes
-    a block of its own.
+    What does not fit is wrapped at words; then `droppable` columns are left out, the first as long as possible; then
+    each row becomes a block of its own.
     """
-    shown = [position for position, name in enumerate(columns) if any(row[position] for row in rows) or not rows]
+    filled = [position for position, name in enumerate(columns) if any(row[position] for row in rows) or not rows]
     order = list(droppable)
-    dropping = sorted((p for p in shown if columns[p] in order), key=lambda p: order.index(columns[p]))
-    while True:
-        names = [columns[position] for position in shown]
-        kept = [[row[position] for position in shown] for row in rows]
-        widths = _widths(names, kept, width)
-        if widths is not None:
-            return _grid(names, kept, widths, paint)
-        if not dropping:
-            return blocks(columns, rows, width, paint)
-        shown.remove(dropping.pop())
+    optional = sorted((p for p in filled if columns[p] in order), key=lambda p: order.index(columns[p]))
+    shown = [position for position in filled if position not in optional]
+    for position in optional:
+        wider = sorted([*shown, position])
+        if _widths(*_columns(columns, rows, wider), width) is not None:
+            shown = wider
+    names, kept = _columns(columns, rows, shown)
+    widths = _widths(names, kept, width)
+    return blocks(columns, rows, width, paint) if widths is None else _grid(names, kept, widths, paint)
+
+
+def _columns(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], positions: Sequence[int]
+) -> tuple[list[str], list[list[str]]]:
+    """Some columns of a table: their names, and each row's cells under them."""
+    return [columns[p] for p in positions], [[row[p] for p in positions] for row in rows]
 
 
 def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, paint: Paint = unpainted) -> list[str]:

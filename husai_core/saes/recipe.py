@@ -101,11 +101,13 @@ class SAERecipe(BaseModel):
     @model_validator(mode="after")
     def _sparsity(self) -> Self:
         needed = SPARSITY[self.architecture]
-        for name in set(SPARSITY.values()):
-            if (getattr(self, name) is not None) != (name == needed):
-                raise ValueError(f"a {self.architecture} SAE needs {needed} and takes no other of k, l1 and target_l0")
+        if others := [name for name in ("k", "l1", "target_l0") if name != needed and getattr(self, name) is not None]:
+            raise ValueError(f"{others[0]} is not read by {self.architecture}, whose sparsity is {needed}")
+        if getattr(self, needed) is None:
+            raise ValueError(f"a {self.architecture} SAE needs {needed}")
         if self.k is not None and self.k > self.latents_per_row:
-            raise ValueError(f"k = {self.k} is larger than the {self.latents_per_row} latents that a row can use")
+            width = "d_sae" if self.latents_per_row == self.d_sae else "d_sae / experts"
+            raise ValueError(f"k = {self.k} is larger than {width} = {self.latents_per_row}")
         if self.k is not None and self.k_start is not None and self.k_start >= self.k:
             raise ValueError(f"k_start = {self.k_start} must lie below k = {self.k}")
         if self.target_l0 is not None and self.target_l0 > self.d_sae:

@@ -104,3 +104,15 @@ def test_a_job_cannot_bring_its_own_policy(ada: httpx.Client, submit, server: Se
     assert slug(ada.post("/v1/jobs", json=body)) == (404, "unknown-policy")
     body["spec"] = {"policy": "strict", "policy_document": document | {"name": "strict"}}
     assert slug(ada.post("/v1/jobs", json=body)) == (422, "invalid-spec")
+
+
+def test_a_misspelt_name_gets_the_nearest_and_a_bad_rule_is_not_called_none(admin: httpx.Client):
+    misspelt = admin.get("/v1/policies/strct").json()
+    assert "did you mean strict?" in misspelt["detail"]
+    assert "internal" in misspelt["detail"]
+    assert misspelt["suggestions"] == ["strict"]
+    bad = admin.post("/v1/policies", json=lab(rules=[STABILITY | {"threshold": "high"}])).json()
+    assert "must be a number" in bad["detail"]
+    assert "at least 1 element" not in bad["detail"]
+    empty = admin.post("/v1/policies", json={}).json()["detail"]
+    assert "rules: is missing" in empty

@@ -92,7 +92,8 @@ def test_saes_that_exist_are_checked_on_what_they_were_trained_on(husai: Husai, 
         ([], "say which network the SAEs read"),
         (["--model", "./none"], "there is no folder ./none"),
         (["--model", "clasics-2m"], "there is no built-in model 'clasics-2m'; did you mean classics-2m?"),
-        (["--model", "classics-2m", "--policy", "none"], "none"),
+        (["--model", "classics-2m", "--policy", "ownn"], "did you mean own"),
+        (["--model", "classics-2m", "--set", "recipe.kk=3"], "did you mean k"),
         (["--model", "classics-2m", "--hook-name", "blocks.9.hook_resid_post"], "blocks.9"),
         (["f" * 64], "name all SAEs by files, or all by their SHA-256"),
     ],
@@ -101,6 +102,7 @@ def test_what_cannot_be_checked_is_said_in_words(husai: Husai, files: Files, wor
     done = husai("check", *files.saes, *words)
     assert (done.code, message in done.err) == (Exit.USAGE, True), done.err
     assert "Traceback" not in done.err
+    assert ("uploaded as" in done.err) == ("blocks.9" in message or not words), "fields are read before files are sent"
 
 
 def test_a_model_that_is_not_here_ends_the_check_and_says_how_to_get_it(husai: Husai, files: Files) -> None:

@@ -41,8 +41,13 @@ def test_submit_waits_shows_and_reuses(husai: Husai) -> None:
     assert second.json["outputs"] == first.json["outputs"]
     never = husai(*words, "--reuse", "never")
     assert never.json["reused_from"] is None
-    listed = husai("jobs", "--label", "mine", "--kind", "train.activations", "--json").json["items"]
+    mine = ["jobs", "--label", "mine", "--kind", "train.activations"]
+    listed = husai(*mine, "--json").json["items"]
     assert [job["id"] for job in listed] == [never.json["id"], second.json["id"], first.json["id"]]
+    newest = husai(*mine, "--limit", "2", "--json").json
+    rest = husai(*mine, "--cursor", newest["next"], "--json").json
+    assert ([*newest["items"], *rest["items"]], rest["next"]) == (listed, None)
+    assert "There are more than these 2" in husai(*mine, "--limit", "2").out
     assert first.json["id"][:8] in husai("jobs", "--limit", "50").out
 
 

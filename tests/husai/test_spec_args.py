@@ -97,3 +97,11 @@ def test_a_spec_file_is_a_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         spec_file(path)
     with pytest.raises(Usage, match="No such file"):
         spec_file(tmp_path / "absent.yaml")
+
+
+def test_broken_yaml_is_said_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(Usage, match=r"--set seeds: this is not YAML: expected ',' or ']', .*\(line 1, column 5\)"):
+        assign({}, ["seeds=[0,1"])
+    (tmp_path / "ours.yaml").write_text("some prose")
+    with pytest.raises(Usage, match="a policy is written as lines of `field: value`"):
+        spec_file(tmp_path / "ours.yaml", "a policy")

@@ -46,3 +46,9 @@ def test_values_stand_beside_their_names_or_below_them() -> None:
 def test_columns_of_figures_stand_flush_right_and_empty_columns_are_left_out() -> None:
     lines = table(["name", "none", "value"], [["a", "", "1.5"], ["b", "", "10.25"]], 40)
     assert lines == ["name  value", "────  ─────", "a       1.5", "b     10.25"]
+
+
+def test_a_droppable_column_is_shown_where_it_fits_though_a_better_one_does_not() -> None:
+    rows = [["a1b2c3d4", "x" * 60, "2026-11-28"]]
+    lines = table(["job", "spec", "created"], rows, 40, droppable=["spec", "created"])
+    assert lines[0].split() == ["job", "created"]

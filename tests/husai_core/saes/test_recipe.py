@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -104,3 +106,18 @@ def test_a_recipe_without_a_half_says_why(change: dict[str, object], reason: str
 
 def test_steps_cover_all_tokens() -> None:
     assert SAERecipe(k=8, tokens=1001, batch_size=10).steps == 101
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"architecture": "jumprelu"}, "a jumprelu SAE needs target_l0"),
+        ({"l1": 3}, "l1 is not read by topk, whose sparsity is k"),
+        ({"architecture": "relu", "l1": 3, "k": 2}, "k is not read by relu"),
+        ({"d_sae": 128, "k": 1000}, "k = 1000 is larger than d_sae = 128"),
+        ({"architecture": "switch", "d_sae": 128, "k": 17}, "k = 17 is larger than d_sae / experts = 16"),
+    ],
+)
+def test_what_does_not_fit_the_sparsity_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SAERecipe.model_validate(fields)
