@@ -136,8 +136,7 @@ def study(
 
 def _origin(husai: Husai, candidate: Candidate) -> tuple[dict[str, Any], Inputs]:
     """What an SAE's own making says about its check: the hook, and of one trained here the rows and their network."""
-    hook_name = candidate.facts.get("husai", {}).get("hook_name")
-    fields: dict[str, Any] = {"hook_name": hook_name} if hook_name else {}
+    fields: dict[str, Any] = {"hook_name": candidate.hook_name} if candidate.hook_name else {}
     training = husai.job(candidate.job) if candidate.job else None
     if training is None or "activations" not in training.inputs:
         return fields, {}

@@ -135,6 +135,11 @@ class Candidate(Document):
     public_badge: bool = False
     created_at: str | None = None
 
+    @property
+    def hook_name(self) -> str:
+        """Where in its model it reads; empty where nothing says it."""
+        return str((self.facts.get("husai") or {}).get("hook_name") or "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(Document):

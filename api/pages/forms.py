@@ -11,7 +11,7 @@ from api.pages.schema_fields import TYPES, Field, as_text
 
 Values = Mapping[str, str]
 Errors = dict[str, str]
-REFERENCE = re.compile(r"([0-9a-f]{8,24})[:.]([\w.-]{1,64}?)(?:\[(\d{1,4})\])?")
+REFERENCE = re.compile(r"(?:job:)?([0-9a-f]{8,24})[:.]([\w.-]{1,64}?)(?:[\[:](\d{1,4})\]?)?")
 
 
 def to_spec(fields: Sequence[Field], values: Values) -> tuple[dict[str, Any], Errors]:
@@ -94,7 +94,10 @@ def to_values(fields: Sequence[Field], spec: Mapping[str, Any]) -> dict[str, str
 
 
 def to_inputs(ports: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
-    """By port: digests, and `JOB:output` or `JOB:output[0]` as references; blank ports are left out."""
+    """By port: digests, and `job:JOB:OUTPUT` or `job:JOB:OUTPUT:INDEX` as references; blank ports are left out.
+
+    A plan writes them as `JOB.output[0]`, which may be copied here, too.
+    """
     inputs: dict[str, list[Any]] = {}
     for port in ports:
         words = [word for text in texts.get(port, ()) for word in re.split(r"[,\s]+", text) if word]
@@ -115,5 +118,5 @@ def from_reference(reference: Any) -> str:
     """A digest or a reference as it would be typed."""
     if not isinstance(reference, Mapping):
         return str(reference)
-    index = "" if reference.get("index") is None else f"[{reference['index']}]"
-    return f"{reference.get('job')}:{reference.get('output')}{index}"
+    index = "" if reference.get("index") is None else f":{reference['index']}"
+    return f"job:{reference.get('job')}:{reference.get('output')}{index}"

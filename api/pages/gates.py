@@ -26,7 +26,7 @@ from services.queries import decisions as decision_queries
 router = pages_router()
 ROWS = 50
 MOST_DECISIONS = 20
-TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name")
+TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name", "model_name")
 """The facts that tell checkpoints apart in a list."""
 
 
@@ -63,10 +63,16 @@ def candidates(
 
 
 def _facts(facts: Mapping[str, Any], wanted: Collection[str] = ()) -> dict[str, str]:
-    """The facts of a checkpoint that are one value each, in words: all, or those that are wanted."""
+    """The facts of a checkpoint that are one value each, in words: all, or those that are wanted.
+
+    Where it reads stands with its training, and an imported one's file may claim of which model.
+    """
+    training = facts.get("husai") or {}
+    claimed = training.get("claimed") or {}
+    origin = {"hook_name": training.get("hook_name"), "model_name": claimed.get("model_name")}
     return {
         name: numbers.cell(value)
-        for name, value in facts.items()
+        for name, value in {**origin, **facts}.items()
         if isinstance(value, str | int | float | bool) and (not wanted or name in wanted)
     }
 

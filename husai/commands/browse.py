@@ -55,12 +55,12 @@ def candidates(
         return Exit.OK
     ids = short_ids(c.job for c in items if c.job)
     rows = [
-        (short(c.sha256), str(c.facts.get("architecture") or ""), c.facts.get("d_sae"), len(c.siblings),
+        (short(c.sha256), str(c.facts.get("architecture") or ""), c.hook_name, c.facts.get("d_sae"), len(c.siblings),
          ids.get(c.job or ""), "public" if c.public_badge else "", (c.created_at or "")[:16].replace("T", " "))
         for c in items
     ]  # fmt: skip
-    columns = ["sha256", "architecture", "latents", "other seeds", "job", "badge", "created"]
-    droppable = ["architecture", "job", "other seeds", "latents", "badge", "created"]
+    columns = ["sha256", "architecture", "hook", "latents", "other seeds", "job", "badge", "created"]
+    droppable = ["architecture", "hook", "job", "other seeds", "latents", "badge", "created"]
     terminal.table(columns, rows, droppable=droppable)
     return Exit.OK
 

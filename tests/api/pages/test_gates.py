@@ -26,6 +26,7 @@ def candidate(server, submit, tmp_path):
     server.finish(claim, {}, {"saes": [stored]})
     with server.database.write() as session:
         facts = {"architecture": HOSTILE, "d_sae": 128, "hook": {"nested": 1}}
+        facts["husai"] = {"hook_name": "blocks.3.hook_mlp_out", "claimed": {"model_name": "pythia-70m"}}
         session.merge(
             Candidate(sha256=stored.sha256, execution_id=claim.execution_id, siblings=[], facts=facts, created_at=1.0)
         )
@@ -36,6 +37,8 @@ def test_candidates_and_one_of_them(browser, candidate):
     page = browser.get("/candidates")
     assert f"/candidates/{candidate}" in {e.attributes.get("href") for e in page.all("a")}
     assert "no decision" in page.text
+    assert "hook_name blocks.3.hook_mlp_out" in page.text
+    assert "model_name pythia-70m" in page.text
     page = browser.get(f"/candidates/{candidate[:12]}")
     assert HOSTILE in page.text
     assert not [e for e in page.all("script") if "src" not in e.attributes]

@@ -111,11 +111,12 @@ def test_inputs_are_digests_or_what_another_job_makes():
     job, digest = "a" * 24, "b" * 64
     texts = {"saes": [f"{digest}\n{job}:saes[2]", digest], "transformer": [""], "rows": [f"{job[:8]}.activations"]}
     inputs = forms.to_inputs(["saes", "transformer", "rows"], texts)
+    assert forms.to_inputs(["saes"], {"saes": [f"job:{job}:saes:2"]})["saes"] == inputs["saes"][1:]
     assert inputs == {
         "saes": [digest, {"job": job, "output": "saes", "index": 2}],
         "rows": [{"job": job[:8], "output": "activations", "index": None}],
     }
-    assert [forms.from_reference(reference) for reference in inputs["saes"]] == [digest, f"{job}:saes[2]"]
+    assert [forms.from_reference(reference) for reference in inputs["saes"]] == [digest, f"job:{job}:saes:2"]
 
 
 def test_what_the_service_fills_in_has_no_field():
