@@ -1,11 +1,12 @@
 """Candidates, and the decisions about them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
 from markupsafe import Markup
+from sqlalchemy.orm import Session
 
 from api import paging, schemas
 from api.deps import Context, Ctx
@@ -20,8 +21,9 @@ from husai_core.panels import IntervalRow
 from husai_core.release.advice import RULE_WORDS, advice
 from husai_core.release.policy import Policy
 from husai_core.render import figures, numbers
-from services import accounts, policies
+from services import accounts, policies, tables
 from services.queries import decisions as decision_queries
+from services.queries import jobs as job_queries
 
 router = pages_router()
 ROWS = 50
@@ -141,15 +143,25 @@ def decision(request: Request, decision_id: DecisionPath, context: Ctx, visitor:
     with context.database.read() as session:
         row = decision_queries.get(session, context.settings, visitor.principal, decision_id)
         document = v1.decision_document(context, session, visitor.principal, row)
+        lacking = _not_measured(session, document.job)
     rules = [view(rule) for rule in document.rules]
     counts = {
         word: sum(rule["verdict"] == word for rule in document.rules) for word in ("fail", "inconclusive", "pass")
     }
-    settle = advice(document.verdict, document.rules, kinds.names())
+    settle = advice(document.verdict, document.rules, kinds.names(), lacking)
     return render(
         request, "decision.html", title=f"{document.verdict}: decision {decision_id[:8]}",
         twin=f"/v1/decisions/{decision_id}", decision=document, rules=rules, counts=counts, settle=settle, seq=row.seq,
     )  # fmt: skip
+
+
+def _not_measured(session: Session, job_id: str | None) -> Sequence[Mapping[str, Any]]:
+    """What the check that asked for a decision, as a job of its own, could not measure; nothing of other jobs."""
+    job = session.get(tables.Job, job_id) if job_id else None
+    parent = job.parent_id if job else None
+    study = job_queries.results_of(session, [parent]).get(parent) if parent else None
+    lacking: Sequence[Mapping[str, Any]] = (study or {}).get("not_measured", ())
+    return lacking
 
 
 def view(rule: Mapping[str, Any]) -> RuleView:

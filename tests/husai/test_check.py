@@ -62,6 +62,9 @@ def test_a_single_sae_ends_inconclusive_and_says_what_it_lacks(husai: Husai, fil
     assert "<html" in (tmp_path / "report.html").read_text()
     again = husai(*words, "--json")
     assert (again.code, again.json["kind"], again.json["state"]) == (Exit.INCONCLUSIVE, "study.check", "succeeded")
+    shown = " ".join(husai("gate", "show", again.json["id"]).out.split())
+    assert "is one SAE without its siblings. It would take siblings" in shown
+    assert "run stress." not in shown, "what cannot be run is no advice"
 
 
 def test_siblings_with_a_recipe_are_stressed(husai: Husai, files: Files, tmp_path: Path) -> None:
