@@ -62,8 +62,8 @@ def caveats(result: Evidence) -> str:
 def _unsettled(result: Evidence) -> list[str]:
     """What is known against the trainings; earlier results judged by their coming to rest."""
     if result.provenance is not None:
-        measured = result.changes or result.imported
-        return [] if measured else ["Nothing was measured at half the tokens, so it is unknown what more would change."]
+        unknown = "Nothing was measured at half the tokens, so it is unknown what more would change."
+        return [] if result.changes else [unknown]
     if result.unconverged:
         return [f"These trainings had not converged: {'; '.join(result.unconverged)}."]
     return [] if result.converged or result.imported else ["Not every training had converged."]

@@ -17,6 +17,7 @@ from husai_core.job import Artifact
 from husai_core.release.judge import judge_result, read_evidence
 from husai_core.release.policy import load as load_policy
 from tests.husai_core.kinds.stress_job import RECIPE, forged, network, run, siblings, stress
+from tests.husai_core.release.make import statistics_of
 
 SHORT = RECIPE | {"tokens": 5_000}
 NEEDS = {
@@ -71,6 +72,15 @@ def test_without_their_halves_only_what_is_trained_here_has_a_change(world: Worl
     saes = moved(world.imported, tmp_path / "whole")
     overlap = world.stress("stress.trained_vs_random", tmp_path / "a", saes, recipe=SHORT)
     assert {name for name in overlap.changes if not name.endswith("_null")} == set()
+    asked = [
+        rule
+        for rule in statistics_of(load_policy("own"))
+        if rule.evidence == "stress.trained_vs_random" and rule.margin
+    ]
+    read = read_evidence(json.loads(overlap.model_dump_json()))
+    judged = [judge_result(load_policy("own"), rule, read) for rule in asked]
+    assert {outcome.verdict for outcome in judged} == {"inconclusive"}, "deleting halves meets no rule"
+    assert all("half/ beside its weights" in (outcome.settle or "") for outcome in judged)
     refitted = world.stress("stress.ood", tmp_path / "b", saes, recipe=SHORT)
     assert refitted.statistics.keys() - refitted.changes.keys() == {"candidate_explained_variance_ood"}
 
