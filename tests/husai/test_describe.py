@@ -26,7 +26,7 @@ def job(spec: dict[str, Any], inputs: dict[str, Any]) -> Job:
 
 def test_the_command_of_a_job_asks_for_the_same_job() -> None:
     spec = {"recipe": {"k": 8, "d": 64}, "seeds": [0, 1, 2], "limit": None, "mode": "it's; slow", "name": "true"}
-    inputs = {"activations": ["ab" * 32], "saes": [{"job": "7", "output": "saes", "index": 0}]}
+    inputs = {"activations": ["ab" * 32], "saes": [{"job": "0d0a7405", "output": "saes", "index": 0}]}
     words = shlex.split(describe.command(job(spec, inputs), KIND))
     settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     bound = [words[i + 1] for i, word in enumerate(words) if word == "--input"]
