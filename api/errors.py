@@ -94,8 +94,8 @@ def from_validation(errors: Sequence[Any], kind: str = "") -> Problem:
     known = [_field(error, kind) for error in errors if not _is_echo(error, errors)]
     fields = list({field["field"]: field for field in known}.values())
     texts = [": ".join(filter(None, (field["field"], field["message"]))) for field in fields]
-    rest = [f"and {len(texts) - MOST_FIELDS} more"] if len(texts) > MOST_FIELDS else []
-    detail = "; ".join([*texts[:MOST_FIELDS], *rest])
+    left_out = [f"and {len(texts) - MOST_FIELDS} more"] if len(texts) > MOST_FIELDS else []
+    detail = "; ".join([*texts[:MOST_FIELDS], *left_out])
     if all(field["field"].split(".")[0] == "spec" for field in fields):
         return Problem(422, "invalid-spec", "Invalid spec", detail, errors=fields)
     return Problem(422, "invalid-request", "Invalid request", detail, errors=fields)

@@ -42,8 +42,8 @@ def changed(spec: Mapping[str, Any], kind: Kind | None) -> list[tuple[str, Any]]
     """
     usual = dict(flat(defaults(kind.spec_schema))) if kind else {}
     fields = kind.spec_schema.get("properties", {}) if kind else {}
-    asked = {name: value for name, value in spec.items() if fields.get(name, {}).get("stamp") != "policy"}
-    return [(path, value) for path, value in flat(asked) if path not in usual or usual[path] != value]
+    fields_of_user = {name: value for name, value in spec.items() if fields.get(name, {}).get("stamp") != "policy"}
+    return [(path, value) for path, value in flat(fields_of_user) if path not in usual or usual[path] != value]
 
 
 def written(value: Any) -> str:

@@ -39,8 +39,8 @@ class TrainedSAE(SAE):
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps about the training."""
-        rest = {"drift_from_init": self.drift_from_init, "converged": self.converged}
-        return _described(self.recipe, self.seed, self.transcoder, self.objective) | rest
+        outcome = {"drift_from_init": self.drift_from_init, "converged": self.converged}
+        return _described(self.recipe, self.seed, self.transcoder, self.objective) | outcome
 
 
 def _described(recipe: SAERecipe, seed: int, transcoder: bool, objective: str | None) -> dict[str, Any]:

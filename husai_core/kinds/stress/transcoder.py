@@ -178,8 +178,8 @@ def _measured(sae: _Arm, transcoder: _Arm) -> Measured:
 
 def _name(arm: str, suffix: str, name: str) -> str:
     """What a group's figure is called in the result."""
-    over, excess, rest = name.partition("excess")
-    return f"{arm}_{excess}{rest}{suffix}" if excess else f"{arm}_{over}"
+    over, excess, ending = name.partition("excess")
+    return f"{arm}_{excess}{ending}{suffix}" if excess else f"{arm}_{over}"
 
 
 def _differences_of(measured: Measured, above: Mapping[str, Mapping[str, Figure]], ending: str, suffix: str) -> None:

@@ -219,10 +219,10 @@ def _above_chance(measured: Measured, trained: Draws, untrained: Mapping[str, Dr
     from husai_core.stability.halves import excess, rescaled_excess
 
     measured.statistics["pwmcc_gaussian_null"] = null.whole.estimate()
-    rest = max(1 - null.whole.mean, 1e-12)
+    above_null = max(1 - null.whole.mean, 1e-12)
     for network, groups in (("trained", [trained]), ("untrained", [*untrained.values()])):
         above = [drawn.spread(excess(drawn.mean, null, paired=False)) for drawn in groups]
-        rescaled = [drawn.spread(rescaled_excess(drawn.mean, null, paired=False), 1 / rest) for drawn in groups]
+        rescaled = [drawn.spread(rescaled_excess(drawn.mean, null, paired=False), 1 / above_null) for drawn in groups]
         measured.add_largest(f"pwmcc_{network}_excess", above)
         measured.add_largest(f"pwmcc_{network}_excess_rescaled", rescaled)
 
