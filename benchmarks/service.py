@@ -194,7 +194,12 @@ def compare(name: str, ours: Callable[[], float], theirs: Callable[[], float], r
 def main() -> int:
     """Run both services and compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mlflow", type=Path, default=ROOT / ".venv-mlflow/bin/python", help="a Python with MLflow")
+    parser.add_argument(
+        "--mlflow",
+        type=lambda text: Path(text).absolute(),
+        default=ROOT / ".venv-mlflow/bin/python",
+        help="a Python with MLflow",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--worker", action="store_true", help="let a worker run the submitted jobs beside")
