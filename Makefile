@@ -12,7 +12,7 @@ PORT ?= 18765
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: venv ## the whole pipeline on a small model, then its decision on a page
+demo: venv ## SAEs on the built-in language model, all evidence about them, and the decision on a page
 	$(BIN)/husai demo
 
 test test-faults: export PYTHONDONTWRITEBYTECODE = # tests start hundreds of processes, which would compile all modules anew
@@ -27,7 +27,7 @@ test-triton: venv ## the Triton kernels in their interpreter, without a GPU; ins
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)-triton $(BIN)/pytest $(addprefix tests/husai_core/saes/test_,kernels.py device.py)
 
 soak: venv $(VENV)/.servers ## the demo in both modes, every fault with every victim, then KILLS=1000 seeded kills (over an hour)
-	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=demo HUSAI_FAULTS=all HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_crashes.py lab_faults.py soak.py)
+	OMP_NUM_THREADS=1 HUSAI_SAME_PRESET=language HUSAI_FAULTS=all HUSAI_SOAK_KILLS=$(KILLS) $(BIN)/pytest -v $(addprefix tests/faults/test_,same_artifacts.py lab_crashes.py lab_faults.py soak.py)
 
 smoke: venv ## the pipeline at its smallest, kept in DIR=folder or in a new one; fails below its quality floors
 	@folder="$(DIR)"; $(BIN)/husai demo --preset smoke --home "$${folder:-$$(mktemp -d)}"

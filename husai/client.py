@@ -1,7 +1,7 @@
 """The typed Python client.
 
 >>> husai = Husai("http://127.0.0.1:8765", key)
->>> job = husai.wait(husai.submit("study.pipeline", {"preset": "demo"}).id)
+>>> job = husai.wait(husai.submit("study.pipeline", {"preset": "language"}).id)
 >>> husai.panels(job.id)["panels"]
 """
 

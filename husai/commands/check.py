@@ -49,7 +49,10 @@ def check(
         typer.Option(help="A .txt or .md file to measure on; others may follow (`--text a/*.txt`)."),
     ] = None,
     shifted: Annotated[
-        list[Path] | None, typer.Option(help="A text, or a folder of texts, of another domain; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            help="A text, or a folder of texts, of another domain; may be repeated. Without any, those of HUSAI."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="How they were trained, as a recipe of train.sae, if their files do not say it.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from husai.commands.gate import advised, bundle_bytes, decision_of, gate_of, print_judgement
+from husai.commands.gate import advised, bundle_bytes, decision_of, gate_of
 from husai.commands.options import Home, Json, outcome
 from husai.connect import connect, home
 from husai.errors import Exit
@@ -18,7 +18,7 @@ from husai.local_server import Server
 from husai.models import Job
 from husai.progress import follow
 from husai.serving import local_server, stoppable, tending
-from husai.terminal import Terminal
+from husai.terminal import Terminal, short
 from husai.verdict import MEANING, Judgement
 
 if TYPE_CHECKING:
@@ -67,12 +67,15 @@ def _serve(server: Server, terminal: Terminal) -> None:
 
 @app.command()
 def demo(
-    preset: Annotated[Literal["demo", "smoke"], typer.Option(help="demo: the whole; smoke: the smallest.")] = "demo",
+    preset: Annotated[
+        Literal["language", "modular", "smoke"],
+        typer.Option(help="language: SAEs on the built-in language model; modular: on addition; smoke: the smallest."),
+    ] = "language",
     home_: Home = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the server until Ctrl-C when the demo is over.")] = False,
     json: Json = False,
 ) -> int:
-    """Train a transformer and SAEs, stress them, and decide about a release; explain every step."""
+    """Train SAEs on a small model, measure and stress them, and decide about a release."""
     terminal = Terminal(json)
     place = home(home_)
     with stoppable(), local_server(place, terminal) as server:
@@ -97,8 +100,9 @@ def _sum_up(husai: Husai, terminal: Terminal, job: Job, place: Path, chosen_home
     judgement = Judgement.of_decision(decision) if decision else None
     if judgement and not terminal.json:
         terminal.line()
-        print_judgement(terminal, judgement, advised(husai, judgement))
-        terminal.paragraph(MEANING.get(judgement.verdict, ""))
+        terminal.paragraph(f"{judgement.verdict}: policy {judgement.policy}, candidate {short(judgement.candidate)}")
+        for line in (MEANING.get(judgement.verdict, ""), *advised(husai, judgement)):
+            terminal.paragraph(line, indent=2)
     if job.state != "succeeded":
         terminal.paragraph(f"The pipeline came to no decision that counts: {job.why}")
         for child in husai.children(job):

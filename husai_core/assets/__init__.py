@@ -1,7 +1,8 @@
 """What jobs read beside their inputs: what comes with the package, and what lies in a mirror or the Hugging Face cache.
 
 A mirror is the folder that `HUSAI_MIRROR` names, with one folder `OWNER/NAME` for each repository of the hub.
-The package holds a small language model, and text that it never saw; `tools/make_classics.py` makes both.
+The package holds a small language model, and text that it never saw: of the same domain (`tools/make_classics.py`) and
+of others (`tools/make_domains.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
 
 from husai_core.errors import UserError, is_host_fault
 from husai_core.wording import closest, hint
@@ -18,6 +20,10 @@ from husai_core.wording import closest, hint
 HOME = Path(__file__).parent
 HELD_OUT = HOME / "classics-held-out"
 """Books in the public domain that no built-in model was trained on, one file each."""
+OTHER_DOMAINS = HOME / "other-domains"
+"""Texts of other domains, one file each; its README says whose they are."""
+Domain = Literal["encyclopaedia", "french", "german", "python"]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 """What the directory of a language model holds at least."""
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]
@@ -37,6 +43,11 @@ class Asset:
 def models() -> list[str]:
     """Names of the built-in language models; each is a directory in the Hugging Face layout below `HOME`."""
     return sorted(path.parent.name for path in HOME.glob("*/config.json"))
+
+
+def domain(name: str) -> Path:
+    """The file of a built-in text of another domain."""
+    return OTHER_DOMAINS / f"{name}.md"
 
 
 def asset(name: str) -> Asset:

@@ -57,7 +57,7 @@ def read(directories: Sequence[Path]) -> list[TextFile]:
         UserError: there is none, or a file is not UTF-8 text named `.txt` or `.md`.
     """
     documents = [
-        _document(path, path.relative_to(directory).as_posix())
+        document(path, path.relative_to(directory).as_posix())
         for directory in directories
         for path in sorted(directory.rglob("*"))
         if path.is_file()
@@ -67,7 +67,12 @@ def read(directories: Sequence[Path]) -> list[TextFile]:
     return documents
 
 
-def _document(path: Path, name: str) -> TextFile:
+def document(path: Path, name: str) -> TextFile:
+    """One file, known as `name`.
+
+    Raises:
+        UserError: it is not UTF-8 text named `.txt` or `.md`.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{name} is not a text file (known: {', '.join(SUFFIXES)})")
     try:

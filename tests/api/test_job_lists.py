@@ -57,7 +57,10 @@ def test_a_stored_result_has_no_start_before_its_job_was_made(ada, submit, serve
 
 def test_lists_of_jobs_can_be_narrowed(ada, admin: httpx.Client, submit, server: Server):
     eve = server.client(server.make_key("eve", ["read", "submit"]))
-    hers, study = submit(eve)["id"], submit(kind="study.pipeline", spec={"transformer": {"seed": 48}})["id"]
+    hers, study = (
+        submit(eve)["id"],
+        submit(kind="study.pipeline", spec={"preset": "smoke", "transformer": {"seed": 48}})["id"],
+    )
 
     def ids(client: httpx.Client, **filters: str) -> list[str]:
         return [row["id"] for row in client.get("/v1/jobs", params={"limit": "200"} | filters).json()["items"]]

@@ -174,8 +174,8 @@ def test_dry_run_stores_nothing(ada, server: Server):
 def test_a_plan_tells_what_it_takes_and_what_is_missing(ada, server: Server):
     plan = ada.post("/v1/jobs?dry_run=true", json={"kind": "study.pipeline"}).json()
     top = {cell["name"]: cell for cell in plan["cells"] if "/" not in cell["name"]}
-    assert {"transformer", "activations", "sae", "gate"} <= set(top)
-    for name in ("transformer", "sae"):
+    assert {"activations", "sae", "rows-ood-french", "gate"} <= set(top)
+    for name in ("activations", "sae"):
         assert top[name]["estimate"]["units"] > 0
     assert plan["estimate"]["units"] == pytest.approx(sum(cell["estimate"]["units"] for cell in top.values()))
     assert plan["estimate"]["memory_bytes"] > 0
@@ -301,7 +301,7 @@ def test_the_panels_of_a_job_and_of_a_study(ada, submit, server: Server):
     server.finish(server.claim(job["id"]), {"steps": 3})
     shown = PANELS.validate_python(ada.get(f"/v1/jobs/{job['id']}/panels").json()["panels"])
     assert shown == panels.panels_of("train.transformer", {"steps": 3})
-    study = submit(kind="study.pipeline", spec={"transformer": {"seed": 56}})
+    study = submit(kind="study.pipeline", spec={"preset": "smoke", "transformer": {"seed": 56}})
     children = ada.get(f"/v1/jobs/{study['id']}/panels").json()["children"]
     rows = ada.get("/v1/jobs", params={"parent": study["id"]}).json()["items"]
     assert [(child["job"], child["name"], child["kind"]) for child in children] == [

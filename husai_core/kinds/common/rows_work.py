@@ -70,7 +70,8 @@ def _text_rows(spec: Spec, facts: Facts) -> float:
     """Tokens of the text, as far as its size is known; at most `max_rows`."""
     sizes = [fact.get("size") for fact in facts.get("text", ())]
     if not sizes:
-        sizes = [path.stat().st_size for path in assets.HELD_OUT.iterdir()]
+        paths = [assets.domain(spec.domain)] if spec.domain else assets.HELD_OUT.iterdir()
+        sizes = [path.stat().st_size for path in paths]
     known = [float(size) for size in sizes if size]
     kept = 1 - spec.from_position / spec.context
     return min(float(spec.max_rows), kept * sum(known) / CHARACTERS if known else float(work.UNKNOWN_ROWS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,14 +17,6 @@ ANSWERS = {
     "inconclusive": "Inconclusive: some rules of the gate are undecided",
 }
 """What a verdict means for whoever wants to release the SAE."""
-
-ADDITION_PORTS: Mapping[str, Sequence[str]] = {
-    "stress.trained_vs_random": ("saes", "activations"),
-    "stress.transcoder": ("saes", "transformer"),
-    "stress.ood": ("saes", "transformer"),
-    "stress.untrained_model": ("saes", "activations", "transformer"),
-}
-"""The ports that a stress takes on a network for addition; its other ports are for language models."""
 
 
 class Stage(BaseModel):

@@ -1,8 +1,9 @@
 """Can these SAEs be released? Measures finished SAEs, whoever trained them, as far as what is known of them allows.
 
 `saes` are one SAE or siblings that differ in their seed alone; the first is the candidate that the policy judges.
-benchmark.core measures every one of them inside its network. From two siblings on, rows are collected at their hook and
-the stresses follow: their controls are trained by `recipe`, or else by the recipe that the SAEs' own files claim.
+benchmark.core measures every one of them inside its network, and benchmark.features describes the candidate's latents.
+From two siblings on, rows are collected at their hook and the stresses follow: their controls are trained by `recipe`,
+or else by the recipe that the SAEs' own files claim.
 
 What cannot be measured is left out with the reason and with what it would take, and so is what was tried and failed:
 the policy then judges what there is. `source: model` is for SAEs on a network for addition, which need the
@@ -23,7 +24,8 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import check_rows, rule_panels, work
-from husai_core.kinds.common.stages import ADDITION_PORTS, ANSWERS, Stage, stage_of
+from husai_core.kinds.common.measurements import BENCHMARKS, MEASURED, MORE_ROWS, STRESSES, Sources, Subject, jobs
+from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
 from husai_core.models import hooks
@@ -34,29 +36,17 @@ from husai_core.stability import origins
 
 ROWS, GATE = "rows", "gate"
 LAYER = re.compile(r"blocks\.\d+\.")
-MEASURED = {
-    "core": "benchmark.core",
-    "stability": "stress.trained_vs_random",
-    "transcoder": "stress.transcoder",
-    "ood": "stress.ood",
-    "untrained": "stress.untrained_model",
-}
-"""The measurements, by the names of the jobs that make them."""
-STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
-MORE_ROWS: Mapping[str, Sequence[str]] = {
-    "stability": (),
-    "transcoder": ("mlp",),
-    "ood": ("shifted",),
-    "untrained": ("untrained",),
-}
-"""The rows that stresses of SAEs on a language model take besides the SAEs' own (see `check_rows.collect`)."""
-
 INPUTS = {
     "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
     "transformer": Port("transformer", "the network that they read, unless `model` names it", required=False),
     "activations": Port("activations", "the rows that they were trained on; imported SAEs may lack it", required=False),
     "text": Port("upload", "language only: .txt and .md files to measure on", many=True, required=False),
-    "shifted_text": Port("upload", "language only: texts of other domains, one upload each", many=True, required=False),
+    "shifted_text": Port(
+        "upload",
+        "language only: texts of other domains, one upload each; the built-in ones if there are none",
+        many=True,
+        required=False,
+    ),
 }
 
 
@@ -174,33 +164,34 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
 
 
 def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
-    bound = {port: digests for port, digests in inputs.items() if digests}
-    read = {name: getattr(spec, name) for name in ("model", "hook_name", "context")}
-    read = {name: value for name, value in read.items() if value is not None}
-    of_core = {port: digests for port, digests in bound.items() if port in kinds.get(MEASURED["core"]).inputs}
-    core = Child("core", MEASURED["core"], read | {"max_sequences": spec.max_sequences}, of_core)
-    if len(bound.get("saes", ())) < 2 or "activations" in bound:
-        return [core]
+    benchmarks = [child for name in BENCHMARKS for child in jobs(name, _subject(spec, inputs))]
+    if len(inputs.get("saes", ())) < 2 or inputs.get("activations"):
+        return benchmarks
     if spec.hook_name is None:
         raise UserError(
             "set hook_name (husai check: --hook-name HOOK), the hook of the SAEs, so that rows can be collected there"
         )
-    return [*check_rows.collect("activations", spec.read, spec.hook_name, bound).children, core]
+    return [*check_rows.collect("activations", spec.read, spec.hook_name, inputs).children, *benchmarks]
 
 
 def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Child]:
     """A stress of the SAEs, behind the jobs that collect more rows for it."""
-    recipe = {"recipe": spec.recipe.model_dump(mode="json")} if spec.recipe else {}
-    if spec.source == "model":
-        return [Child(name, MEASURED[name], recipe, {port: inputs[port] for port in ADDITION_PORTS[MEASURED[name]]})]
-    children: list[Child] = []
-    sources: dict[str, Sequence[str | From]] = {"saes": inputs["saes"]}
-    sources["activations"] = inputs.get("activations") or [From(ROWS, "activations")]
-    for port in MORE_ROWS[name]:
-        collected = check_rows.collect(port, spec.read, spec.hook_name or "", inputs)
-        children, sources = [*children, *collected.children], {**sources, **collected.sources}
-    bound = {port: sources[port] for port in kinds.get(MEASURED[name]).inputs if port in sources}
-    return [*children, Child(name, MEASURED[name], recipe, bound)]
+    rows: Sources = inputs.get("activations") or [From(ROWS, "activations")]
+    return jobs(name, _subject(spec, {**inputs, "activations": rows}))
+
+
+def _subject(spec: Spec, inputs: Mapping[str, Sources]) -> Subject:
+    """The SAEs and what they are measured with."""
+    fields = {name: getattr(spec, name) for name in ("model", "hook_name", "context")}
+    held_out = {name: value for name, value in fields.items() if value is not None}
+    return Subject(
+        network=spec.source,
+        sources={port: sources for port, sources in inputs.items() if sources},
+        held_out=held_out | {"max_sequences": spec.max_sequences},
+        recipe=spec.recipe.model_dump(mode="json") if spec.recipe else None,
+        read=spec.read,
+        hook_name=spec.hook_name or "",
+    )
 
 
 def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Mapping[str, Done]) -> NotMeasured | None:
@@ -209,9 +200,6 @@ def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Ma
     if name in STRESSES and len(bound.get("saes", ())) < 2:
         reason = "SAEs of several seeds are compared, and this is one SAE without its siblings"
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
-    elif spec.source == "language" and name == "ood" and not bound.get("shifted_text"):
-        reason = "no texts of another domain are there"
-        would_take = "such texts: `husai check --shifted FILE`, or the input shifted_text"
     elif spec.source == "language" and MORE_ROWS.get(name) and spec.hook_name is None:
         reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
         would_take = "hook_name: `husai check --hook-name HOOK`"

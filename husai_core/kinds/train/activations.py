@@ -8,9 +8,10 @@ that are alike up to the position read give one row there, so that no test row i
 pairs have different sums, the label is -1.
 
 A language model is built in, in the worker's mirror or cache, or a transformer artifact (trained or imported here); the
-text is that of the `text` input, or two novels that the built-in model never saw. Each document is cut into sequences
-of `context` tokens, which begin with the beginning-of-sequence token if the tokeniser has one (`prepend_bos`). Every
-token of the text gives a row (where sequences begin alike, one of them does), special tokens and padding none.
+text is that of the `text` input, or two novels that the built-in model never saw, or with `domain` a built-in text of
+another domain. Each document is cut into sequences of `context` tokens, which begin with the beginning-of-sequence
+token if the tokeniser has one (`prepend_bos`). Every token of the text gives a row (where sequences begin alike, one of
+them does), special tokens and padding none.
 Sequences are drawn at random until there are `max_rows` rows, and each lies in one split. Several hooks are read in one
 forward pass and give one artifact each, in their order; a hook inside attention gives the vectors of its heads side by
 side. With `untrained`, the same tokens of the text are read by the model with fresh weights, so that the rows and their
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from husai_core.activations.store import Activations
     from husai_core.data.modular import Pairs
+    from husai_core.data.text import TextFile
 
 INPUTS = {
     "transformer": Port(
@@ -57,7 +59,9 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("world", "structureless"), ("synthetic",)),
     "transformer": NETWORKS,
     "text": ("language",),
-    **dict.fromkeys(("model", "context", "prepend_bos", "max_rows", "from_position", "special_tokens"), ("language",)),
+    **dict.fromkeys(
+        ("model", "domain", "context", "prepend_bos", "max_rows", "from_position", "special_tokens"), ("language",)
+    ),
 }
 """The sources that read a field or an input; what is not here is read by all."""
 
@@ -104,6 +108,9 @@ class Spec(BaseSpec):
     model: str | None = Field(
         None, max_length=200, description="language only: a built-in model or Hugging Face id; else the input's"
     )
+    domain: assets.Domain | None = Field(
+        None, description="language only: a built-in text of another domain, in place of the input `text`"
+    )
     context: int = Field(128, ge=2, le=131_072, description="language only: tokens per sequence")
     prepend_bos: bool | None = Field(
         None,
@@ -149,6 +156,8 @@ class Spec(BaseSpec):
             raise UserError(self.unread(unread[0]))
         if self.source == "language" and (self.model is None) == ("transformer" not in bound):
             raise UserError("source language needs either model or a transformer input, not both")
+        if self.domain and "text" in bound:
+            raise UserError("domain names a built-in text: give either it or the input text")
         if self.source in ("model", "untrained") and "transformer" not in bound:
             raise UserError(f"source {self.source} needs a transformer input")
 
@@ -225,7 +234,6 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
 
     from husai_core.activations.extract import chosen, extract, rows_of
     from husai_core.activations.store import FACTS, Writer
-    from husai_core.data import text
     from husai_core.data.modular import split
     from husai_core.models import language
 
@@ -235,7 +243,7 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     if spec.untrained != "no":
         facts |= {"untrained": spec.untrained, "untrained_seed": spec.untrained_seed, "untrained_of": model.digest}
         model = model.untrained(spec.untrained_seed, spec.untrained == "keep_embeddings")
-    documents = text.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
+    documents = _documents(spec, inputs)
     sequences = model.sequences(documents, spec.context, spec.prepend_bos)
     rows = rows_of(sequences, spec.from_position, spec.special_tokens)
     index, kept = chosen(sequences.tokens, rows, spec.max_rows, spec.seed)
@@ -243,6 +251,7 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     parts = split(len(index), spec.validation_fraction, spec.test_fraction, spec.seed, "different sequences")
     facts |= {"position": "all", "source": spec.source, "model_digest": model.digest}
     facts |= {"leaks_label": False, "model": spec.model, "context": spec.context}
+    facts |= {"domain": spec.domain} if spec.domain else {}
     facts |= {"prepend_bos": model.prepends_bos(spec.prepend_bos), "tokenizer_digest": model.tokenizer_digest}
     writers = {
         hook_name: Writer(
@@ -252,6 +261,15 @@ def _language(spec: Spec, inputs: Inputs, job: Job) -> list[dict[str, Any]]:
     }
     extract(model, sequences.tokens[index], kept, parts, writers, job)
     return [writer.close() for writer in writers.values()]
+
+
+def _documents(spec: Spec, inputs: Inputs) -> list[TextFile]:
+    """The text that is read."""
+    from husai_core.data import text
+
+    if spec.domain:
+        return [text.document(assets.domain(spec.domain), spec.domain)]
+    return text.read([upload.path for upload in inputs.many("text")] or [assets.HELD_OUT])
 
 
 def _directory(spec: Spec, inputs: Inputs) -> Path:

@@ -61,3 +61,12 @@ def test_what_is_no_name_of_the_registry_is_refused_with_an_example() -> None:
     assert assets.registry_name("release/blocks.0/x") == "release/blocks.0/x"
     with pytest.raises(ValueError, match="'foo' is not RELEASE/SAE_ID, such as"):
         assets.registry_name("foo")
+
+
+def test_every_text_of_another_domain_is_there_with_its_licence() -> None:
+    files = {path.name for path in assets.OTHER_DOMAINS.iterdir()} - {"README.md", "LICENSE-python"}
+    assert files == {assets.domain(name).name for name in assets.DOMAINS}
+    readme = (assets.OTHER_DOMAINS / "README.md").read_text()
+    rows = {name: next(line for line in readme.split("\n") if f"`{name}`" in line) for name in files}
+    assert all("CC BY-SA 3.0" in row or "LICENSE-python" in row for row in rows.values())
+    assert all(50_000 < assets.domain(name).stat().st_size <= 64_000 for name in assets.DOMAINS)

@@ -14,6 +14,7 @@ from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.job import Inputs
 from husai_core.kinds import plan_estimate
+from husai_core.kinds.common.measurements import MEASURED, STRESSES
 from husai_core.kinds.kind import Done, From
 from husai_core.kinds.study import check
 from husai_core.local_job import LocalJob, LocalRunner, artifact_in
@@ -69,10 +70,10 @@ def shown(result: check.Result) -> dict[str, panels.AnyPanel]:
 
 def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
     result, done = world.check(world.saes[:1])
-    assert set(done) == {"core", "gate"}
+    assert set(done) == {"core", "features", "gate"}
     assert (result.verdict, result.candidate, result.policy) == ("inconclusive", world.saes[0], "own")
-    assert [stage.name for stage in result.stages] == ["core"]
-    assert {missing.kind for missing in result.not_measured} == {check.MEASURED[name] for name in check.STRESSES}
+    assert [stage.name for stage in result.stages] == ["core", "features"]
+    assert {missing.kind for missing in result.not_measured} == {MEASURED[name] for name in STRESSES}
     assert all("without its siblings" in missing.reason for missing in result.not_measured)
     verdicts = {rule.name: rule.value for rule in result.rules}
     assert verdicts["loss_recovered"] is not None
@@ -118,10 +119,8 @@ def test_a_stress_that_fails_is_a_reason_and_not_the_end(world: World) -> None:
     assert done["stability"].state == "failed"
     failed = next(missing for missing in result.not_measured if missing.kind == "stress.trained_vs_random")
     assert "set recipe to what is known of it" in failed.reason
-    shift = next(missing for missing in result.not_measured if missing.kind == "stress.ood")
-    assert "--shifted FILE" in shift.would_take
     assert result.rules, "the policy judges what was measured"
-    assert [stage.name for stage in result.stages] == ["core"]
+    assert [stage.name for stage in result.stages] == ["core", "features"]
 
 
 def test_all_stresses_are_measured_on_a_network_for_addition(world: World, tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_all_stresses_are_measured_on_a_network_for_addition(world: World, tmp_p
     ended = world.runner.outcome("study.check", {"source": "model", "as_of": SPEC["as_of"]}, inputs)
     assert ended.state == "succeeded", ended.reason
     result = check.Result.model_validate(ended.result)
-    assert [stage.name for stage in result.stages] == list(check.MEASURED)
+    assert [stage.name for stage in result.stages] == list(MEASURED)
     assert result.not_measured == []
     assert {rule.provenance for rule in result.rules if rule.accepts} == {"trained here"}
 
@@ -207,6 +206,7 @@ def test_rows_that_fail_leave_the_verdict_to_the_rest(tmp_path: Path) -> None:
     }
     assert behind["transcoder"] == ["rows-transcoder"]
     assert behind["untrained"] == ["rows-untrained-all", "rows-untrained-keep_embeddings"]
+    assert behind["ood"] == [f"rows-ood-{domain}" for domain in assets.DOMAINS], "where no text is given"
     assert stability.inputs == {"saes": ["a", "b"], "activations": [From("rows", "activations")]}
     with pytest.raises(UserError, match="the gate made no decision: it broke"):
         check.summarise(spec, Inputs({}), {"gate": Done("failed", "it broke")}, LocalJob(tmp_path))

@@ -224,3 +224,17 @@ def test_too_little_text_is_told(tmp_path: Path, model: Artifact) -> None:
 def test_impossible_specs_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Spec.model_validate(fields)
+
+
+def test_a_built_in_text_of_another_domain_is_read_by_its_name(tmp_path: Path, model: Artifact, text: Artifact) -> None:
+    spec = {"source": "language", "context": 16, "max_rows": 500}
+    (python,) = run(KIND, tmp_path / "python", spec | {"domain": "python"}, transformer=[model])[1]
+    upload = tmp_path / "upload"
+    upload.mkdir()
+    (upload / "python.md").write_bytes(assets.domain("python").read_bytes())
+    (sent,) = run(KIND, tmp_path / "sent", spec, transformer=[model], text=[artifact_in(upload, "upload")])[1]
+    assert torch.equal(store.load(python.path).rows[:], store.load(sent.path).rows[:])
+    with pytest.raises(UserError, match="give either it or the input text"):
+        run(KIND, tmp_path / "both", spec | {"domain": "python"}, transformer=[model], text=[text])
+    with pytest.raises(ValidationError, match="domain is for source language"):
+        Spec.model_validate({"source": "model", "domain": "python"})
