@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 2
 KILLS ?= 1000
-PEERED := $(addprefix benchmarks/,engine.py memory.py quality.py features.py service.py)
+PEERED := $(addprefix benchmarks/,engine.py memory.py quality.py features.py evidence.py service.py)
 PORT ?= 18765
 
 help: ## this list

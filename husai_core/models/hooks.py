@@ -61,11 +61,16 @@ def known(cfg: Mapping[str, Any]) -> list[str]:
     recipe = cfg.get("dataset", {}).get("recipe", {})
     if layers := recipe.get("n_layers") or cfg.get("num_hidden_layers"):
         return _names(LANGUAGE_BLOCK, LANGUAGE_ENDS, layers)
-    if "normalization_type" not in cfg or cfg.get("architecture") not in (None, "HookedTransformer"):
+    if "normalization_type" not in cfg or not is_for_addition(cfg):
         return []
     normalised = cfg["normalization_type"] is not None
     norms, final = ({"ln1.": NORM, "ln2.": NORM}, {"ln_final.": NORM}) if normalised else ({}, {})
     return _names(MODULAR_BLOCK | norms, MODULAR_ENDS | final, cfg["n_layers"])
+
+
+def is_for_addition(cfg: Mapping[str, Any]) -> bool:
+    """Whether a `cfg.json` is that of a network for addition, rather than of a language model."""
+    return cfg.get("architecture") in (None, "HookedTransformer")
 
 
 def _names(block: Names, ends: Names, layers: int) -> list[str]:

@@ -137,12 +137,17 @@ def check_rows(sae: Cfg, rows: Cfg) -> None:
 def check_network(sae: Cfg, network: Cfg) -> None:
     """Refuse a network that an imported SAE does not fit: the SAE names no hook of it, or one of another width.
 
+    On a network for addition the SAE must say at which position it reads, too. On a language model the rows beside say
+    where it reads, if it does not.
+
     Raises:
         UserError: what does not fit.
     """
     hook_name, position = (sae["husai"].get(name) or UNKNOWN for name in PLACE)
-    if UNKNOWN in (hook_name, position):
+    if hooks.is_for_addition(network) and UNKNOWN in (hook_name, position):
         raise UserError(PLACE_UNKNOWN)
+    if hook_name == UNKNOWN:
+        return
     try:
         hooks.check([hook_name], network)
     except UserError as error:

@@ -18,7 +18,7 @@ from husai_core.data.modular import POSITIONS
 from husai_core.errors import UserError
 from husai_core.evidence import Provenance
 from husai_core.job import Artifact
-from husai_core.models import language
+from husai_core.models import hooks, language
 from husai_core.saes import checkpoint
 from husai_core.saes.recipe import SAERecipe
 from husai_core.saes.sae import SAE
@@ -97,7 +97,7 @@ class SAEGroup:
         if artifact.type == "activations":
             origins.check_rows(sae, bound)
             return
-        if self.position not in POSITIONS:
+        if hooks.is_for_addition(bound) and self.position not in POSITIONS:
             raise UserError(origins.PLACE_UNKNOWN)
         origins.check_network(sae, bound)
 

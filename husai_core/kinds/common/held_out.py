@@ -16,6 +16,7 @@ from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.common import rows_work, work
 from husai_core.kinds.kind import BaseSpec, Facts, Port, Work
+from husai_core.models import hooks
 from husai_core.stability import origins
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ INPUTS = {
     ),
     "text": Port("upload", "language only: .txt and .md files to measure on", many=True, required=False),
 }
-MODULAR = (None, "HookedTransformer")
-"""The architectures of networks for addition in `cfg.json`."""
 CONTEXT = 128
 ROWS_MISSING = "the SAEs were trained here: give the activations, too, so that held-out sequences are known"
 MOST_LOGITS, EXAMPLES = 1 << 25, 2048
@@ -149,7 +148,7 @@ def _hook(spec: HeldOutSpec, group: SAEGroup) -> str:
 
 
 def _is_modular(artifact: Artifact) -> bool:
-    return json.loads((artifact.path / "cfg.json").read_bytes()).get("architecture") in MODULAR
+    return hooks.is_for_addition(json.loads((artifact.path / "cfg.json").read_bytes()))
 
 
 def _addition(

@@ -26,6 +26,8 @@ BENCHMARKS = tuple(name for name, kind in MEASURED.items() if kind.startswith("b
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
 MORE_ROWS = {"transcoder": "mlp", "ood": "shifted", "untrained": "untrained"}
 """The rows that stresses of SAEs on a language model take besides the SAEs' own (see `check_rows.collect`)."""
+INSIDE = ("ood",)
+"""Stresses that run the language model as well as they read its rows."""
 ADDITION_PORTS: Mapping[str, Sequence[str]] = {
     "stress.trained_vs_random": ("saes", "activations"),
     "stress.transcoder": ("saes", "transformer"),
@@ -67,13 +69,15 @@ def jobs(name: str, subject: Subject) -> list[Child]:
     kind, sources, children = MEASURED[name], dict(subject.sources), list[Child]()
     if name in BENCHMARKS:
         return [Child(name, kind, subject.held_out, _bound(sources, list(kinds.get(kind).inputs)))]
-    fields = {"recipe": subject.recipe} if subject.recipe else {}
+    fields: dict[str, Any] = {"recipe": subject.recipe} if subject.recipe else {}
     if subject.network == "model":
         return [Child(name, kind, fields, _bound(sources, ADDITION_PORTS[kind]))]
     if name in MORE_ROWS and not sources.keys() & check_rows.PORTS[MORE_ROWS[name]]:
         collected = check_rows.collect(MORE_ROWS[name], subject.read, subject.hook_name, sources)
         children, sources = collected.children, {**sources, **collected.sources}
-    ports = [port for port in kinds.get(kind).inputs if port != "transformer"]
+    if name in INSIDE and "model" in subject.held_out:
+        fields["model"] = subject.held_out["model"]
+    ports = [port for port in kinds.get(kind).inputs if port != "transformer" or name in INSIDE]
     return [*children, Child(name, kind, fields, _bound(sources, ports))]
 
 

@@ -9,94 +9,95 @@ a first one. The network's own accuracy stands beside.
 
 Of a language model, the given SAEs themselves are measured on `activations` of the text that they were trained on, and
 on `shifted` ones of other texts at the same hook: explained variance, L0 and dead latents on the held-out rows of each,
-beside random SAEs that are as sparse. The text that is explained worst counts.
+beside random SAEs that are as sparse. With the model, probes to what kind of token comes next are fitted on the first
+text and tested on all; with the other texts, too, the SAEs are put in place of the activations (KL recovered). The text
+on which a figure is worst counts.
 """
 
 from __future__ import annotations
 
-from math import inf
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from husai_core import panels
+from husai_core import assets, panels
 from husai_core.errors import UserError
-from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import panels as common
-from husai_core.kinds.common import shifted_texts, stress_panels, work
+from husai_core.kinds.common import shifted_network, shifted_operands, shifted_texts, work
 from husai_core.kinds.common import statistics as ranges
-from husai_core.kinds.common.stress import SAES, Stress, StressSpec
+from husai_core.kinds.common.stress import SAES, Stress
 from husai_core.kinds.kind import Facts, Kind, Port, Work
-from husai_core.stability.result_tables import Member
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from torch import Tensor
-
-    from husai_core.data.modular import Pairs
-    from husai_core.saes.sae import SAE
-    from husai_core.stability.halves import Doubled, Measured
-    from husai_core.stability.intervals import Statistic
-    from husai_core.stability.seed_group import SeedGroup
-
+ROWS, TEXTS = {"activations", "shifted"}, {"text", "shifted_text"}
 INPUTS = {
     "saes": SAES,
-    "transformer": Port("transformer", "of a network for addition: the network that they read", required=False),
+    "transformer": Port("transformer", "the network that they read; a language model may be named", required=False),
     "activations": Port("activations", "of a language model: the rows that they were trained on", required=False),
     "shifted": Port("activations", "of a language model: the same hook on other texts", many=True, required=False),
+    "text": Port(
+        "upload", "of a language model: the files that `activations` were read from", many=True, required=False
+    ),
+    "shifted_text": Port(
+        "upload",
+        "of a language model: the file of each of `shifted` that is of no built-in text, for KL recovered",
+        many=True,
+        required=False,
+    ),
 }
 
 
-class Spec(StressSpec):
-    """How the lower half is split."""
+class Spec(shifted_operands.OperandsSpec):
+    """How pairs of addition are split, or how much of a language model is read."""
 
-    validation_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="share of its pairs for convergence and penalties"
+    model: str | None = Field(
+        None, max_length=200, description="a built-in language model or Hugging Face id, unless it is an input"
     )
-    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of its pairs for the in-distribution figures")
-    seed: int = Field(0, ge=0, lt=2**53, description="seed of the split")
+    probe_rows: int = Field(4096, ge=64, le=100_000, description="language only: most rows to fit and to test probes")
+    max_sequences: int = Field(
+        64, ge=3, le=100_000, description="language only: most held-out sequences of each text for KL recovered"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _a_name(cls, model: str | None) -> str | None:
+        if model is not None and (problem := assets.name_problem(model)):
+            raise ValueError(problem)
+        return model
+
+    @property
+    def settings(self) -> shifted_network.Settings:
+        """How much of a language model is read."""
+        return shifted_network.Settings(self.probe_rows, self.max_sequences, self.seed)
 
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse anything but one kind of shift."""
-        if {"transformer", "activations", "shifted"} & {*bound} not in ({"transformer"}, {"activations", "shifted"}):
+        language, network = ROWS & {*bound}, (self.model is not None) + ("transformer" in bound)
+        if language != ROWS and (language or network != 1 or self.model):
             raise UserError(
                 "bind either transformer (a network for addition), or activations and shifted (rows of a language "
                 "model on its text and on others)"
             )
+        if network > 1:
+            raise UserError("give either model or a transformer input, not both")
+        if TEXTS & {*bound} and (not language or not network):
+            raise UserError("text and shifted_text are read by a language model: give model, or the input transformer")
 
     def check_facts(self, facts: Facts) -> None:
-        """Refuse shifted rows of another model or hook."""
+        """Refuse shifted rows of another model or hook, and texts of other rows."""
         super().check_facts(facts)
-        shifted_texts.check(work.first(facts, "activations"), facts.get("shifted", ()))
+        shifted, texts = facts.get("shifted", ()), facts.get("shifted_text", ())
+        shifted_texts.check(work.first(facts, "activations"), shifted)
+        lacking = shifted_network.without_text(shifted, len(texts))
+        if texts and all(shifted) and lacking:
+            raise UserError(
+                f"{lacking + len(texts)} of the shifted activations were read from files, but there are {len(texts)} "
+                "shifted texts; bind the file of each, in their order"
+            )
 
 
-class Domains(BaseResult):
-    """One figure in and out of the fitted domain."""
+class Result(shifted_operands.Operands):
+    """Drops under the shift."""
 
-    id: float = Field(description="held-out pairs of the lower half")
-    ood: float = Field(description="pairs of the upper half")
-    unmirrored: float = Field(description="pairs with both operands in the upper half")
-
-    @property
-    def drop(self) -> float:
-        """In-distribution minus out-of-distribution."""
-        return self.id - self.ood
-
-
-class Result(Evidence):
-    """Drops under the shift; probe accuracies are shares of right answers among p."""
-
-    seeds: list[int]
-    p: int | None = Field(None, description="modulus; absent of a language model, as all but `texts`")
-    threshold: int | None = Field(None, description="first operands below this were fitted")
-    rows: dict[str, int] = Field({}, description="pairs per part")
-    explained_variance: list[Domains] = Field([], description="per seed")
-    probe_accuracy: list[Domains] = Field([], description="probe on the latents, per seed")
-    raw_probe_accuracy: Domains | None = Field(None, description="probe on the raw activations")
-    transformer_accuracy: Domains | None = None
-    members: list[Member] = Field([], description="the refitted SAEs on held-out pairs of the lower half")
     texts: list[shifted_texts.Text] = Field([], description="of a language model: the text trained on, then the others")
 
 
@@ -104,281 +105,29 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Measure the given SAEs on other texts, or fit on the lower half and test on both."""
     spec.check_ports(inputs.bound)
     if not inputs.many("shifted"):
-        return _modular(spec, inputs, job)
+        stress = Stress(spec, inputs, job, trainings=1, seed=spec.seed)
+        measured, fields = shifted_operands.measure(spec, inputs, job.device, stress)
+        return Result(**stress.evidence(measured), seeds=stress.group.seeds, **fields)
     stress = Stress(spec, inputs, job, trainings=0, seed=spec.seed)
-    measured, texts = shifted_texts.measure(stress.group, inputs.one("activations"), inputs.many("shifted"))
+    measured, texts = shifted_texts.measure(stress.group, inputs, spec.model, spec.settings, job)
     return Result(**stress.evidence(measured), seeds=stress.group.seeds, texts=texts)
-
-
-def _modular(spec: Spec, inputs: Inputs, job: Job) -> Result:
-    """Fit on the lower half, test on both."""
-    from husai_core.stability.retrain import halves, members
-
-    stress = Stress(spec, inputs, job, trainings=1, seed=spec.seed)
-    data, rows, right = _read(inputs, stress.group, job.device)
-    parts = _parts(spec, data)
-    saes = stress.train("lower half", rows[parts["train"]], rows[parts["validation"]])
-    explained = [_explained(sae(rows), rows, parts) for sae in saes]
-    probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
-    raw = _probe(rows, data, parts)
-    measured = _measured(explained, probes, raw, *_at_half(halves(saes), rows, data, parts))
-    _candidates(measured, stress.group, rows[parts["ood"]])
-    return Result(
-        **stress.evidence(measured),
-        seeds=stress.group.seeds,
-        p=data.p,
-        threshold=_threshold(data.p),
-        rows={name: len(at) for name, at in parts.items()},
-        explained_variance=explained,
-        probe_accuracy=probes,
-        raw_probe_accuracy=raw,
-        transformer_accuracy=_domains(parts, lambda at: float(right[at].double().mean())),
-        members=members(saes, rows[parts["id"]]),
-    )
-
-
-def _at_half(
-    saes: Sequence[SAE], rows: Tensor, data: Pairs, parts: Mapping[str, Tensor]
-) -> tuple[list[Domains], list[Domains]]:
-    """Explained variance and probes of the refits at half the tokens; nothing where there are none."""
-    explained = [_explained(sae(rows), rows, parts) for sae in saes]
-    return explained, [_probe(sae.encode(rows), data, parts) for sae in saes]
-
-
-def _threshold(p: int) -> int:
-    return (p + 1) // 2
-
-
-def _read(inputs: Inputs, group: SeedGroup, device: str) -> tuple[Pairs, Tensor, Tensor]:
-    """All pairs, their activations [p², d] at the SAEs' hook, and whether the network answers them right [p²]."""
-    from husai_core.data.modular import pairs
-    from husai_core.models import modular
-
-    path = inputs.one("transformer").path
-    dataset, network = modular.read_config(path)["dataset"], modular.load(path, device)
-    data = pairs(dataset["p"])
-    rows = modular.activations(network, data.tokens, [group.hook_name], group.position)[group.hook_name]
-    group.check_width(rows.shape[1])
-    return data, rows, modular.logits(network, data.tokens, dataset["position"]).argmax(1) == data.label
-
-
-def _parts(spec: Spec, data: Pairs) -> dict[str, Tensor]:
-    """Row indices: `train`, `validation` and `id` split the lower half; `ood` and its part `unmirrored` the upper."""
-    from husai_core.data.modular import split
-
-    upper_a, upper_b = (data.tokens[:, column] >= _threshold(data.p) for column in (1, 3))
-    lower = (~upper_a).nonzero()[:, 0]
-    assigned = split(len(lower), spec.validation_fraction, spec.test_fraction, spec.seed)
-    parts = {name: lower[assigned == i] for i, name in enumerate(("train", "validation", "id"))}
-    unmirrored = (upper_a & upper_b).nonzero()[:, 0]
-    if len(unmirrored) < 2:
-        raise UserError(f"too few pairs: {len(unmirrored)} have both operands in the upper half of modulus {data.p}")
-    return parts | {"ood": upper_a.nonzero()[:, 0], "unmirrored": unmirrored}
-
-
-def _domains(parts: Mapping[str, Tensor], figure: Callable[[Tensor], float]) -> Domains:
-    """A figure of row indices, in every domain."""
-    return Domains(**{name: figure(parts[name]) for name in Domains.model_fields})
-
-
-def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) -> Domains:
-    """Explained variance of rows [p², d]."""
-    from math import isfinite
-
-    from husai_core.saes.evaluate import explained_variance
-
-    domains = _domains(parts, lambda at: explained_variance(rows[at], prediction[at]))
-    if not all(map(isfinite, domains.model_dump().values())):
-        raise UserError("explained variance cannot be computed: the activations of a part do not vary")
-    return domains
-
-
-def _candidates(measured: Measured, group: SeedGroup, rows: Tensor) -> None:
-    """Explained variance of the given SAEs themselves on rows of the upper half [n, d], outliers in or out."""
-    from husai_core.saes.evaluate import evaluate_all
-    from husai_core.stability.halves import Doubled, plain
-    from husai_core.stability.intervals import seed_mean
-
-    def explained(saes: Sequence[SAE]) -> Statistic:
-        return seed_mean([figures.lower_explained_variance for figures in evaluate_all(saes, rows)])
-
-    doubled = Doubled(explained(group.saes), explained(group.halves) if group.halves else None)
-    measured.add("candidate_explained_variance_ood", plain(doubled), ranges.EXPLAINED_VARIANCE)
-
-
-def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:
-    """Accuracies of a probe from features [p², d] to the answer."""
-    from husai_core.stability.probe import fit
-
-    train, validation = ((features[parts[name]], data.label[parts[name]]) for name in ("train", "validation"))
-    probe = fit(train, validation, data.p)
-    return _domains(parts, lambda at: probe.accuracy(features[at], data.label[at]))
-
-
-def _measured(
-    explained: Sequence[Domains],
-    probes: Sequence[Domains],
-    raw: Domains,
-    half_explained: Sequence[Domains] = (),
-    half_probes: Sequence[Domains] = (),
-) -> Measured:
-    """Means over seeds. The probe on raw activations has no seed, so it is a constant in the difference."""
-    from husai_core.stability.halves import Figure, Measured, plain
-    from husai_core.stability.intervals import Independent
-
-    measured = Measured()
-    for name, whole, half, least in (
-        ("explained_variance", explained, half_explained, -inf),
-        ("probe_accuracy", probes, half_probes, 0.0),
-    ):
-        for figure, values in (("id", (least, 1.0)), ("ood", (least, 1.0)), ("drop", (least - 1, 1 - least))):
-            measured.add(f"{name}_{figure}", plain(_over_seeds(figure, whole, half)), values)
-    drops = plain(_over_seeds("drop", probes, half_probes))
-    beyond_raw = Figure(drops.whole.minus(Independent(raw.drop)), drops.change)
-    measured.add("probe_accuracy_drop_excess", beyond_raw, (-2.0, 2.0))
-    return measured
-
-
-def _over_seeds(name: str, whole: Sequence[Domains], half: Sequence[Domains]) -> Doubled[Statistic]:
-    """The mean over seeds of one figure of every domain."""
-    from husai_core.stability.halves import Doubled
-    from husai_core.stability.intervals import seed_mean
-
-    means = [seed_mean([getattr(domains, name) for domains in group]) for group in (whole, half) if group]
-    return Doubled(*means)
-
-
-DOMAINS = {"id": "fitted", "ood": "shifted", "unmirrored": "unmirrored"}
-SHORT = {"id": "fit", "ood": "shift", "unmirrored": "both"}
-NAMES = {
-    "explained_variance": "explained variance",
-    "random_explained_variance": "explained variance of random SAEs",
-    "l0": "L0",
-    "dead_fraction": "dead latents",
-    "probe_accuracy": "probe on latents",
-    "candidate_explained_variance_ood": "explained variance of the given SAEs",
-    "probe_accuracy_drop_excess": "probe on latents",
-}
-CHANGES = ("explained_variance_drop", "probe_accuracy_drop_excess", "candidate_explained_variance_ood")
-ENDS = {"id": "fitted domain", "ood": "shifted domain", "drop": "drop", "excess": "drop beyond raw probe"}
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
     """What the shift costs, and every figure in every domain."""
-    if result.texts:
-        return shifted_texts.present(result, result.texts, _words)
-    drop, probes = (result.statistics.get(name) for name in ("explained_variance_drop", "probe_accuracy_drop_excess"))
-    text = (
-        f"From held-out pairs of the fitted domain to another domain, the drop of explained variance is "
-        f"{common.interval(drop)}; probes on the latents lose {common.interval(probes)} more accuracy than a probe on "
-        "the raw activations."
-    )
-    figures = [
-        ("drop of explained variance", "explained_variance_drop"),
-        ("drop of probes beyond the raw probe", "probe_accuracy_drop_excess"),
-        ("explained variance of the given SAEs, shifted", "candidate_explained_variance_ood"),
-    ]
-    return [
-        stress_panels.headline(result, text, figures),
-        _drops(result),
-        _levels(result),
-        *stress_panels.changes(result, CHANGES, _words),
-        _per_seed(result),
-        *common.members_table({"refitted": result.members}, "Every refitted SAE on the fitted domain"),
-        stress_panels.statistics_table(result, _words),
-    ]
-
-
-def _drops(result: Result) -> panels.Intervals:
-    """What the shift costs."""
-    labels = {
-        "explained_variance_drop": "explained variance",
-        "probe_accuracy_drop": "probe on latents",
-        "probe_accuracy_drop_excess": "... beyond the raw probe",
-    }
-    rows = [row for name, label in labels.items() for row in common.interval_row(label, result.statistics.get(name))]
-    sizes = ", ".join(f"{DOMAINS.get(name, name)} {count}" for name, count in result.rows.items())
-    return panels.Intervals(
-        title="What the shift costs",
-        note=(
-            f"Fitted on first operands below {result.threshold} of {result.p}, shifted from there on; pairs: {sizes}. "
-            "Fitted: pairs of that domain held out from fitting. Unmirrored: both operands are shifted."
-        ),
-        rows=rows,
-        references=[panels.Reference(label="no loss", value=0.0)],
-        x_label="drop",
-    )
-
-
-def _levels(result: Result) -> panels.Intervals:
-    """Figures inside and outside the fitted domain, with their seeds."""
-    rows = []
-    measured = {"explained_variance": result.explained_variance, "probe_accuracy": result.probe_accuracy}
-    for figure, seeds in measured.items():
-        for domain in ("id", "ood"):
-            values = [getattr(figures, domain) for figures in seeds]
-            points = [(f"seed {seed}", value) for seed, value in zip(result.seeds, values, strict=False)]
-            label = f"{NAMES[figure]}, {DOMAINS[domain]}"
-            rows += common.interval_row(label, result.statistics.get(f"{figure}_{domain}"), points)
-    for label, domains in _without_seeds(result).items():
-        for domain in ("id", "ood"):
-            rows += common.interval_row(f"{label}, {DOMAINS[domain]}", common.value_only(getattr(domains, domain)))
-    return panels.Intervals(
-        title="Inside and outside the fitted domain",
-        note="A point is a seed. The raw probe and the network have no seed, so they have no interval.",
-        rows=rows,
-        x_label="share of variance, or accuracy",
-    )
-
-
-def _without_seeds(result: Result) -> dict[str, Domains]:
-    """What no seed stands behind."""
-    figures = {"raw probe": result.raw_probe_accuracy, "network": result.transformer_accuracy}
-    return {label: domains for label, domains in figures.items() if domains is not None}
-
-
-def _per_seed(result: Result) -> panels.Table:
-    """Every figure in every domain, by seed."""
-    columns = [
-        panels.Column(label="seed"),
-        *(panels.Column(label=f"EV {d}", format="number", digits=4) for d in SHORT.values()),
-        *(panels.Column(label=f"probe {d}", format="number", digits=4) for d in SHORT.values()),
-    ]
-    measured = zip(result.seeds, result.explained_variance, result.probe_accuracy, strict=False)
-    rows: list[list[panels.Cell]] = [
-        [f"{seed}", *(common.finite(getattr(f, domain)) for f in figures for domain in DOMAINS)]
-        for seed, *figures in measured
-    ]
-    for label, accuracy in _without_seeds(result).items():
-        rows.append([label, *[None] * len(DOMAINS), *(getattr(accuracy, domain) for domain in DOMAINS)])
-    note = (
-        "EV: explained variance; probe: accuracy of a probe for the answer; fit: held-out pairs of the fitted domain; "
-        "shift: pairs of the other; both: both operands are shifted. Below: raw activations, and the network itself."
-    )
-    return panels.Table(title="Every domain, by seed", note=note, folded=True, columns=columns, rows=rows)
-
-
-def _words(name: str) -> tuple[str, str]:
-    """A statistic's measure and figure in words."""
-    measure = max((known for known in NAMES if name.startswith(known)), key=len, default=name)
-    return NAMES.get(measure, name.replace("_", " ")), ENDS.get(name.rpartition("_")[2], "")
+    return shifted_texts.present(result, result.texts) if result.texts else shifted_operands.present(result)
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:
-    """SAEs on the lower half of the pairs, their figures on all of them, and the probes."""
-    siblings, pairs = work.Siblings.of(spec.recipe, facts), work.modular_pairs(facts)
-    if facts.get("shifted"):
-        return shifted_texts.estimate(siblings, facts)
-    network, width = work.Network.of(work.first(facts, "transformer")), siblings.recipe.d_sae
-    probes = work.Cost(
-        siblings.seeds * (pairs / 2 * width**2 + pairs * width * pairs**0.5) + width**3,
-        2 * work.FLOAT * pairs * (width + pairs**0.5),
-    )
-    again = 1 + siblings.halves
-    cost = siblings.training(1, spec.validation_fraction * pairs / 2) + siblings.measured(2 * again, pairs)
-    cost += work.Cost(again * probes.units, probes.memory)
-    cost += work.Cost(network.forward(pairs * work.LENGTH, pairs), network.held(8192, 4))
-    return cost.work(work.result_bytes(siblings.seeds), base=4 * siblings.rows_bytes(pairs))
+    """SAEs on the lower half of the pairs and their figures, or the figures of the given ones on every text."""
+    if not facts.get("shifted"):
+        return shifted_operands.estimate(spec, facts)
+    return shifted_texts.estimate(work.Siblings.of(spec.recipe, facts), spec.model, facts, spec.settings)
+
+
+def needed_assets(spec: Spec) -> list[str]:
+    """The language model that is read by its name."""
+    return [spec.model] if spec.model else []
 
 
 KIND = Kind(
@@ -388,13 +137,11 @@ KIND = Kind(
     run=run,
     estimate=estimate,
     present=present,
+    assets=needed_assets,
     statistics={
         "candidate_explained_variance_ood": ranges.EXPLAINED_VARIANCE,
-        **shifted_texts.STATISTICS,
         **{f"explained_variance_{domain}": ranges.EXPLAINED_VARIANCE for domain in ("id", "ood")},
         "explained_variance_drop": ranges.UNBOUNDED,
-        **{f"probe_accuracy_{domain}": ranges.SHARE for domain in ("id", "ood")},
-        "probe_accuracy_drop": ranges.difference(ranges.SHARE),
-        "probe_accuracy_drop_excess": (-2.0, 2.0),
+        **shifted_texts.STATISTICS,
     },
 )

@@ -51,7 +51,9 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("language")
-    model = artifact_in(tiny_language.write(home / "model"), "transformer")
+    directory = tiny_language.write(home / "model")
+    (directory / "cfg.json").write_text('{"architecture": "GPTNeoXForCausalLM", "leaks_label": false}')
+    model = artifact_in(directory, "transformer")
     text = written(home / "text", (assets.HELD_OUT / "lady-susan.md").read_text()[:9000])
     hooks = {"source": "language", "hook_name": "blocks.0.hook_resid_post", "hook_names": [HOOK, *MLP], "context": 16}
     rows, *mlp = run("train.activations", home / "rows", hooks, transformer=[model], text=[text])[1]
@@ -201,6 +203,51 @@ def test_the_text_that_is_explained_worst_counts(world: World, tmp_path: Path) -
     shown = kinds.get("stress.ood").panels(measured.model_dump(mode="json"))
     assert "to the text that they explain worst, the drop" in shown[0].text  # type: ignore[union-attr]
     assert any(isinstance(panel, panels.Table) and len(panel.rows) == 3 for panel in shown)
+
+
+def test_probes_and_kl_recovered_are_measured_inside_the_model(world: World, tmp_path: Path) -> None:
+    text = written(tmp_path / "far", (assets.HELD_OUT / "alices-adventures-in-wonderland.md").read_text()[:6000])
+    far = world.read("inside far", text)[0]
+    inputs = {"activations": [world.rows], "shifted": [far, far], "transformer": [world.model]}
+    texts = {"text": [world.text], "shifted_text": [text, text]}
+    small = {"max_sequences": 12, "probe_rows": 512}
+    measured = stress("stress.ood", world.home / "inside", small, saes=world.saes, **inputs, **texts)
+    assert isinstance(measured, ShiftResult)
+    values = {name: estimate.value or 0.0 for name, estimate in measured.statistics.items()}
+    first, second, third = (known.inside for known in measured.texts)
+    assert first
+    assert second
+    assert second == third
+    assert values["probe_accuracy_id"] == pytest.approx(sum(first.probe_accuracy) / 3)
+    assert 1 / 6 < values["probe_accuracy_ood"] <= values["probe_accuracy_id"] + 0.2
+    drop = (sum(first.probe_accuracy) - sum(second.probe_accuracy)) / 3
+    beyond = drop - (first.raw_probe_accuracy - second.raw_probe_accuracy)
+    assert values["probe_accuracy_drop_excess"] == pytest.approx(beyond)
+    assert values["kl_recovered_id"] > values["random_kl_recovered_id"]
+    assert values["kl_recovered_drop"] == pytest.approx(values["kl_recovered_id"] - values["kl_recovered_ood"])
+    assert {"probe_accuracy_drop_excess", "kl_recovered_drop"} <= measured.changes.keys()
+    assert measured.statistics.keys() <= kinds.get("stress.ood").statistics.keys()
+    shown = kinds.get("stress.ood").panels(measured.model_dump(mode="json"))
+    assert any(panel.title == "Inside the model, on every text" for panel in shown if isinstance(panel, panels.Table))
+    without_texts = stress("stress.ood", world.home / "no texts", small, saes=world.saes, **inputs)
+    assert "kl_recovered_drop" not in without_texts.statistics
+    assert without_texts.statistics["probe_accuracy_drop_excess"] == measured.statistics["probe_accuracy_drop_excess"]
+
+
+def test_what_a_shift_inside_the_model_needs_is_said(world: World) -> None:
+    rows = {"activations": [world.rows], "shifted": [world.rows]}
+    with pytest.raises(UserError, match="text and shifted_text are read by a language model"):
+        world.stress("stress.ood", "no model", **rows, shifted_text=[world.text])
+    spec = kinds.get("stress.ood").spec.model_validate({"model": "classics-2m"})
+    with pytest.raises(UserError, match="either model or a transformer"):
+        spec.check_ports({"saes", "activations", "shifted", "transformer"})
+    with pytest.raises(UserError, match="1 of the shifted activations were read from files, but there are 2"):
+        spec.check_facts({"shifted": [{"hook_name": HOOK}, {"domain": "french"}], "shifted_text": [{}, {}]})
+    other = artifact_in(tiny_language.write(world.home / "another", n_layers=2), "transformer")
+    with pytest.raises(UserError, match="were not trained on this transformer"):
+        stress("stress.ood", world.home / "other model", {}, saes=world.saes, **rows, transformer=[other])
+    with pytest.raises(UserError, match="activations number 0 are not of the model classics-2m"):
+        stress("stress.ood", world.home / "other name", {"model": "classics-2m"}, saes=world.saes, **rows)
 
 
 def test_texts_of_another_hook_or_model_are_no_shift(world: World) -> None:

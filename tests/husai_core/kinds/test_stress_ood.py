@@ -10,7 +10,8 @@ from torch.nn.functional import one_hot
 from husai_core.data.modular import pairs
 from husai_core.errors import UserError
 from husai_core.job import Artifact
-from husai_core.kinds.stress.ood import Domains, Result, Spec, _measured, _parts, _probe
+from husai_core.kinds.common.shifted_operands import Domains, _measured, _parts, _probe
+from husai_core.kinds.stress.ood import Result, Spec
 from husai_core.local_job import artifact_in
 from husai_core.saes import checkpoint
 from husai_core.stability.seed_group import read

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from husai_core.stability.probe import fit
+from husai_core.stability.probe import fit, over_classes
 
 
 def test_finds_a_linear_answer_and_nothing_in_noise() -> None:
@@ -35,3 +35,27 @@ def test_more_features_than_rows_and_constant_features() -> None:
     probe = fit((features[:40], label[:40]), (features[40:50], label[40:50]), 3)
     assert torch.isfinite(probe.weights).all()
     assert probe.accuracy(features[50:], label[50:]) > 0.6
+
+
+def test_fewer_rows_than_features_give_the_same_probe_as_the_other_way_to_solve_it() -> None:
+    source = torch.Generator().manual_seed(3)
+    label, features = torch.arange(40) % 2, torch.randn(40, 60, generator=source)
+    wide = fit((features, label), (features, label), 2)
+    assert wide.weights.shape == (60, 2)
+    centred, target = features.double() - features.double().mean(0), torch.nn.functional.one_hot(label, 2).double()
+    wanted = target - target.mean(0)
+    gram = centred.T @ centred / 40
+    solutions = [
+        torch.linalg.solve(gram + penalty * gram.trace() / 60 * torch.eye(60), centred.T @ wanted / 40)
+        for penalty in (10.0**exponent for exponent in range(-8, 3))
+    ]
+    assert min(float((wide.weights - solution).abs().max()) for solution in solutions) < 1e-6
+
+
+def test_a_mean_over_classes_does_not_count_their_rows() -> None:
+    label = torch.tensor([0] * 80 + [1] * 20 + [2] * 3)
+    right = torch.cat([torch.ones(80), torch.zeros(20), torch.ones(3)]).double()
+    assert over_classes(right, label) == (0.5, 0.0)
+    mixed = torch.cat([torch.tensor([0.0, 1.0]).repeat(40), torch.zeros(23)]).double()
+    assert over_classes(mixed, label) == (0.25, 0.25 / 80 / 4)
+    assert over_classes(right[:5], label[:5])[0] == 1.0
