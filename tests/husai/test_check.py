@@ -17,7 +17,7 @@ from tests.husai.conftest import Husai
 RECIPE = {"architecture": "topk", "d_sae": 128, "k": 8, "tokens": 20_000, "batch_size": 256, "lr": 5e-3}
 HOOK = "blocks.1.hook_resid_post"
 READ = {"source": "language", "model": "classics-2m", "hook_name": HOOK, "context": 32, "max_rows": 2000}
-SMALL = ["--tokens", "2000", "--set", "context=32", "--set", "max_sequences=40"]
+SMALL = ["--tokens", "2000", "--set", "context=32", "--set", "max_sequences=40", "--set", "intervention_latents=2"]
 
 
 class Files(NamedTuple):

@@ -206,7 +206,7 @@ def counter(job: Job, total: int) -> Callable[[int], None]:
     return count
 
 
-def estimate(spec: HeldOutSpec, facts: Facts, passes: int, random_saes: int) -> Work:
+def estimate(spec: HeldOutSpec, facts: Facts, passes: float, random_saes: int) -> Work:
     """Some forward passes besides one for each SAE, reading up to the hook, and what the SAEs compute."""
     cfg = rows_work.model_config(spec.model) if spec.model else work.first(facts, "transformer")
     network, sae = work.Network.of(cfg), work.first(facts, "saes")

@@ -22,8 +22,12 @@ MEASURED = {
     "untrained": "stress.untrained_model",
 }
 """The measurements, by the names of the jobs that make them."""
+INTERVENTION = "intervention"
+CHECKED = {**MEASURED, INTERVENTION: "stress.intervention"}
+"""What a check measures: also what takes the pipeline too long and no shipped policy reads."""
 BENCHMARKS = tuple(name for name, kind in MEASURED.items() if kind.startswith("benchmark."))
 STRESSES = tuple(name for name, kind in MEASURED.items() if kind.startswith("stress."))
+"""Those that read rows; an intervention reads the network alone, as a benchmark does."""
 MORE_ROWS = {"transcoder": "mlp", "ood": "shifted", "untrained": "untrained"}
 """The rows that stresses of SAEs on a language model take besides the SAEs' own (see `check_rows.collect`)."""
 INSIDE = ("ood",)
@@ -46,7 +50,8 @@ class Subject:
         network: what they read: a language model, or a network for addition (`model`).
         sources: by port, digests or what other jobs make: `saes`, their `activations`, the `transformer`, texts, and
             rows that need not be collected any more.
-        held_out: fields of the benchmarks.
+        held_out: fields of what is measured inside the network.
+        intervention: further fields of stress.intervention.
         recipe: how imported SAEs were trained, if they do not say it.
         read: language only: fields of train.activations that are the same for all rows.
         hook_name: language only: where the SAEs read.
@@ -55,6 +60,7 @@ class Subject:
     network: Literal["language", "model"]
     sources: Mapping[str, Sources]
     held_out: Mapping[str, Any] = field(default_factory=dict)
+    intervention: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
     read: Mapping[str, Any] = field(default_factory=dict)
     hook_name: str = ""
@@ -66,9 +72,10 @@ def jobs(name: str, subject: Subject) -> list[Child]:
     Raises:
         UserError: the SAEs' hook lies in no layer, so that they cannot be compared with its MLP.
     """
-    kind, sources, children = MEASURED[name], dict(subject.sources), list[Child]()
-    if name in BENCHMARKS:
-        return [Child(name, kind, subject.held_out, _bound(sources, list(kinds.get(kind).inputs)))]
+    kind, sources, children = CHECKED[name], dict(subject.sources), list[Child]()
+    if name not in STRESSES:
+        further = subject.intervention if name == INTERVENTION else {}
+        return [Child(name, kind, {**subject.held_out, **further}, _bound(sources, list(kinds.get(kind).inputs)))]
     fields: dict[str, Any] = {"recipe": subject.recipe} if subject.recipe else {}
     if subject.network == "model":
         return [Child(name, kind, fields, _bound(sources, ADDITION_PORTS[kind]))]

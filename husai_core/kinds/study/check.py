@@ -2,8 +2,9 @@
 
 `saes` are one SAE or siblings that differ in their seed alone; the first is the candidate that the policy judges.
 benchmark.core measures every one of them inside its network, and benchmark.features describes the candidate's latents.
-From two siblings on, rows are collected at their hook and the stresses follow: their controls are trained by `recipe`,
-or else by the recipe that the SAEs' own files claim.
+From two siblings on, stress.intervention compares in the network what latents and their twins do, rows are collected at
+the hook, and the other stresses follow: their controls are trained by `recipe`, or else by the recipe that the SAEs'
+own files claim.
 
 What cannot be measured is left out with the reason and with what it would take, and so is what was tried and failed:
 the policy then judges what there is. `source: model` is for SAEs on a network for addition, which need the
@@ -24,7 +25,16 @@ from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import check_rows, rule_panels, work
-from husai_core.kinds.common.measurements import BENCHMARKS, MEASURED, MORE_ROWS, STRESSES, Sources, Subject, jobs
+from husai_core.kinds.common.measurements import (
+    BENCHMARKS,
+    CHECKED,
+    INTERVENTION,
+    MORE_ROWS,
+    STRESSES,
+    Sources,
+    Subject,
+    jobs,
+)
 from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
@@ -70,7 +80,12 @@ class Spec(StressSpec):
         default_factory=dict,
         description="language only: other fields of train.activations, those with which `activations` were read",
     )
-    max_sequences: int = Field(512, ge=3, le=100_000, description="most held-out sequences that benchmark.core reads")
+    max_sequences: int = Field(
+        512, ge=3, le=100_000, description="most held-out sequences on which SAEs are measured inside their network"
+    )
+    intervention_latents: int = Field(
+        32, ge=2, le=10_000, description="latents of each SAE whose effects are compared with their twins'"
+    )
     policy: str = Field("own", description="the release policy that decides")
     policy_document: dict[str, Any] | None = Field(
         None,
@@ -157,21 +172,23 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
     possible = [name for name in STRESSES if _why_not(spec, inputs, name, done) is None]
     if possible and not done.keys() & set(STRESSES):
         return [child for name in possible for child in _stress(spec, inputs, name)]
-    evidence = [From(name, "result") for name in MEASURED if name in done and done[name].state == "succeeded"]
+    evidence = [From(name, "result") for name in CHECKED if name in done and done[name].state == "succeeded"]
     if not evidence:
         return []
     return [Child(GATE, "release.gate", spec.of_gate, {"candidate": inputs.get("saes", [])[:1], "evidence": evidence})]
 
 
 def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
-    benchmarks = [child for name in BENCHMARKS for child in jobs(name, _subject(spec, inputs))]
-    if len(inputs.get("saes", ())) < 2 or inputs.get("activations"):
-        return benchmarks
+    alone = len(inputs.get("saes", ())) < 2
+    names = BENCHMARKS if alone else (*BENCHMARKS, INTERVENTION)
+    in_network = [child for name in names for child in jobs(name, _subject(spec, inputs))]
+    if alone or inputs.get("activations"):
+        return in_network
     if spec.hook_name is None:
         raise UserError(
             "set hook_name (husai check: --hook-name HOOK), the hook of the SAEs, so that rows can be collected there"
         )
-    return [*check_rows.collect("activations", spec.read, spec.hook_name, inputs).children, *benchmarks]
+    return [*check_rows.collect("activations", spec.read, spec.hook_name, inputs).children, *in_network]
 
 
 def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Child]:
@@ -188,6 +205,7 @@ def _subject(spec: Spec, inputs: Mapping[str, Sources]) -> Subject:
         network=spec.source,
         sources={port: sources for port, sources in inputs.items() if sources},
         held_out=held_out | {"max_sequences": spec.max_sequences},
+        intervention={"n_latents": spec.intervention_latents},
         recipe=spec.recipe.model_dump(mode="json") if spec.recipe else None,
         read=spec.read,
         hook_name=spec.hook_name or "",
@@ -196,8 +214,8 @@ def _subject(spec: Spec, inputs: Mapping[str, Sources]) -> Subject:
 
 def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Mapping[str, Done]) -> NotMeasured | None:
     """Why a measurement is not even tried, with what it would take."""
-    kind = MEASURED[name]
-    if name in STRESSES and len(bound.get("saes", ())) < 2:
+    kind = CHECKED[name]
+    if name not in BENCHMARKS and len(bound.get("saes", ())) < 2:
         reason = "SAEs of several seeds are compared, and this is one SAE without its siblings"
         would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
     elif spec.source == "language" and MORE_ROWS.get(name) and spec.hook_name is None:
@@ -235,8 +253,8 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
     if gate.state != "succeeded" or gate.result is None:
         raise UserError(f"the gate made no decision: {_end(gate)}")
     decision = Decision.model_validate(gate.result)
-    results = {name: done[name].result for name in MEASURED if name in done and done[name].state == "succeeded"}
-    left_out = [_left_out(spec, inputs.ports, name, done) for name in MEASURED if name not in results]
+    results = {name: done[name].result for name in CHECKED if name in done and done[name].state == "succeeded"}
+    left_out = [_left_out(spec, inputs.ports, name, done) for name in CHECKED if name not in results]
     return Result(
         verdict=decision.verdict,
         candidate=decision.candidate,
@@ -245,7 +263,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         reasons=decision.reasons,
         rules=decision.rules,
         stages=[
-            stage_of(name, MEASURED[name], "succeeded", kinds.get(MEASURED[name]).result.model_validate(result))
+            stage_of(name, CHECKED[name], "succeeded", kinds.get(CHECKED[name]).result.model_validate(result))
             for name, result in results.items()
         ],
         not_measured=[*left_out, *_beyond(decision.rules)],
@@ -259,14 +277,14 @@ def _left_out(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: M
         return never_tried
     ends = {child: ended for child, ended in done.items() if child.startswith(f"{ROWS}-{name}")} | {name: done[name]}
     reason = next(_end(ended) for ended in ends.values() if ended.state != "succeeded")
-    return NotMeasured(kind=MEASURED[name], reason=reason, would_take=RETRY)
+    return NotMeasured(kind=CHECKED[name], reason=reason, would_take=RETRY)
 
 
 def _beyond(rules: Sequence[RuleOutcome]) -> list[NotMeasured]:
     """The kinds that the policy reads beside those that are measured here, each once, where they decided nothing."""
     beyond: dict[str, NotMeasured] = {}
     for rule in rules:
-        if rule.verdict == "inconclusive" and rule.evidence not in MEASURED.values():
+        if rule.verdict == "inconclusive" and rule.evidence not in CHECKED.values():
             installed = rule.evidence in kinds.names()
             reason = (
                 "the policy reads it, and a check does not run it" if installed else "this version has no such kind"
@@ -324,5 +342,5 @@ KIND = Kind(
     summarise=summarise,
     estimate=estimate,
     present=present,
-    children=("train.activations", *MEASURED.values(), "release.gate"),
+    children=("train.activations", *CHECKED.values(), "release.gate"),
 )

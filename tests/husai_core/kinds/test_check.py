@@ -14,7 +14,7 @@ from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.job import Inputs
 from husai_core.kinds import plan_estimate
-from husai_core.kinds.common.measurements import MEASURED, STRESSES
+from husai_core.kinds.common.measurements import CHECKED, INTERVENTION, STRESSES
 from husai_core.kinds.kind import Done, From
 from husai_core.kinds.study import check
 from husai_core.local_job import LocalJob, LocalRunner, artifact_in
@@ -24,7 +24,12 @@ HOOK = "blocks.1.hook_resid_post"
 READ: dict[str, Any] = {"model": "classics-2m", "hook_name": HOOK, "context": 32}
 RECIPE = {"architecture": "topk", "d_sae": 128, "k": 8, "tokens": 20_000, "batch_size": 256, "lr": 5e-3}
 IMPORTED = {"imported": True, "hook_name": HOOK, "position": None, "converged": None, "drift_from_init": None}
-SPEC = READ | {"max_rows": 2000, "max_sequences": 40, "as_of": datetime.now(UTC).isoformat()}
+SPEC = READ | {
+    "max_rows": 2000,
+    "max_sequences": 40,
+    "intervention_latents": 3,
+    "as_of": datetime.now(UTC).isoformat(),
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
     assert set(done) == {"core", "features", "gate"}
     assert (result.verdict, result.candidate, result.policy) == ("inconclusive", world.saes[0], "own")
     assert [stage.name for stage in result.stages] == ["core", "features"]
-    assert {missing.kind for missing in result.not_measured} == {MEASURED[name] for name in STRESSES}
+    assert {missing.kind for missing in result.not_measured} == {CHECKED[name] for name in (*STRESSES, INTERVENTION)}
     assert all("without its siblings" in missing.reason for missing in result.not_measured)
     verdicts = {rule.name: rule.value for rule in result.rules}
     assert verdicts["loss_recovered"] is not None
@@ -105,6 +110,10 @@ def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     assert transcoder is not None
     assert (transcoder["input_hook"], transcoder["output_hook"]) == ("blocks.1.ln2.hook_out", "blocks.1.hook_mlp_out")
     assert rules["transcoder"].evidence_digest == done["transcoder"].outputs["result"][0]
+    intervention = done["intervention"].result
+    assert intervention is not None
+    assert intervention["latents_per_seed"] == [3, 3, 3]
+    assert intervention["statistics"]["ablation_cosine_excess"]["low"] is not None
     panel = shown(result)
     bars = panel["Rules against their bars"]
     assert isinstance(bars, panels.Intervals)
@@ -120,7 +129,7 @@ def test_a_stress_that_fails_is_a_reason_and_not_the_end(world: World) -> None:
     failed = next(missing for missing in result.not_measured if missing.kind == "stress.trained_vs_random")
     assert "set recipe to what is known of it" in failed.reason
     assert result.rules, "the policy judges what was measured"
-    assert [stage.name for stage in result.stages] == ["core", "features"]
+    assert [stage.name for stage in result.stages] == ["core", "features", "intervention"]
 
 
 def test_all_stresses_are_measured_on_a_network_for_addition(world: World, tmp_path: Path) -> None:
@@ -128,10 +137,12 @@ def test_all_stresses_are_measured_on_a_network_for_addition(world: World, tmp_p
     (rows,) = run("train.activations", tmp_path / "rows", {}, transformer=[transformer])[1]
     bound = {"saes": siblings(tmp_path / "saes", rows), "transformer": [transformer], "activations": [rows]}
     inputs = {port: [world.runner.keep(a, a.type) for a in artifacts] for port, artifacts in bound.items()}
-    ended = world.runner.outcome("study.check", {"source": "model", "as_of": SPEC["as_of"]}, inputs)
+    ended = world.runner.outcome(
+        "study.check", {"source": "model", "intervention_latents": 4, "as_of": SPEC["as_of"]}, inputs
+    )
     assert ended.state == "succeeded", ended.reason
     result = check.Result.model_validate(ended.result)
-    assert [stage.name for stage in result.stages] == list(MEASURED)
+    assert [stage.name for stage in result.stages] == list(CHECKED)
     assert result.not_measured == []
     assert {rule.provenance for rule in result.rules if rule.accepts} == {"trained here"}
 
