@@ -71,6 +71,7 @@ class Table(Panel):
     type: Literal["table"] = "table"
     columns: list[Column]
     rows: list[list[Cell]]
+    searchable: bool = Field(False, description="many rows: where scripts run, pages can sort and search them")
 
     @model_validator(mode="after")
     def _rectangular(self) -> Self:

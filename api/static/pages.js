@@ -1,5 +1,6 @@
 // Live updates. Pages are made on the server; when something has changed, the page is fetched again and the parts of it
 // that have an id and differ take the place of the old ones. Without this script a page shows what a reload would.
+// Long tables can be sorted and searched here, too.
 "use strict";
 
 const PAUSE = 1500;
@@ -27,8 +28,9 @@ function swap(page) {
   const live = page.querySelector("[data-live]") !== null;
   for (const fresh of page.querySelectorAll("main > [id]")) {
     const old = document.getElementById(fresh.id);
-    if (!old || old.outerHTML === fresh.outerHTML || old.contains(document.activeElement)) continue;
+    if (!old || (sent.get(old) || old.outerHTML) === fresh.outerHTML || old.contains(document.activeElement)) continue;
     keepOpen(old, fresh);
+    arrange(fresh);
     const log = old.querySelector("pre.log");
     const atEnd = log && log.scrollTop + log.clientHeight >= log.scrollHeight - 4, top = log ? log.scrollTop : 0;
     old.replaceWith(document.adoptNode(fresh));
@@ -42,6 +44,53 @@ function swap(page) {
 function keepOpen(old, fresh) {
   const before = [...old.querySelectorAll("details")];
   [...fresh.querySelectorAll("details")].forEach((one, i) => { if (before[i]) one.open = before[i].open; });
+}
+
+// Sections with such tables, as the server sent them.
+const sent = new WeakMap();
+
+function arrange(section) {
+  const tables = section.querySelectorAll("table[data-searchable]");
+  if (tables.length) sent.set(section, section.outerHTML);
+  tables.forEach(searchable);
+}
+
+function searchable(table) {
+  const rows = [...table.tBodies[0].rows], heads = [...table.tHead.rows[0].cells];
+  const box = document.createElement("p"), label = document.createElement("label");
+  const input = document.createElement("input"), count = document.createElement("span");
+  box.className = "search";
+  input.type = "search";
+  count.setAttribute("role", "status");
+  label.append("Search these rows ", input);
+  box.append(label, count);
+  table.parentElement.before(box);
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+    count.textContent = words.length ? `${rows.filter(row => !row.hidden).length} of ${rows.length} rows` : "";
+  });
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const falling = head.getAttribute("aria-sort") !== "descending";
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      rows.sort((a, b) => compare(a.cells[column], b.cells[column], falling ? -1 : 1));
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
+// Figures by their size, texts by the alphabet; what is unknown comes last either way.
+function compare(a, b, sign) {
+  const [x, y] = [a, b].map(cell => "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent);
+  const known = value => value !== "–" && value !== "";
+  if (known(x) !== known(y)) return known(x) ? -1 : 1;
+  return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
 }
 
 let stream = null, timer = 0;
@@ -67,5 +116,6 @@ function start() {
 document.addEventListener("DOMContentLoaded", () => {
   const here = document.querySelector("nav [aria-current]");
   if (here) here.parentElement.scrollLeft = here.offsetLeft - 60;
+  document.querySelectorAll("main > [id]").forEach(arrange);
   start();
 });

@@ -104,7 +104,10 @@ def tiles(shown: Sequence[Figure]) -> Markup:
 
 
 def table(panel: panels.Table) -> Markup:
-    """Rows under their columns, in a box of its own that scrolls where the page is too narrow."""
+    """Rows under their columns, in a box of its own that scrolls where the page is too narrow.
+
+    One that can be searched says so by `data-searchable`, and each of its figures in full by `data-value`.
+    """
     aligned = [_is_figure(column, [row[i] for row in panel.rows]) for i, column in enumerate(panel.columns)]
     head = NONE
     if any(column.label for column in panel.columns):
@@ -113,9 +116,11 @@ def table(panel: panels.Table) -> Markup:
             for column, right in zip(panel.columns, aligned, strict=True)
         ]
         head = tag("thead", tag("tr", *cells))
-    rows = [_row(panel.columns, row, aligned) for row in panel.rows]
+    rows = [_row(panel.columns, row, aligned, panel.searchable) for row in panel.rows]
     style = "figures" if sum(aligned) >= len(aligned) - 1 else "text"
-    return scroll(tag("table", head, tag("tbody", *rows), class_=style), panel.title or "table")
+    marked = "" if panel.searchable else None
+    shown = tag("table", head, tag("tbody", *rows), class_=style, data_searchable=marked)
+    return scroll(shown, panel.title or "table")
 
 
 def scroll(content: Markup, label: str) -> Markup:
@@ -128,13 +133,20 @@ def _is_figure(column: Column, values: Sequence[Cell]) -> bool:
     return column.format not in ("text", "digest") and not texts
 
 
-def _row(columns: Sequence[Column], row: Sequence[Cell], aligned: Sequence[bool]) -> Markup:
+def _row(columns: Sequence[Column], row: Sequence[Cell], aligned: Sequence[bool], with_values: bool) -> Markup:
     cells = []
     for i, (column, value, right) in enumerate(zip(columns, row, aligned, strict=False)):
         style = "figure" if right else "long" if isinstance(value, str) and len(value) > LONG else None
         name, scope = ("th", "row") if i == 0 else ("td", None)
-        cells.append(tag(name, _value(value, column.format, column.digits), scope=scope, class_=style))
+        shown, sorted_by = _value(value, column.format, column.digits), _sorted_by(value) if with_values else None
+        cells.append(tag(name, shown, scope=scope, class_=style, data_value=sorted_by))
     return tag("tr", *cells)
+
+
+def _sorted_by(value: Cell) -> str | None:
+    """A figure in full, by which its cell is sorted; None for a text and for what is unknown."""
+    figure = value.value if isinstance(value, Estimate) else value
+    return None if figure is None or isinstance(figure, str) else repr(float(figure))
 
 
 def _value(value: Cell, form: panels.Format, digits: int | None = None) -> str | Markup:

@@ -7,13 +7,12 @@ reappears in a sibling where that is above 0.7. The share of siblings in which i
 seed finds it; its interval is exact, and wide with few seeds. `null_percentile` says how often the best of as many
 Gaussian directions comes less close than the twins do on average.
 
-The output `features` holds all records as `features.csv`, and in `reappears.safetensors` the mask of latents that every
-sibling has.
+The output `features` holds all records as `features.parquet` and `features.csv`, and in `reappears.safetensors` the
+mask of latents that every sibling has.
 """
 
 from __future__ import annotations
 
-import json
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,9 @@ OUTPUTS = {"features": Port("table", "a record per latent, and the mask of laten
 BEFORE, AFTER = 10, 4
 """Tokens of a context around the one at which the latent fires most."""
 NEIGHBOURS = 3
-SHOWN, CARDS = 100, 3
+LEADING = 4
+"""Tokens that the table shows before the one at which a latent fires most."""
+SHOWN, CARDS = 300, 3
 """Latents in the table of the page, and cards of each sort."""
 DENSE = 0.1
 LEAST_POWER, TINY = 5, -1e-9
@@ -113,9 +114,15 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         rows=activity.n,
         d_sae=first.d_sae,
         frequencies=_histogram([record.frequency for record in records]),
-        shown=sorted(records, key=lambda record: -record.frequency)[:SHOWN],
+        shown=_most_frequent(records),
         cards=_cards(records),
     )
+
+
+def _most_frequent(records: Sequence[Latent]) -> list[Latent]:
+    """The latents of the page's table, each with its strongest context alone."""
+    frequent = sorted(records, key=lambda record: -record.frequency)[:SHOWN]
+    return [record.model_copy(update={"contexts": record.contexts[:1]}) for record in frequent]
 
 
 def _shares(records: Sequence[Latent], partners: Sequence[Twins], rows: int) -> dict[str, Estimate]:
@@ -233,19 +240,15 @@ def _twin_fields(activity: Activity, partners: Sequence[Twins]) -> Callable[[int
 
 
 def _write(records: Sequence[Latent], job: Job) -> None:
-    """All records as CSV, and the mask of latents that every sibling has, where there are siblings."""
-    import csv
-
+    """All records as tables, and the mask of latents that every sibling has, where there are siblings."""
     import torch
     from safetensors.torch import save_file
 
+    from husai_core.benchmarks import feature_files
+
     folder = job.output("features", "table")
-    with (folder / "features.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Latent.model_fields)
-        for record in records:
-            document = record.model_dump(mode="json") | {"contexts": [_marked(c) for c in record.contexts]}
-            writer.writerow(json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in document.values())
+    rows = [record.model_dump(mode="json") | {"contexts": list(map(_marked, record.contexts))} for record in records]
+    feature_files.write(folder, rows)
     if records[0].twins:
         mask = torch.tensor([record.found_fraction == 1 for record in records])
         save_file({"reappears": mask}, folder / "reappears.safetensors")
@@ -324,11 +327,12 @@ def _table(result: Result) -> panels.Table:
     columns += [
         panels.Column(label=label, format="share" if name in shares else "number") for name, label in COLUMNS.items()
     ]
-    columns.append(panels.Column(label="promotes"))
+    columns += [panels.Column(label="fires most at"), panels.Column(label="promotes")]
     rows: list[list[panels.Cell]] = [
         [
             record.latent,
             *(getattr(record, name) for name in COLUMNS),
+            _strongest(record),
             " ".join(repr(token) for token, _ in record.promoted[:3]),
         ]
         for record in result.shown
@@ -337,7 +341,16 @@ def _table(result: Result) -> panels.Table:
         f"The {len(rows)} most frequent latents; all are in the output `features`. Found: share of siblings with a "
         "twin above |cosine| 0.7; null pct.: how often the best of as many Gaussian directions comes less close."
     )
-    return panels.Table(title="Latents", note=note, columns=columns, rows=rows)
+    return panels.Table(title="Latents", note=note, columns=columns, rows=rows, searchable=True)
+
+
+def _strongest(record: Latent) -> str:
+    """The token at which a latent fires most, with a few before it."""
+    if not record.contexts:
+        return ""
+    context = record.contexts[0]
+    at = max(range(len(context.tokens)), key=context.activations.__getitem__)
+    return f"{''.join(context.tokens[max(0, at - LEADING) : at])}«{context.tokens[at]}»"
 
 
 def _card(sort: str, record: Latent) -> panels.FeatureCard:
@@ -367,6 +380,7 @@ KIND = Kind(
     result=Result,
     inputs=held_out.INPUTS,
     outputs=OUTPUTS,
+    libraries=("pyarrow",),
     run=run,
     estimate=estimate,
     present=present,

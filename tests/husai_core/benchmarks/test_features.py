@@ -56,6 +56,31 @@ def test_activity_in_blocks_is_that_of_all_rows_at_once(monkeypatch: pytest.Monk
     assert torch.allclose(activity.correlations()[0], torch.stack(expected).double(), atol=1e-4, equal_nan=True)
 
 
+def test_no_block_holds_more_latents_than_may_be_resident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows come at once; siblings too, and what is kept of them does not grow with the rows."""
+    monkeypatch.setattr(features, "RESIDENT", 20 * 7)
+    sizes = list[int]()
+
+    class Watched(SAE):
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            latents = super().encode(x)
+            sizes.append(latents.numel())
+            return latents
+
+    first, second = (Watched(**vars(sae(seed))) for seed in (0, 1))
+    activity = features.Activity(first, [(second, torch.arange(20))], keep=4)
+
+    def held() -> int:
+        return sum(value.numel() for value in vars(activity).values() if isinstance(value, torch.Tensor))
+
+    before = held()
+    activity.add(torch.randn(500, 8, generator=torch.Generator().manual_seed(2)))
+    assert activity.n == 500
+    assert len(sizes) == 2 * 72
+    assert max(sizes) == 20 * 7
+    assert held() == before
+
+
 def test_neighbours_and_logit_effects_are_the_largest() -> None:
     decoder = sae(0).decoder
     cosines, neighbours = features.nearest(decoder, decoder, 2, skip_self=True)

@@ -134,3 +134,14 @@ def test_a_page_needs_nothing_but_itself():
     assert "<title>a &amp; b</title>" in page
     assert "http" not in page
     assert "src=" not in page
+
+
+def test_only_a_table_that_can_be_searched_carries_its_figures_in_full():
+    columns = [Column(label="latent", format="integer"), Column(label="fires", format="share"), Column(label="at")]
+    rows = [[3, 0.123456, "a"], [4, None, "b"], [5, ESTIMATE, "c"]]
+    plain = html.one_panel(Table(columns=columns, rows=rows))
+    assert "data-" not in plain
+    searchable = html.one_panel(Table(columns=columns, rows=rows, searchable=True))
+    assert 'data-searchable=""' in searchable
+    assert re.findall(r'data-value="([^"]*)"', searchable) == ["3.0", "0.123456", "4.0", "5.0", "0.5"]
+    assert re.sub(r' data-(searchable|value)="[^"]*"', "", searchable) == plain

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 from husai_core import assets, kinds, panels
@@ -70,6 +71,21 @@ def test_twins_and_the_mask_agree_with_the_decoders(described: Any) -> None:
     assert result.statistics["found_fraction"].value == pytest.approx(sum(alive) / len(alive))
 
 
+def test_the_parquet_file_holds_the_same_records_with_types(described: Any) -> None:
+    _, table, _, _ = described
+    typed, written = parquet.read_table(table.path / "features.parquet").to_pylist(), records(table)
+    assert [record["latent"] for record in typed] == list(range(len(written)))
+    for record, text in zip(typed, written, strict=True):
+        assert list(record) == list(text)
+        assert str(record["frequency"]) == text["frequency"]
+        assert (record["mean_activation"] is None) == (text["mean_activation"] == "")
+        assert record["twins"] == json.loads(text["twins"])
+        assert record["contexts"] == json.loads(text["contexts"])
+        pairs = [[neighbour["latent"], neighbour["cosine"]] for neighbour in record["neighbours"]]
+        assert pairs == json.loads(text["neighbours"])
+        assert [pair["token"] for pair in record["promoted"]] == [token for token, _ in json.loads(text["promoted"])]
+
+
 def test_the_page_shows_a_table_and_cards(described: Any) -> None:
     result = described[0]
     shown = kinds.get(KIND).panels(result.model_dump(mode="json"))
@@ -77,6 +93,12 @@ def test_the_page_shows_a_table_and_cards(described: Any) -> None:
     assert "Another seed finds a latent" in shown[0].text
     assert {type(panel) for panel in shown} >= {panels.Table, panels.Bars, panels.FeatureCard}
     assert all(len(to_csv(panel).splitlines()) > 1 for panel in shown)
+    (latents,) = (panel for panel in shown if isinstance(panel, panels.Table))
+    assert latents.searchable
+    assert all(len(record.contexts) <= 1 for record in result.shown)
+    column = [column.label for column in latents.columns].index("fires most at")
+    for row, record in zip(latents.rows, result.shown, strict=True):
+        assert str(row[column]).count("«") == len(record.contexts)
     assert result.statistics.keys() == kinds.get(KIND).statistics.keys()
 
 
