@@ -14,6 +14,8 @@ KeyFigures = dict[str, str | bool | int | float | None]
 Provenance = Literal["trained here", "attested", "claimed", "unknown"]
 """What shows how an SAE was trained, from the strongest to the weakest: its job is in this store; a signed manifest
 that verifies; its user's word; nothing."""
+Answer = Literal["yes", "no", "unknown"]
+"""Of an interval: wholly inside a margin, wholly outside, or neither."""
 
 
 def weakest(provenances: Iterable[Provenance]) -> Provenance:
@@ -34,6 +36,25 @@ class BaseResult(BaseModel):
     def key_figures(self) -> KeyFigures:
         """The few figures by which a study judges this result and which it repeats in its own."""
         return {}
+
+
+class RecipeFigure(BaseResult):
+    """A figure of imported SAEs beside that of SAEs trained here by the recipe that is claimed of them."""
+
+    imported: Estimate
+    retrained: Estimate
+    difference: Estimate = Field(description="imported less retrained")
+    margin: float = Field(description="differences inside ± this count as none")
+    agrees: Answer = Field(description="whether the whole interval of the difference lies inside the margin")
+
+
+class RecipeCheck(BaseResult):
+    """Whether a claimed recipe makes such SAEs as it is claimed of."""
+
+    agrees: Answer = Field(description="`yes` if every figure agrees, `no` if one does not")
+    figures: dict[str, RecipeFigure]
+    retrained: list[str] = Field(description="digests of the SAEs that were trained here by the claimed recipe")
+    rows: int = Field(description="held-out rows on which they were compared")
 
 
 class Evidence(BaseResult):
@@ -61,6 +82,11 @@ class Evidence(BaseResult):
         default=None, description="rows that the controls were trained on; none, or an earlier result"
     )
     retrained: bool = Field(default=False, description="SAEs behind the figures were trained here by a claimed recipe")
+    recipe_check: RecipeCheck | None = Field(
+        default=None,
+        description="imported SAEs beside such as were trained here by the claimed recipe; none where there are none, "
+        "and in earlier results",
+    )
 
     @property
     def origin(self) -> Provenance:

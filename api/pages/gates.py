@@ -30,6 +30,12 @@ ROWS = 50
 MOST_DECISIONS = 20
 TELLING = ("architecture", "d_in", "d_sae", "k", "hook_name", "model_name")
 """The facts that tell checkpoints apart in a list."""
+AGREES = {
+    "yes": ", which makes such SAEs",
+    "no": ", which makes other SAEs",
+    "unknown": "; whether that makes such SAEs is unknown",
+}
+"""What is said of a claimed recipe, by whether SAEs trained here by it are like those that it is claimed of."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ def view(rule: Mapping[str, Any]) -> RuleView:
     if accepts := rule.get("accepts"):
         return RuleView(rule, word, provenance or numbers.UNKNOWN, " or ".join(accepts), Markup(), "", "")
     training = f"{provenance}, retrained here by the claimed recipe" if rule.get("retrained") else provenance
+    training += AGREES.get(str(rule.get("comparable")), "")
     estimate = Estimate(value=rule.get("value"), low=rule.get("low"), high=rule.get("high"))
     row = IntervalRow(
         label=str(rule["title"]), estimate=estimate, bar=rule["threshold"], op=rule["op"], tone=tone(rule["verdict"])

@@ -9,17 +9,18 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from husai_core.estimate import Estimate
-from husai_core.evidence import Evidence, Provenance
-from husai_core.release import settled
+from husai_core.evidence import Answer, Evidence, Provenance
+from husai_core.release import comparable, settled
 from husai_core.release.evidence import EvidenceItem
 from husai_core.release.policy import Policy, ProvenanceRule, Rule, StatisticRule, without_unset
 from husai_core.release.power import units_needed
 from husai_core.release.settled import LEAST_UNITS
 
-ENGINE = 5
-COMPATIBLE = (2, 3, 4, 5)
+ENGINE = 6
+COMPATIBLE = (2, 3, 4, 5, 6)
 """The versions whose decisions this one repeats. From 3 on a reason names the trainings that had not converged; in 4
-imported SAEs pass no rule; from 5 on provenance is a rule of its own and figures with a margin must be settled."""
+imported SAEs pass no rule; from 5 on provenance is a rule of its own and figures with a margin must be settled; from 6
+on a claimed recipe must make such SAEs as it is claimed of."""
 DAY = 86_400
 AHEAD_DAYS = 7
 """How long after `as_of` evidence may be produced and count as fresh: a pipeline is stamped when it is submitted.
@@ -31,8 +32,8 @@ ROUNDING = 1e-9
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 SEVERITY: dict[Verdict, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
-SINCE_5 = ("provenance", "accepts", "retrained", "margin", "change", "settled")
-"""Members of an outcome that earlier engines did not write."""
+LATER = ("provenance", "accepts", "retrained", "margin", "change", "settled", "comparable")
+"""Members of an outcome that engines before 5 did not write, nor those before 6 the last."""
 PROVENANCES: dict[Provenance, str] = {
     "trained here": "the SAEs were trained here",
     "attested": "a signed manifest says how the SAEs were trained",
@@ -66,10 +67,13 @@ class RuleOutcome(BaseModel):
     margin: float | None = Field(default=None, description="how far the last doubling of training may change it")
     change: Estimate | None = Field(default=None, description="how far it did")
     settled: bool | None = Field(default=None, description="the change lies inside the margin; none: not asked")
+    comparable: Answer | None = Field(
+        default=None, description="a claimed recipe makes such SAEs here as it is claimed of; none: not asked"
+    )
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_unset(serialise(self), SINCE_5)
+        return without_unset(serialise(self), LATER)
 
 
 class Obstacle(IntEnum):
@@ -125,12 +129,12 @@ def judge_rule(
         verdict="fail" if policy.two_valued and judged.verdict != "pass" else judged.verdict,
         reason=judged.reason,
         settle=judged.settle,
-        **_background(policy, rule, about_it) if engine >= 5 else {},
+        **_background(policy, rule, about_it, engine) if engine >= 5 else {},
     )
 
 
-def _background(policy: Policy, rule: Rule, item: EvidenceItem | None) -> dict[str, Any]:
-    """What an outcome says of the trainings behind it: whose they were, and whether they are settled."""
+def _background(policy: Policy, rule: Rule, item: EvidenceItem | None, engine: int) -> dict[str, Any]:
+    """What an outcome says of the trainings behind it: whose they were, and whether they are settled and comparable."""
     read = read_evidence(item.document["result"]) if item else None
     facts: dict[str, Any] = {}
     if isinstance(rule, ProvenanceRule):
@@ -142,6 +146,8 @@ def _background(policy: Policy, rule: Rule, item: EvidenceItem | None) -> dict[s
     if read is not None and isinstance(rule, StatisticRule) and rule.margin is not None:
         facts["change"] = settled.change_of(rule, read)
         facts["settled"] = settled.why_unsettled(rule, read, policy.confidence) is None
+        if engine >= 6:
+            facts["comparable"] = comparable.answer(rule, read)
     return facts
 
 
@@ -191,7 +197,7 @@ def _judge_provenance(rule: ProvenanceRule, read: Evidence) -> Judged:
 
 
 def _judge_statistic(policy: Policy, rule: StatisticRule, read: Evidence, engine: int) -> Judged:
-    """Check that a result holds a figure with a sufficient interval, compare it, and ask whether it is settled."""
+    """Compare a figure that has a sufficient interval, and ask whether the trainings behind it allow that."""
     estimate = read.statistics.get(rule.statistic)
     if estimate is None or estimate.value is None:
         return undecided(Obstacle.NO_FIGURE, f"the result has no figure '{rule.statistic}'", rule.settle, estimate)
@@ -204,7 +210,11 @@ def _judge_statistic(policy: Policy, rule: StatisticRule, read: Evidence, engine
         reason = named if read.unconverged else unnamed
         return undecided(Obstacle.UNPROVEN_TRAINING, reason, settled.MORE_TOKENS, estimate)
     judged = _unknown(policy, rule, estimate) or _compare(rule, estimate)
-    unsettled = None if judged.obstacle is not Obstacle.NONE else settled.why_unsettled(rule, read, policy.confidence)
+    if judged.obstacle is not Obstacle.NONE:
+        return judged
+    if engine >= 6 and (unlike := comparable.why_not(rule, read)):
+        return undecided(Obstacle.UNPROVEN_TRAINING, unlike.reason, unlike.settle, estimate)
+    unsettled = settled.why_unsettled(rule, read, policy.confidence)
     missed = judged.verdict == "fail" and settled.misses_anyway(rule, estimate, settled.change_of(rule, read))
     if unsettled is None or missed:
         return judged

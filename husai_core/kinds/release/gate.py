@@ -198,15 +198,17 @@ def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
             rule.change,
             "" if rule.margin is None else f"within \N{PLUS-MINUS SIGN}{rule.margin:g}",
             "not asked" if rule.settled is None else "yes" if rule.settled else "no",
+            rule.comparable or "not asked",
         ]
         for rule in rules
         if rule.provenance is not None and rule.accepts is None
     ]
-    labels = ("rule", "SAEs", "last doubling", "needed", "settled")
+    labels = ("rule", "SAEs", "last doubling", "needed", "settled", "recipe agrees")
     columns = [panels.Column(label=label, format="number" if label == "last doubling" else "text") for label in labels]
     note = (
         "Last doubling: how the figure changed from half the tokens of training to all of them. Retrained here: the "
-        "SAEs behind it were trained by HUSAI, with the recipe that their user claims."
+        "SAEs behind it were trained by HUSAI, with the recipe that their user claims. Recipe agrees: SAEs that were "
+        "trained here by the claimed recipe are like the imported ones."
     )
     return [panels.Table(title="Trainings behind the figures", note=note, columns=columns, rows=rows)] if rows else []
 

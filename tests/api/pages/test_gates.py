@@ -102,6 +102,8 @@ def test_a_rule_shows_whose_training_stands_behind_it_and_whether_it_was_settled
     shown = gates.view(RULE | moved)
     assert shown.settled == "not settled: last doubling of training 0.034 [0.021, 0.047], within ±0.02 needed"
     assert shown.training == "claimed, retrained here by the claimed recipe"
+    alike = gates.view(RULE | moved | {"comparable": "no"})
+    assert alike.training == "claimed, retrained here by the claimed recipe, which makes other SAEs"
     assert gates.view(RULE | moved | {"change": None}).settled == "not settled: its change was not measured"
     assert gates.view(RULE | {"provenance": "trained here"}).settled == ""
     accepting = RULE | {"threshold": None, "accepts": ["trained here", "attested"], "provenance": "claimed"}

@@ -17,7 +17,7 @@ from husai_core.job import Artifact
 from husai_core.release.judge import judge_result, read_evidence
 from husai_core.release.policy import load as load_policy
 from tests.husai_core.kinds.stress_job import RECIPE, forged, network, run, siblings, stress
-from tests.husai_core.release.make import statistics_of
+from tests.husai_core.release.make import recipe_check, statistics_of
 
 SHORT = RECIPE | {"tokens": 5_000}
 NEEDS = {
@@ -77,7 +77,7 @@ def test_without_their_halves_only_what_is_trained_here_has_a_change(world: Worl
         for rule in statistics_of(load_policy("own"))
         if rule.evidence == "stress.trained_vs_random" and rule.margin
     ]
-    read = read_evidence(json.loads(overlap.model_dump_json()))
+    read = read_evidence(json.loads(overlap.model_copy(update={"recipe_check": recipe_check()}).model_dump_json()))
     judged = [judge_result(load_policy("own"), rule, read) for rule in asked]
     assert {outcome.verdict for outcome in judged} == {"inconclusive"}, "deleting halves meets no rule"
     assert all("half/ beside its weights" in (outcome.settle or "") for outcome in judged)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from husai_core.estimate import Estimate
-from husai_core.evidence import Evidence, Provenance
+from husai_core.evidence import Answer, Evidence, Provenance, RecipeCheck, RecipeFigure
 from husai_core.release.evidence import Control, Controls, EvidenceItem, result_digest
 from husai_core.release.judge import DAY
 from husai_core.release.policy import Policy, Rule, StatisticRule
@@ -31,6 +31,23 @@ def interval(value: float, half_width: float = 0.01, n: int = 5) -> Estimate:
     return Estimate(value=value, low=value - half_width, high=value + half_width, n=n)
 
 
+MARGINS = {"explained_variance": 0.02, "l0": 0.4, "pwmcc": 0.05}
+
+
+def recipe_check(agrees: Answer = "yes", *differing: str) -> RecipeCheck:
+    """SAEs of a claimed recipe beside imported ones, which differ in some figures, or perhaps do."""
+    around = {"yes": (0.0, 0.1), "no": (2.0, 0.1), "unknown": (0.5, 1.0)}
+    figures = {}
+    for name, margin in MARGINS.items():
+        is_alike = "yes" if differing and name not in differing else agrees
+        value, half_width = (factor * margin for factor in around[is_alike])
+        figures[name] = RecipeFigure(
+            imported=interval(0.9 + value), retrained=interval(0.9), difference=interval(value, half_width),
+            margin=margin, agrees=is_alike,
+        )  # fmt: skip
+    return RecipeCheck(agrees=agrees, figures=figures, retrained=["f" * 64], rows=100)
+
+
 def result(
     statistics: dict[str, Estimate],
     subject: str = CANDIDATE,
@@ -39,11 +56,14 @@ def result(
     provenance: Provenance | None = "trained here",
     **fields: Any,
 ) -> dict[str, Any]:
-    """A result; unless `changes` says otherwise, the last doubling of training changed nothing that counts."""
-    unchanged = {name: interval(0.0, 0.001) for name in statistics}
+    """A result; unless `fields` say otherwise, the last doubling of training changed nothing that counts, and a recipe
+    that is only claimed makes such SAEs."""
+    usual: dict[str, Any] = {"changes": {name: interval(0.0, 0.001) for name in statistics}}
+    if provenance in ("claimed", "unknown"):
+        usual["recipe_check"] = recipe_check()
     evidence = Evidence(
         subject=[subject, SIBLING], converged=converged, leaks_label=leaks_label, statistics=statistics,
-        provenance=provenance, **{"changes": unchanged, **fields},
+        provenance=provenance, **{**usual, **fields},
     )  # fmt: skip
     return evidence.model_dump(mode="json")
 
