@@ -107,7 +107,8 @@ class Work(BaseModel):
 
     `at_most` says that it may stop before it has done all the units, as a training at its goal does.
     `outputs` holds, by output port, what is known beforehand about the artifacts (such as `d_model` and `n_rows`), so
-    that jobs which take them can be estimated too.
+    that jobs which take them can be estimated too; `result` holds what is known of the result, so that a study can say
+    what it will plan next.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,6 +118,7 @@ class Work(BaseModel):
     memory_bytes: float = 0.0
     written_bytes: float = 0.0
     outputs: dict[str, dict[str, Any]] = {}
+    result: dict[str, Any] = {}
 
 
 Facts = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -1,8 +1,8 @@
 """What a study will take: the work of all the jobs that it plans, each by its own kind's estimate.
 
 The outputs that one child's estimate foretells are what is known about its siblings' inputs. A study that plans in
-rounds is asked for the next one as if all children had succeeded, with no figures in their results: where a later round
-depends on these, it is not counted.
+rounds is asked for the next one as if all children had succeeded, with nothing in their results but what an estimate
+foretells: where a later round depends on more, it is not counted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _round(children: Sequence[Child], known: _Known) -> Planned:
             for job in below.jobs
         ]
         more = more or below.more
-        known.end(child, below.jobs[-1].work.outputs if len(below.jobs) == 1 else {})
+        known.end(child, below.jobs[-1].work if len(below.jobs) == 1 else Work())
     return Planned(planned, more)
 
 
@@ -125,15 +125,15 @@ class _Known:
     outputs: dict[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     done: dict[str, Done] = field(default_factory=dict)
 
-    def end(self, child: Child, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+    def end(self, child: Child, work: Work) -> None:
         """Take a child for one that has succeeded, with what is known about its outputs, under names for digests."""
-        self.outputs[child.name] = outputs
+        self.outputs[child.name] = work.outputs
         facts = {port: self.facts([From(child.name, port)]) for port in kinds.get(child.kind).all_outputs}
         digests = {
             port: [self.name(f"{child.name}.{port}:{i}", fact) for i, fact in enumerate(of)]
             for port, of in facts.items()
         }
-        self.done[child.name] = Done("succeeded", None, {}, digests)
+        self.done[child.name] = Done("succeeded", None, work.result, digests)
 
     def name(self, name: str, fact: Mapping[str, Any]) -> str:
         """Remember a fact under a name."""

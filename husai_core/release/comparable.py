@@ -19,7 +19,7 @@ RETRAIN = (
     "this recipe on the same rows (input retrained)"
 )
 TRUE_RECIPE = "name the recipe that made the SAEs (husai check: --recipe FILE), and the text that they were trained on"
-MORE_SAES = "compare more SAEs: more siblings of the imported ones, or more retrained ones (study.check: retrained_seeds)"
+MORE_SAES = "compare more SAEs: siblings of the imported ones, or more retrained ones (study.check: retrained_seeds)"
 
 
 class Incomparable(NamedTuple):

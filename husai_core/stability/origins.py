@@ -16,6 +16,9 @@ from husai_core.saes.recipe import SAERecipe, unsaid
 Cfg = Mapping[str, Any]
 PLACE = ("hook_name", "position")
 SHAPE = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input")
+LEAST_RETRAINED = 2
+UNTOLD = {"measure_half"}
+"""Fields of a recipe that do not change the SAE that it makes."""
 UNKNOWN = "unknown"
 IMPORT_AGAIN = "import them again with `husai import FILE --hook-name HOOK --set position=POSITION`"
 PLACE_UNKNOWN = f"the imported SAEs do not say at which hook_name and position they read; {IMPORT_AGAIN}"
@@ -31,6 +34,53 @@ def check_siblings(saes: Sequence[Cfg], recipe: SAERecipe | None) -> None:
         _check_imported(saes, recipe)
     elif recipe:
         raise UserError("recipe is for imported SAEs; these say how they were trained")
+
+
+def check_retrained(saes: Sequence[Cfg], retrained: Sequence[Cfg], recipe: SAERecipe | None) -> None:
+    """Refuse SAEs that were not trained here by the recipe that is claimed of imported ones, at the hook of these.
+
+    Of SAEs that do not exist yet, not everything is known; what is not is no reason to refuse.
+
+    Args:
+        saes: the imported SAEs.
+        retrained: those that are said to be trained here.
+        recipe: what the user says of the imported ones; None: what their files claim.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    if not _are_imported(saes):
+        raise UserError("retrained is for imported SAEs; these were trained here")
+    if _are_imported(retrained):
+        raise UserError("retrained takes SAEs that train.sae made here, and these were imported")
+    if len(retrained) < LEAST_RETRAINED:
+        raise UserError(f"retrained takes at least {LEAST_RETRAINED} SAEs of different seeds, not {len(retrained)}")
+    expected = (recipe or claimed(saes)).model_dump(exclude=UNTOLD)
+    for place, sae in enumerate(retrained):
+        said = sae.get("husai", {})
+        if "recipe" in said:
+            trained_by = SAERecipe.model_validate(said["recipe"]).model_dump(exclude=UNTOLD)
+            _agree(f"retrained number {place}", trained_by, expected, "the claimed recipe has", list(expected))
+        _agree(f"retrained number {place}", sae, saes[0], "the imported SAEs have", ["d_in"])
+        _agree(f"retrained number {place}", said, saes[0]["husai"], "the imported SAEs have", PLACE)
+
+
+def _agree(who: str, facts: Cfg, expected: Cfg, whose: str, names: Sequence[str]) -> None:
+    for name in names:
+        value, wanted = facts.get(name), expected.get(name)
+        known = name not in PLACE or UNKNOWN not in (value or UNKNOWN, wanted or UNKNOWN)
+        if name in facts and known and value != wanted:
+            raise UserError(f"{who} has {name} {value}, but {whose} {wanted}")
+
+
+def known_claim(saes: Sequence[Cfg]) -> SAERecipe | None:
+    """The recipe that the files of imported SAEs claim; None where there is none that could have made them, or no need
+    of one."""
+    try:
+        check_siblings(saes, None)
+        return claimed(saes) if _are_imported(saes) else None
+    except UserError:
+        return None
 
 
 def check_alike(saes: Sequence[Cfg]) -> None:

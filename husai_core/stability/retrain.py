@@ -21,14 +21,15 @@ FIGURES = ("normalised_mse", "dead_fraction")
 
 
 class Trainings:
-    """A known number of trainings with the recipe and the seeds of some SAEs, reported as one progress.
+    """A known number of trainings with the recipe of some SAEs, reported as one progress; with their seeds, or others.
 
     `unconverged` names every training, those of the SAEs themselves included, that had not converged. `rows` is how
     many rows the last of them read; none before the first.
     """
 
-    def __init__(self, job: Job, group: SeedGroup, count: int) -> None:
-        self.job, self.recipe, self.seeds, self.count, self.finished = job, group.recipe, group.seeds, count, 0
+    def __init__(self, job: Job, group: SeedGroup, count: int, seeds: Sequence[int] | None = None) -> None:
+        self.job, self.recipe, self.count, self.finished = job, group.recipe, count, 0
+        self.seeds = group.seeds if seeds is None else seeds
         self.imported = group.imported
         self.rows: int | None = None
         self.unconverged = [] if group.imported else unconverged("SAEs", group.seeds, group.converged)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -28,6 +28,8 @@ from husai_core.stability.overlap import pwmcc
 ORIGIN = ("recipe", "hook_name", "position", "model_digest", "activations_digest")
 COPIED = 0.9999
 """PWMCC from which two imported SAEs are one in other units, order or precision."""
+LEAST_SEEDS = 3
+"""Seeds from which on figures have an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,37 @@ def read(artifacts: Sequence[Artifact], recipe: SAERecipe | None = None) -> Seed
             "switch", recipe, {"architecture": "switch", "d_sae": group.saes[0].d_sae} | experts, list(experts)
         )
     return SeedGroup(**vars(group), recipe=recipe, halves=halves)
+
+
+def retrained(
+    artifacts: Sequence[Artifact], imported: Sequence[Artifact], recipe: SAERecipe | None = None
+) -> SeedGroup:
+    """SAEs that were trained here by the claimed recipe of imported ones.
+
+    Args:
+        artifacts: their checkpoints.
+        imported: those of the imported SAEs.
+        recipe: what the user says of these; None: what their files claim.
+
+    Raises:
+        UserError: they are no siblings, imported themselves, or of another recipe or hook.
+    """
+    origins.check_retrained([_cfg(artifact) for artifact in imported], [_cfg(a) for a in artifacts], recipe)
+    return read(artifacts)
+
+
+def joined(imported: SeedGroup, retrained: SeedGroup) -> SeedGroup:
+    """Imported SAEs and their retrained siblings as one group, in this order; its seeds are places.
+
+    Raises:
+        UserError: an imported SAE is one of the retrained ones.
+    """
+    if any(alike(a, b) for a in imported.saes for b in retrained.saes):
+        raise UserError("one of the imported SAEs is among the retrained ones; train these with other seeds")
+    saes = [*imported.saes, *retrained.saes]
+    halves = [*imported.halves, *retrained.halves]
+    seeds = list(range(len(saes)))
+    return replace(imported, saes=saes, seeds=seeds, halves=halves if len(halves) == len(saes) else [])
 
 
 def siblings(artifacts: Sequence[Artifact]) -> SAEGroup:

@@ -47,14 +47,27 @@ def files(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files([home / f"seed{seed}" for seed in range(3)], texts, list(digests))
 
 
-def test_a_single_sae_ends_inconclusive_and_says_what_it_lacks(husai: Husai, files: Files, tmp_path: Path) -> None:
+def silent(sae: Path, folder: Path) -> Path:
+    """The same SAE in a folder that says nothing of its training."""
+    cfg = json.loads((sae / "cfg.json").read_bytes())
+    del cfg["husai"]
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    (folder / "sae_weights.safetensors").write_bytes((sae / "sae_weights.safetensors").read_bytes())
+    return folder
+
+
+def test_a_single_sae_without_a_recipe_ends_inconclusive_and_says_what_it_lacks(
+    husai: Husai, files: Files, tmp_path: Path
+) -> None:
     shell_expanded = ["--text", *files.texts]
-    words = ["check", files.saes[0], "--model", "classics-2m", *shell_expanded, *SMALL]
+    words = ["check", silent(files.saes[0], tmp_path / "silent"), "--model", "classics-2m", *shell_expanded, *SMALL]
     done = husai(*words, "--report", tmp_path / "report.html")
     assert done.code == Exit.INCONCLUSIVE, done.err
     text = " ".join(done.out.split())
     assert "What could not be measured" in text
     assert "this is one SAE without its siblings. It would take siblings" in text
+    assert "husai check --recipe FILE" in text
     ending = text[text.rindex("What could not be measured") :]
     assert "inconclusive: policy own" in ending
     assert "/jobs/" in ending
@@ -65,6 +78,20 @@ def test_a_single_sae_ends_inconclusive_and_says_what_it_lacks(husai: Husai, fil
     shown = " ".join(husai("gate", "show", again.json["id"]).out.split())
     assert "is one SAE without its siblings. It would take siblings" in shown
     assert "run stress." not in shown, "what cannot be run is no advice"
+
+
+def test_a_single_sae_with_a_recipe_is_judged_beside_retrained_siblings(
+    husai: Husai, files: Files, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE))
+    sae = silent(files.saes[0], tmp_path / "silent")
+    words = ["check", sae, "--model", "classics-2m", "--recipe", tmp_path / "recipe.yaml", *SMALL]
+    done = husai(*words, "--text", *files.texts)
+    assert done.code in {Exit.FAIL, Exit.INCONCLUSIVE}, done.err
+    text = " ".join(done.out.split())
+    assert "4 SAEs were retrained here by the claimed recipe" in text
+    assert "The claimed recipe, checked" in text
+    assert "without its siblings" not in text
 
 
 def test_siblings_with_a_recipe_are_stressed(husai: Husai, files: Files, tmp_path: Path) -> None:

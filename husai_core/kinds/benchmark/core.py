@@ -14,8 +14,9 @@ through the SAE unless asked.
 
 from __future__ import annotations
 
+import json
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -29,6 +30,7 @@ from husai_core.kinds.common import panels as common
 from husai_core.kinds.common.held_out import HeldOutSpec
 from husai_core.kinds.common.statistics import difference
 from husai_core.kinds.kind import Facts, Kind, Work
+from husai_core.stability import origins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +81,9 @@ class Result(Evidence):
     dense_above: float = Field(description="latents that fire on more than this share of the rows are dense")
     saes: list[SAEFigures]
     random: list[SAEFigures]
+    claimed_recipe: dict[str, Any] | None = Field(
+        None, description="how the files of imported SAEs say that all of them were trained, as a recipe of train.sae"
+    )
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
@@ -111,7 +116,16 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         dense_above=spec.dense_above,
         saes=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(group.seeds, trained, strict=True)],
         random=[SAEFigures(seed=s, figures=_estimates(f)) for s, f in zip(seeds, random, strict=True)],
+        claimed_recipe=_claimed(
+            [json.loads((artifact.path / "cfg.json").read_bytes()) for artifact in inputs.many("saes")]
+        ),
     )
+
+
+def _claimed(saes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The recipe that the `cfg.json` of SAEs claim."""
+    recipe = origins.known_claim(saes)
+    return None if recipe is None else recipe.model_dump(mode="json")
 
 
 def _random(group: SAEGroup, rows: Tensor, seeds: Sequence[int]) -> list[SAE]:
@@ -272,7 +286,10 @@ def _words(name: str) -> tuple[str, str]:
 
 def estimate(spec: Spec, facts: Facts) -> Work:
     """One forward pass for the network, every ablation and every SAE, and what the SAEs compute."""
-    return held_out.estimate(spec, facts, passes=1 + ABLATED, random_saes=spec.random_seeds)
+    work = held_out.estimate(spec, facts, passes=1 + ABLATED, random_saes=spec.random_seeds)
+    saes = facts.get("saes", ())
+    known = {"claimed_recipe": _claimed(saes)} if saes and all(saes) else {}
+    return work.model_copy(update={"result": known})
 
 
 def statistics() -> dict[str, tuple[float, float]]:

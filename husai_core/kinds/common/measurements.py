@@ -39,6 +39,10 @@ ADDITION_PORTS: Mapping[str, Sequence[str]] = {
     "stress.untrained_model": ("saes", "activations", "transformer"),
 }
 """The ports that a stress takes on a network for addition; its other ports are for language models."""
+CLAIM_PORTS = ("activations", "retrained")
+"""The ports that every stress takes where SAEs were trained by the claimed recipe of imported ones."""
+OWN_ROWS_APART = ("transcoder",)
+"""Stresses of SAEs on a language model that take the SAEs' own rows for that alone."""
 Sources = Sequence[str | From]
 
 
@@ -48,8 +52,8 @@ class Subject:
 
     Args:
         network: what they read: a language model, or a network for addition (`model`).
-        sources: by port, digests or what other jobs make: `saes`, their `activations`, the `transformer`, texts, and
-            rows that need not be collected any more.
+        sources: by port, digests or what other jobs make: `saes`, their `activations`, the `transformer`, texts, rows
+            that need not be collected any more, and of imported SAEs those `retrained` here by their recipe.
         held_out: fields of what is measured inside the network.
         intervention: further fields of stress.intervention.
         recipe: how imported SAEs were trained, if they do not say it.
@@ -77,14 +81,16 @@ def jobs(name: str, subject: Subject) -> list[Child]:
         further = subject.intervention if name == INTERVENTION else {}
         return [Child(name, kind, {**subject.held_out, **further}, _bound(sources, list(kinds.get(kind).inputs)))]
     fields: dict[str, Any] = {"recipe": subject.recipe} if subject.recipe else {}
+    of_claim = CLAIM_PORTS if "retrained" in sources else ()
     if subject.network == "model":
-        return [Child(name, kind, fields, _bound(sources, ADDITION_PORTS[kind]))]
+        return [Child(name, kind, fields, _bound(sources, [*ADDITION_PORTS[kind], *of_claim]))]
     if name in MORE_ROWS and not sources.keys() & check_rows.PORTS[MORE_ROWS[name]]:
         collected = check_rows.collect(MORE_ROWS[name], subject.read, subject.hook_name, sources)
         children, sources = collected.children, {**sources, **collected.sources}
     if name in INSIDE and "model" in subject.held_out:
         fields["model"] = subject.held_out["model"]
     ports = [port for port in kinds.get(kind).inputs if port != "transformer" or name in INSIDE]
+    ports = [port for port in ports if port in of_claim or port != "activations" or name not in OWN_ROWS_APART]
     return [*children, Child(name, kind, fields, _bound(sources, ports))]
 
 

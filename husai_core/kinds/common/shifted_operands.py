@@ -83,7 +83,7 @@ def measure(spec: OperandsSpec, inputs: Inputs, device: str, stress: Stress) -> 
     probes = [_probe(sae.encode(rows), data, parts) for sae in saes]
     raw = _probe(rows, data, parts)
     measured = _measured(explained, probes, raw, *_at_half(halves(saes), rows, data, parts))
-    _candidates(measured, stress.group, rows[parts["ood"]])
+    measured.extend(stress.measured([_candidates(group, rows[parts["ood"]]) for group, _ in stress.groups]))
     return measured, {
         "p": data.p,
         "threshold": _threshold(data.p),
@@ -152,17 +152,19 @@ def _explained(prediction: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) ->
     return domains
 
 
-def _candidates(measured: Measured, group: SeedGroup, rows: Tensor) -> None:
+def _candidates(group: SeedGroup, rows: Tensor) -> Measured:
     """Explained variance of the given SAEs themselves on rows of the upper half [n, d], outliers in or out."""
     from husai_core.saes.evaluate import evaluate_all
-    from husai_core.stability.halves import Doubled, plain
+    from husai_core.stability.halves import Doubled, Measured, plain
     from husai_core.stability.intervals import seed_mean
 
     def explained(saes: Sequence[SAE]) -> Statistic:
         return seed_mean([figures.lower_explained_variance for figures in evaluate_all(saes, rows)])
 
     doubled = Doubled(explained(group.saes), explained(group.halves) if group.halves else None)
+    measured = Measured()
     measured.add("candidate_explained_variance_ood", plain(doubled), ranges.EXPLAINED_VARIANCE)
+    return measured
 
 
 def _probe(features: Tensor, data: Pairs, parts: Mapping[str, Tensor]) -> Domains:
@@ -330,4 +332,5 @@ def estimate(spec: OperandsSpec, facts: Facts) -> Work:
     cost = siblings.training(1, spec.validation_fraction * pairs / 2) + siblings.measured(2 * again, pairs)
     cost += work.Cost(again * probes.units, probes.memory)
     cost += work.Cost(network.forward(pairs * work.LENGTH, pairs), network.held(8192, 4))
+    cost += siblings.recipe_check(work.split_rows(work.first(facts, "activations"), "test"))
     return cost.work(work.result_bytes(siblings.seeds), base=4 * siblings.rows_bytes(pairs))

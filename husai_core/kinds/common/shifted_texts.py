@@ -149,9 +149,11 @@ def estimate(siblings: work.Siblings, model: str | None, facts: Facts, settings:
     """The SAEs, their halves and random SAEs on the held-out rows of every text, and inside the model."""
     trained = work.first(facts, "activations")
     test = sum(work.split_rows(cfg, "test") for cfg in (trained, *facts["shifted"]))
-    cost = siblings.measured(2 + siblings.halves, test)
+    groups = 1 + siblings.retrained
+    cost = siblings.measured(2 * groups + siblings.halves, test) + siblings.recipe_check(test)
     if model or facts.get("transformer"):
-        cost += shifted_network.estimate(siblings, model, facts, settings)
+        inside = shifted_network.estimate(siblings, model, facts, settings)
+        cost += work.Cost(groups * inside.units, inside.memory)
     base = siblings.rows_bytes(work.split_rows(trained, "train"))
     return cost.work(work.result_bytes(siblings.seeds), base=base)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from husai_core import panels
-from husai_core.evidence import Evidence
+from husai_core.evidence import Answer, Evidence, RecipeCheck
 from husai_core.kinds.common.panels import interval_row
+from husai_core.release.comparable import FIGURES
+from husai_core.stability.result_tables import Member
 
 PWMCC = "PWMCC (mean maximum cosine between seeds)"
 """How the measure is called where it first stands."""
@@ -53,10 +55,60 @@ def caveats(result: Evidence) -> str:
             f"{count} seed{'s' * (count > 1)} of the same training {'were' if count > 1 else 'was'} left out."
         )
     if result.imported:
-        sentences.append("The SAEs were imported, so how they were trained is known from their user only.")
+        claim = AGREES[result.recipe_check.agrees if result.recipe_check else None]
+        sentences.append(f"The SAEs were imported, so how they were trained is known from their user only{claim}.")
     if result.leaks_label:
         sentences.append("The input of the model shows the answer, so features may be copies of it.")
     return " ".join(sentences)
+
+
+AGREES: dict[Answer | None, str] = {
+    None: "",
+    "yes": "; SAEs that were trained here by the claimed recipe are like them",
+    "no": "; SAEs that were trained here by the claimed recipe are unlike them, so controls say nothing about them",
+    "unknown": "; whether SAEs that were trained here by the claimed recipe are like them is undecided",
+}
+"""What is said of imported SAEs, by whether the claimed recipe makes such SAEs here."""
+
+
+def recipe_check(check: RecipeCheck | None) -> list[panels.AnyPanel]:
+    """Imported SAEs beside those of their claimed recipe; nothing where none were trained here."""
+    if check is None:
+        return []
+    rows: list[list[panels.Cell]] = [
+        [
+            FIGURES.get(name, name),
+            figure.imported,
+            figure.retrained,
+            figure.difference,
+            f"\N{PLUS-MINUS SIGN}{figure.margin:.3g}",
+            figure.agrees,
+        ]
+        for name, figure in check.figures.items()
+    ]
+    columns = [
+        panels.Column(label="figure"),
+        panels.Column(label="imported", format="number"),
+        panels.Column(label="retrained here", format="number"),
+        panels.Column(label="difference", format="number"),
+        panels.Column(label="margin"),
+        panels.Column(label="agrees"),
+    ]
+    note = (
+        f"{len(check.retrained)} SAEs ({', '.join(digest[:12] for digest in check.retrained)}) were trained here by "
+        f"the recipe that is claimed of the imported ones; all are measured on {check.rows} held-out rows. "
+        "A figure agrees where the whole interval of the difference, over seeds, lies inside the margin. Unless all "
+        "agree, controls and halves that are trained by this recipe say nothing about the imported SAEs."
+    )
+    return [panels.Table(title="The claimed recipe, checked", note=note, columns=columns, rows=rows)]
+
+
+def given_and_retrained(result: Evidence, members: Sequence[Member]) -> dict[str, Sequence[Member]]:
+    """The table of SAEs that a stress is about, those apart that were trained here by a claimed recipe."""
+    imported = len(result.subject)
+    if len(members) <= imported:
+        return {"SAEs": members}
+    return {"SAEs": members[:imported], "SAEs retrained here": members[imported:]}
 
 
 def _unsettled(result: Evidence) -> list[str]:

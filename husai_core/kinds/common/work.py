@@ -178,11 +178,16 @@ def gaussian_nulls(d_sae: int, d_in: int, shapes: int = 2) -> Cost:
 
 @dataclass(frozen=True)
 class Siblings:
-    """What is known of the SAEs that a stress is about: their recipe, their number and the width of their rows."""
+    """What is known of the SAEs that a stress is about: their recipe, their number and the width of their rows.
+
+    Controls have as many seeds as the SAEs, or as their retrained copies, where there are some.
+    """
 
     recipe: SAERecipe
     seeds: int
     d_in: int
+    retrained: int = 0
+    """1 where copies retrained here are measured too, else 0: how many groups there are besides."""
 
     @classmethod
     def of(cls, recipe: SAERecipe | None, facts: Facts) -> Siblings:
@@ -191,7 +196,8 @@ class Siblings:
         said = cfg.get("husai", {})
         known = recipe or SAERecipe.model_validate(said.get("recipe") or said.get("claimed_recipe") or {})
         width = first(facts, "activations").get("d_model") or first(facts, "transformer").get("d_model")
-        return cls(known, max(1, len(facts.get("saes", ()))), int(cfg.get("d_in") or width or UNKNOWN_WIDTH))
+        counts = [len(facts.get(port, ())) for port in ("saes", "retrained")]
+        return cls(known, max(1, *counts), int(cfg.get("d_in") or width or UNKNOWN_WIDTH), int(counts[1] > 0))
 
     @property
     def halves(self) -> int:
@@ -212,6 +218,11 @@ class Siblings:
         """Figures of every SAE of some groups on held-out rows."""
         cost = evaluation([self.recipe], self.seeds, self.d_in, rows)
         return Cost(groups * cost.units, cost.memory)
+
+    def recipe_check(self, rows: float) -> Cost:
+        """Figures and overlaps of the SAEs and their retrained copies, where there are some."""
+        cost = self.measured(2 * self.retrained, rows)
+        return cost + best_matches(2 * self.retrained, self.seeds, self.recipe.d_sae, self.d_in)
 
     def rows_bytes(self, rows: float) -> float:
         """Bytes of some rows."""

@@ -20,7 +20,7 @@ left out, and the result names it.
 What a file says about its own making is kept as `claimed` and believed nowhere. Where it says how an SAE was trained,
 that is read as `claimed_recipe`, in the fields of train.sae's recipe, and a stress trains its controls by it unless its
 spec names another; where it says too little, a stress asks for a recipe. An imported SAE may have seen the rows of any
-split, and it passes no rule of a gate. SAEs that are imported together are siblings where they claim the same training.
+split. SAEs that are imported together are siblings where they claim the same training.
 Imported rows come from no known network. An imported transformer is marked as leaking the label if it says so or fails
 the leak test; rows, if they say so or were read at the answer token.
 

@@ -31,7 +31,7 @@ from husai_core.kinds.common import held_out, stress_panels
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common.held_out import HeldOutSpec
 from husai_core.kinds.common.statistics import COSINE, SHARE, Range, difference
-from husai_core.kinds.common.stress import SAES
+from husai_core.kinds.common.stress import SIBLINGS
 from husai_core.kinds.kind import Facts, Kind, Work
 from husai_core.stability.result_tables import Matrix
 
@@ -323,7 +323,7 @@ def statistics() -> dict[str, Range]:
 KIND = Kind(
     spec=Spec,
     result=Result,
-    inputs=held_out.INPUTS | {"saes": SAES},
+    inputs=held_out.INPUTS | {"saes": SIBLINGS},
     run=run,
     estimate=estimate,
     present=present,

@@ -23,16 +23,20 @@ from pydantic import Field, field_validator
 from husai_core import assets, panels
 from husai_core.errors import UserError
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import shifted_network, shifted_operands, shifted_texts, work
+from husai_core.kinds.common import shifted_network, shifted_operands, shifted_texts, stress_panels, work
 from husai_core.kinds.common import statistics as ranges
-from husai_core.kinds.common.stress import SAES, Stress
+from husai_core.kinds.common.stress import RETRAINED, SAES, Stress
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 
 ROWS, TEXTS = {"activations", "shifted"}, {"text", "shifted_text"}
 INPUTS = {
     "saes": SAES,
     "transformer": Port("transformer", "the network that they read; a language model may be named", required=False),
-    "activations": Port("activations", "of a language model: the rows that they were trained on", required=False),
+    "activations": Port(
+        "activations",
+        "of a language model, or with `retrained`: the rows that they were trained on",
+        required=False,
+    ),
     "shifted": Port("activations", "of a language model: the same hook on other texts", many=True, required=False),
     "text": Port(
         "upload", "of a language model: the files that `activations` were read from", many=True, required=False
@@ -43,6 +47,7 @@ INPUTS = {
         many=True,
         required=False,
     ),
+    "retrained": RETRAINED,
 }
 
 
@@ -71,6 +76,9 @@ class Spec(shifted_operands.OperandsSpec):
 
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse anything but one kind of shift."""
+        super().check_ports(bound)
+        if "retrained" in bound and "shifted" not in bound:
+            bound = {*bound} - {"activations"}
         language, network = ROWS & {*bound}, (self.model is not None) + ("transformer" in bound)
         if language != ROWS and (language or network != 1 or self.model):
             raise UserError(
@@ -107,15 +115,17 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     if not inputs.many("shifted"):
         stress = Stress(spec, inputs, job, trainings=1, seed=spec.seed)
         measured, fields = shifted_operands.measure(spec, inputs, job.device, stress)
-        return Result(**stress.evidence(measured), seeds=stress.group.seeds, **fields)
+        return Result(**stress.evidence(measured), seeds=list(stress.trainings.seeds), **fields)
     stress = Stress(spec, inputs, job, trainings=0, seed=spec.seed)
-    measured, texts = shifted_texts.measure(stress.group, inputs, spec.model, spec.settings, job)
-    return Result(**stress.evidence(measured), seeds=stress.group.seeds, texts=texts)
+    of_groups = [shifted_texts.measure(group, inputs, spec.model, spec.settings, job) for group, _ in stress.groups]
+    measured = stress.measured([figures for figures, _ in of_groups])
+    return Result(**stress.evidence(measured), seeds=stress.group.seeds, texts=of_groups[0][1])
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
     """What the shift costs, and every figure in every domain."""
-    return shifted_texts.present(result, result.texts) if result.texts else shifted_operands.present(result)
+    shown = shifted_texts.present(result, result.texts) if result.texts else shifted_operands.present(result)
+    return [*shown, *stress_panels.recipe_check(result.recipe_check)]
 
 
 def estimate(spec: Spec, facts: Facts) -> Work:

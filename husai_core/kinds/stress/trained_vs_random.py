@@ -9,6 +9,8 @@ MMCS is PWMCC. Explained variance is that of the given SAEs on the test rows: th
 without outliers, as a few rows of huge norm can hold nearly all variance.
 
 SAEs and controls are measured at half their tokens, too, and the result says how the last doubling changed each figure.
+Where imported SAEs bring no halves, `retrained` SAEs, trained here by the recipe that is claimed of them, say so; these
+share their seeds with the controls. One or two imported SAEs are measured together with them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import statistics as ranges
 from husai_core.kinds.common import stress_panels, work
-from husai_core.kinds.common.stress import SAES, Stress, StressSpec
+from husai_core.kinds.common.stress import RETRAINED, SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import RANGES, Matrix, Member
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 INPUTS = {
     "saes": SAES,
     "activations": Port("activations", "the rows that they were trained on"),
+    "retrained": RETRAINED,
 }
 CONTROLS = ("shuffled", "covariance")
 MEANS = {
@@ -78,7 +81,6 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Train the controls and compare."""
     from husai_core.activations.store import load
     from husai_core.stability import nulls
-    from husai_core.stability.halves import Measured
     from husai_core.stability.pairwise import DoubledOverlaps, PairwiseOverlaps
     from husai_core.stability.retrain import halves, members
 
@@ -89,23 +91,37 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     noise = {name: _noise(name, rows, spec.control_seed) for name in CONTROLS}
     saes = {name: stress.train(name, parts["train"], parts["validation"]) for name, parts in noise.items()}
 
-    trained = DoubledOverlaps.of(group.saes, group.halves, test)
     controls = {name: DoubledOverlaps.of(saes[name], halves(saes[name]), noise[name]["test"]) for name in CONTROLS}
-    random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], group.seeds), test)
-    table, measured = stress.members(test), Measured()
-    _means(measured, table, group.halves, test)
-    _overlaps(measured, trained, random, controls, stress.paired)
+    random = PairwiseOverlaps(nulls.random_saes(group.recipe, rows.part("train")[:], stress.trainings.seeds), test)
+    trained = [DoubledOverlaps.of(members_of.saes, members_of.halves, test) for members_of, _ in stress.groups]
     return Result(
-        **stress.evidence(measured),
+        **stress.evidence(_measured(stress, trained, random, controls, test)),
         seeds=group.seeds,
-        pairs=trained.whole.matrices["pwmcc"],
-        matrices=trained.whole.matrices,
-        members=table,
+        pairs=trained[0].whole.matrices["pwmcc"],
+        matrices=trained[0].whole.matrices,
+        members=stress.members(test),
         controls={
             name: Control(matrices=overlaps.whole.matrices, members=members(saes[name], noise[name]["test"]))
             for name, overlaps in controls.items()
         },
     )
+
+
+def _measured(
+    stress: Stress,
+    trained: Sequence[DoubledOverlaps],
+    random: PairwiseOverlaps,
+    controls: Mapping[str, DoubledOverlaps],
+    test: Tensor,
+) -> Measured:
+    """All figures, from the overlaps of each of the stress's groups."""
+    from husai_core.stability.halves import Measured
+
+    figures = [Measured() for _ in trained]
+    for measured, (group, paired), overlaps in zip(figures, stress.groups, trained, strict=True):
+        _means(measured, stress.members(test, group), group.halves, test)
+        _overlaps(measured, overlaps, random, controls, paired)
+    return stress.measured(figures)
 
 
 def _means(measured: Measured, members: Sequence[Member], halves: Sequence[SAE], test: Tensor) -> None:
@@ -175,7 +191,8 @@ def present(result: Result) -> list[panels.AnyPanel]:
         ("explained variance", "explained_variance"),
         ("drift", "drift_from_init"),
     ]
-    groups = {"SAEs": result.members} | {f"{name} control": group.members for name, group in result.controls.items()}
+    groups = stress_panels.given_and_retrained(result, result.members)
+    groups |= {f"{name} control": group.members for name, group in result.controls.items()}
     gaussian = result.statistics.get("pwmcc_gaussian_null")
     title, note = "PWMCC of every pair of seeds", "Shaded from chance level to 1."
     return [
@@ -184,6 +201,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         _excess(result),
         common.pair_map(result.pairs, result.seeds, title, gaussian, note),
         *stress_panels.changes(result, ("explained_variance", "pwmcc_excess", "pwmcc_excess_rescaled", "pwmcc")),
+        *stress_panels.recipe_check(result.recipe_check),
         *_drift(result),
         *common.members_table(groups, "Every SAE, and every control"),
         stress_panels.statistics_table(result),
@@ -196,7 +214,7 @@ def _levels(result: Result) -> panels.Intervals:
     statistics = result.statistics
     rows = common.interval_row("SAEs", statistics.get("pwmcc"), common.pair_points(result.pairs, result.seeds))
     for name, group in result.controls.items():
-        points = common.pair_points(group.matrices.get("pwmcc", []), result.seeds)
+        points = common.pair_points(group.matrices.get("pwmcc", []), [member.seed for member in group.members])
         rows += common.interval_row(f"{name} control", statistics.get(f"pwmcc_{name}_null"), points)
     rows += common.interval_row("Gaussian decoders", statistics.get("pwmcc_gaussian_null"))
     note = (
@@ -234,8 +252,10 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     """Both controls, and every overlap of four groups with its chance level."""
     siblings, rows = work.Siblings.of(spec.recipe, facts), work.first(facts, "activations")
     splits = {split: work.split_rows(rows, split) for split in work.SHARES}
-    cost = siblings.training(2, splits["validation"]) + siblings.measured(3 + siblings.halves, splits["test"])
-    cost += siblings.comparison(4 + 3 * siblings.halves, splits["test"])
+    groups = 1 + siblings.retrained
+    cost = siblings.training(2, splits["validation"]) + siblings.measured(2 + groups + siblings.halves, splits["test"])
+    cost += siblings.comparison(3 + groups + 3 * siblings.halves, splits["test"])
+    cost += siblings.recipe_check(splits["test"])
     held = 4 * siblings.rows_bytes(sum(splits.values()))
     return cost.work(work.result_bytes(siblings.seeds, matrices=40) + 15_000, base=held)
 

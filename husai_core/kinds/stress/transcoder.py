@@ -28,7 +28,7 @@ from husai_core.job import Inputs, Job
 from husai_core.kinds.common import mlp_rows, stress_panels, work
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import statistics as ranges
-from husai_core.kinds.common.stress import SAES, Stress, StressSpec
+from husai_core.kinds.common.stress import RETRAINED, SAES, Stress, StressSpec
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
 
@@ -44,6 +44,8 @@ INPUTS = {
     "transformer": Port("transformer", "of a network for addition: the network that they read", required=False),
     "mlp_input": Port("activations", "of any model: the input of the MLP of their layer", required=False),
     "mlp_output": Port("activations", "of any model: the output of that MLP, of the same tokens", required=False),
+    "retrained": RETRAINED,
+    "activations": Port("activations", "with `retrained`: the rows that these were trained on", required=False),
 }
 JUDGED, REPORTED = ("gaussian", "covariance"), ("shuffled",)
 """Chance levels above which both groups are compared, and those that stand beside."""
@@ -60,6 +62,7 @@ class Spec(StressSpec):
 
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse anything but one source of the MLP's rows."""
+        super().check_ports(bound)
         if {"transformer", *mlp_rows.PORTS} & {*bound} not in ({"transformer"}, {*mlp_rows.PORTS}):
             raise UserError(
                 "bind either transformer (a network for addition), or mlp_input and mlp_output (activations of the MLP "
@@ -113,7 +116,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     sae, transcoder = (_Arm(name, stress, rows, noise) for name in ARMS)
     return Result(
         **stress.evidence(_measured(sae, transcoder)),
-        seeds=stress.group.seeds,
+        seeds=list(stress.trainings.seeds),
         input_hook=hooks[0],
         output_hook=hooks[1],
         sae=sae.compared,
@@ -224,6 +227,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         _differences(result),
         _levels(result),
         *stress_panels.changes(result, CHANGES, _words),
+        *stress_panels.recipe_check(result.recipe_check),
         *common.members_table(_groups(result), "Every SAE and transcoder"),
         stress_panels.statistics_table(result, _words),
         stress_panels.measures(),
@@ -319,6 +323,7 @@ def estimate(spec: Spec, facts: Facts) -> Work:
         pairs = sum(splits.values())
     cost = siblings.training(6, splits["validation"]) + siblings.measured(6, splits["test"])
     cost += siblings.comparison(6 * (1 + siblings.halves), splits["test"])
+    cost += siblings.recipe_check(work.split_rows(work.first(facts, "activations"), "test"))
     if facts.get("transformer"):
         network = work.Network.of(work.first(facts, "transformer"))
         cost += work.Cost(network.forward(pairs * work.LENGTH), network.held(8192, 4))

@@ -24,7 +24,7 @@ from husai_core.job import Inputs, Job
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common import same_rows, stress_panels, work
 from husai_core.kinds.common import statistics as ranges
-from husai_core.kinds.common.stress import SAES, Stress, StressSpec
+from husai_core.kinds.common.stress import RETRAINED, SAES, Stress, StressSpec
 from husai_core.kinds.common.training import near
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 from husai_core.stability.result_tables import Matrix, Member
@@ -47,6 +47,7 @@ INPUTS = {
     "untrained": Port(
         "activations", "of a language model: the same rows read by untrained networks", many=True, required=False
     ),
+    "retrained": RETRAINED,
 }
 METRICS = ("pwmcc", "pwmcc_alive", "pw_mcc", "activation_mcc")
 
@@ -58,6 +59,7 @@ class Spec(StressSpec):
 
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse anything but one source of untrained networks."""
+        super().check_ports(bound)
         if ("transformer" in bound) == ("untrained" in bound):
             raise UserError(
                 "bind either transformer (a network for addition) or untrained (activations of an untrained language "
@@ -103,27 +105,32 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
 
     spec.check_ports(inputs.bound)
     stress = Stress(spec, inputs, job, trainings=max(1, len(inputs.many("untrained"))), seed=spec.network_seed)
-    group, rows = stress.group, load(inputs.one("activations").path)
+    rows = load(inputs.one("activations").path)
     networks, overlaps = list[Untrained](), list[DoubledOverlaps]()
     for draw in _language(inputs, rows) if inputs.many("untrained") else _modular(spec, inputs, stress, rows, job):
         saes = stress.train(draw.label, draw.rows("train"), draw.rows("validation"))
-        test = draw.rows("test")[:]
-        overlaps.append(DoubledOverlaps.of(saes, halves(saes), test))
+        drawn = draw.rows("test")[:]
+        overlaps.append(DoubledOverlaps.of(saes, halves(saes), drawn))
         networks.append(
             Untrained(
                 mode=draw.mode,
                 seed=draw.seed,
                 pairs=overlaps[-1].whole.matrices["pwmcc"],
                 effective_rank=draw.effective_rank,
-                members=members(saes, test),
+                members=members(saes, drawn),
             )
         )
-    trained = DoubledOverlaps.of(group.saes, group.halves, rows.part("test")[:])
+    test, groups = rows.part("test")[:], stress.groups
+    trained = [DoubledOverlaps.of(group.saes, group.halves, test) for group, _ in groups]
+    figures = [
+        _measured(overlap, _by_mode(networks, overlaps), paired)
+        for overlap, (_, paired) in zip(trained, groups, strict=True)
+    ]
     largest = max(range(len(networks)), key=lambda place: overlaps[place].whole.statistic("pwmcc").value)
     return Result(
-        **stress.evidence(_measured(trained, _by_mode(networks, overlaps), stress.paired)),
-        seeds=group.seeds,
-        pairs=trained.whole.matrices["pwmcc"],
+        **stress.evidence(stress.measured(figures)),
+        seeds=stress.group.seeds,
+        pairs=trained[0].whole.matrices["pwmcc"],
         untrained_pairs=networks[largest].pairs,
         effective_rank=rows.moments.effective_rank,
         untrained_effective_rank=networks[largest].effective_rank,
@@ -250,13 +257,15 @@ def present(result: Result) -> list[panels.AnyPanel]:
         }
     )
     chance = statistics.get("pwmcc_gaussian_null")
-    maps = {"trained": result.pairs, "untrained": result.untrained_pairs}
+    untrained_seeds = [member.seed for member in result.untrained_members]
+    maps = {"trained": (result.pairs, result.seeds), "untrained": (result.untrained_pairs, untrained_seeds)}
     return [
         headline,
         _levels(result),
         _differences(result),
         *stress_panels.changes(result, ("trained_minus_untrained", "pwmcc_trained", "pwmcc_untrained")),
-        *(common.pair_map(m, result.seeds, f"Every pair of seeds, {name} network", chance) for name, m in maps.items()),
+        *stress_panels.recipe_check(result.recipe_check),
+        *(common.pair_map(*of, f"Every pair of seeds, {name} network", chance) for name, of in maps.items()),
         *common.members_table(_members(result), "Every SAE on an untrained network"),
         stress_panels.statistics_table(result),
         stress_panels.measures(),
@@ -275,7 +284,7 @@ def _levels(result: Result) -> panels.Intervals:
     statistics = result.statistics
     trained = common.pair_points(result.pairs, result.seeds)
     rows = common.interval_row("trained network", statistics.get("pwmcc_trained"), trained)
-    untrained = common.pair_points(result.untrained_pairs, result.seeds)
+    untrained = common.pair_points(result.untrained_pairs, [member.seed for member in result.untrained_members])
     rows += common.interval_row("untrained network", statistics.get("pwmcc_untrained"), untrained)
     for mode, words in same_rows.MODES.items():
         rows += common.interval_row(f"... {words}", statistics.get(f"pwmcc_untrained_{mode}"), _draws(result, mode))
@@ -295,9 +304,11 @@ def _levels(result: Result) -> panels.Intervals:
 
 def _draws(result: Result, mode: str) -> list[tuple[str, float]]:
     """The mean overlap on every untrained network of a mode."""
-    drawn = [(network.seed, network.pairs) for network in result.networks if network.mode == mode]
-    points = [(seed, [value for _, value in common.pair_points(pairs, result.seeds)]) for seed, pairs in drawn]
-    return [(f"network seed {seed}", sum(values) / len(values)) for seed, values in points if values]
+    points = []
+    for network in (network for network in result.networks if network.mode == mode):
+        pairs = common.pair_points(network.pairs, [member.seed for member in network.members])
+        points += [(f"network seed {network.seed}", sum(value for _, value in pairs) / len(pairs))] if pairs else []
+    return points
 
 
 def _differences(result: Result) -> panels.Intervals:
@@ -323,7 +334,8 @@ def estimate(spec: Spec, facts: Facts) -> Work:
     splits = {split: work.split_rows(rows, split) for split in work.SHARES}
     groups, count = max(1, len(facts.get("untrained", ()))), sum(splits.values())
     cost = siblings.training(groups, splits["validation"]) + siblings.measured(groups, splits["test"])
-    cost += siblings.comparison((1 + groups) * (1 + siblings.halves), splits["test"])
+    cost += siblings.comparison((1 + groups) * (1 + siblings.halves) + siblings.retrained, splits["test"])
+    cost += siblings.recipe_check(splits["test"])
     if facts.get("transformer"):
         network = work.Network.of(work.first(facts, "transformer"))
         cost += work.Cost(network.forward(count * work.LENGTH), network.held(8192, 4))

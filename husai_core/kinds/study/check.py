@@ -4,7 +4,9 @@
 benchmark.core measures every one of them inside its network, and benchmark.features describes the candidate's latents.
 From two siblings on, stress.intervention compares in the network what latents and their twins do, rows are collected at
 the hook, and the other stresses follow: their controls are trained by `recipe`, or else by the recipe that the SAEs'
-own files claim.
+own files claim. By it SAEs are trained on these rows, too, whose halves say whether the training had settled, and which
+show whether the recipe makes such SAEs at all. One or two imported SAEs take them as siblings, so that a recipe
+suffices for all stresses that read rows.
 
 What cannot be measured is left out with the reason and with what it would take, and so is what was tried and failed:
 the policy then judges what there is. `source: model` is for SAEs on a network for addition, which need the
@@ -18,13 +20,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
-from husai_core.evidence import BaseResult
+from husai_core.evidence import BaseResult, RecipeCheck
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import check_rows, rule_panels, work
+from husai_core.kinds.common import check_retraining, check_rows, not_measured, rule_panels, stress_panels, work
 from husai_core.kinds.common.measurements import (
     BENCHMARKS,
     CHECKED,
@@ -35,16 +37,16 @@ from husai_core.kinds.common.measurements import (
     Subject,
     jobs,
 )
+from husai_core.kinds.common.not_measured import RETRY, NotMeasured, end
 from husai_core.kinds.common.stages import ANSWERS, Stage, stage_of
 from husai_core.kinds.common.stress import StressSpec
 from husai_core.kinds.kind import Child, Done, Facts, From, Kind, Port, Work
 from husai_core.models import hooks
-from husai_core.release.advice import lacking
 from husai_core.release.decide import Decision
 from husai_core.release.judge import RuleOutcome
 from husai_core.stability import origins
 
-ROWS, GATE = "rows", "gate"
+ROWS, GATE, RETRAINED = "rows", "gate", check_retraining.NAME
 LAYER = re.compile(r"blocks\.\d+\.")
 INPUTS = {
     "saes": Port("sae", "the candidate, and its siblings of other seeds", many=True),
@@ -79,6 +81,13 @@ class Spec(StressSpec):
     reading: dict[str, Any] = Field(
         default_factory=dict,
         description="language only: other fields of train.activations, those with which `activations` were read",
+    )
+    retrained_seeds: int | None = Field(
+        None,
+        ge=check_retraining.LEAST,
+        le=64,
+        description="SAEs that are trained by the recipe of imported ones; null: as many as these, at least 3, and 4 "
+        "beside a single one",
     )
     max_sequences: int = Field(
         512, ge=3, le=100_000, description="most held-out sequences on which SAEs are measured inside their network"
@@ -137,16 +146,6 @@ class Spec(StressSpec):
             origins.check_reading(saes[0], self.hook_name, network)
 
 
-class NotMeasured(BaseModel):
-    """A measurement that was left out or failed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
-    reason: str
-    would_take: str = Field(description="what would let it be measured")
-
-
 class Result(BaseResult):
     """The verdict on the first SAE, what it rests on, and what it lacks."""
 
@@ -158,10 +157,14 @@ class Result(BaseResult):
     rules: list[RuleOutcome]
     stages: list[Stage] = Field(description="what was measured")
     not_measured: list[NotMeasured]
+    recipe_check: RecipeCheck | None = Field(
+        None, description="imported SAEs beside such as were trained here by the claimed recipe, where there are some"
+    )
 
 
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
-    """First the rows and what needs none; then the stresses that are possible; then the gate over what succeeded.
+    """First the rows and what needs none; then, by the recipe of imported SAEs, more of them; then the stresses that
+    are possible; then the gate over what succeeded.
 
     Where nothing did, no policy is asked, and nothing is signed.
     """
@@ -169,9 +172,11 @@ def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) 
         return _first_round(spec, inputs)
     if GATE in done:
         return []
+    if RETRAINED not in done and (retraining := _retraining(spec, inputs, done)):
+        return retraining
     possible = [name for name in STRESSES if _why_not(spec, inputs, name, done) is None]
     if possible and not done.keys() & set(STRESSES):
-        return [child for name in possible for child in _stress(spec, inputs, name)]
+        return [child for name in possible for child in _stress(spec, inputs, name, done)]
     evidence = [From(name, "result") for name in CHECKED if name in done and done[name].state == "succeeded"]
     if not evidence:
         return []
@@ -182,19 +187,38 @@ def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
     alone = len(inputs.get("saes", ())) < 2
     names = BENCHMARKS if alone else (*BENCHMARKS, INTERVENTION)
     in_network = [child for name in names for child in jobs(name, _subject(spec, inputs))]
-    if alone or inputs.get("activations"):
+    if alone and spec.recipe is None:
         return in_network
-    if spec.hook_name is None:
+    if not inputs.get("activations") and spec.hook_name is None:
         raise UserError(
             "set hook_name (husai check: --hook-name HOOK), the hook of the SAEs, so that rows can be collected there"
         )
-    return [*check_rows.collect("activations", spec.read, spec.hook_name, inputs).children, *in_network]
+    return [*(_retraining(spec, inputs, {}) or _rows(spec, inputs, {})[0]), *in_network]
 
 
-def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str) -> list[Child]:
+def _rows(spec: Spec, inputs: Mapping[str, Sources], done: Mapping[str, Done]) -> tuple[list[Child], Sources]:
+    """The SAEs' own rows: the jobs that have yet to collect them, and where they are found."""
+    if rows := inputs.get("activations"):
+        return [], rows
+    collected = check_rows.collect("activations", spec.read, spec.hook_name or "", inputs)
+    return [child for child in collected.children if child.name not in done], collected.sources["activations"]
+
+
+def _retraining(spec: Spec, inputs: Mapping[str, Sources], done: Mapping[str, Done]) -> list[Child]:
+    """The training of SAEs by the recipe of imported ones, behind what collects its rows, where it can be."""
+    recipe = check_retraining.recipe_of(spec.recipe, done.get("core"))
+    if recipe is None or (ROWS in done and done[ROWS].state != "succeeded"):
+        return []
+    if not inputs.get("activations") and spec.hook_name is None:
+        return []
+    children, rows = _rows(spec, inputs, done)
+    return [*children, check_retraining.child(recipe, len(inputs["saes"]), spec.retrained_seeds, rows)]
+
+
+def _stress(spec: Spec, inputs: Mapping[str, list[str]], name: str, done: Mapping[str, Done]) -> list[Child]:
     """A stress of the SAEs, behind the jobs that collect more rows for it."""
-    rows: Sources = inputs.get("activations") or [From(ROWS, "activations")]
-    return jobs(name, _subject(spec, {**inputs, "activations": rows}))
+    sources = {**inputs, "activations": _rows(spec, inputs, done)[1], **check_retraining.inputs(done)}
+    return jobs(name, _subject(spec, sources))
 
 
 def _subject(spec: Spec, inputs: Mapping[str, Sources]) -> Subject:
@@ -212,12 +236,20 @@ def _subject(spec: Spec, inputs: Mapping[str, Sources]) -> Subject:
     )
 
 
+SIBLINGS = "siblings: the same training with other seeds, checked together; three in all give an interval"
+OR_RECIPE = ". Or the recipe that made it (`husai check --recipe FILE`), by which siblings are trained here"
+
+
 def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Mapping[str, Done]) -> NotMeasured | None:
     """Why a measurement is not even tried, with what it would take."""
     kind = CHECKED[name]
-    if name not in BENCHMARKS and len(bound.get("saes", ())) < 2:
-        reason = "SAEs of several seeds are compared, and this is one SAE without its siblings"
-        would_take = "siblings: the same training with other seeds, checked together; three in all give an interval"
+    siblings = len(bound.get("saes", ())) > 1 or (name in STRESSES and check_retraining.inputs(done))
+    if name not in BENCHMARKS and not siblings:
+        reason, would_take = "SAEs of several seeds are compared, and this is one SAE without its siblings", SIBLINGS
+        if name in STRESSES and RETRAINED in done:
+            reason, would_take = f"its siblings could not be trained: {end(done[RETRAINED])}", RETRY
+        elif name in STRESSES and "core" in done and (done["core"].result or {}).get("imported"):
+            would_take += OR_RECIPE
     elif spec.source == "language" and MORE_ROWS.get(name) and spec.hook_name is None:
         reason = "nothing says at which hook the SAEs read, where its rows have to be collected"
         would_take = "hook_name: `husai check --hook-name HOOK`"
@@ -225,19 +257,11 @@ def _why_not(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: Ma
         reason = f"the hook {spec.hook_name} lies in no layer, so it has no MLP to compare with"
         would_take = "SAEs on a layer of the network"
     elif name in STRESSES and ROWS in done and done[ROWS].state != "succeeded":
-        reason = f"no rows could be collected: {_end(done[ROWS])}"
+        reason = f"no rows could be collected: {end(done[ROWS])}"
         would_take = RETRY
     else:
         return None
     return NotMeasured(kind=kind, reason=reason, would_take=would_take)
-
-
-RETRY = "mending this and checking again; what was measured already is taken from its stored result"
-
-
-def _end(ended: Done) -> str:
-    """How a job ended that did not succeed."""
-    return ended.reason or ended.state
 
 
 def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) -> Result:
@@ -247,13 +271,13 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         UserError: nothing could be measured, or the gate made no decision.
     """
     if GATE not in done:
-        ends = "; ".join(f"{name}: {_end(ended)}" for name, ended in done.items() if ended.state != "succeeded")
+        ends = "; ".join(f"{name}: {end(ended)}" for name, ended in done.items() if ended.state != "succeeded")
         raise UserError(f"nothing could be measured, so no policy was asked: {ends}")
     gate = done[GATE]
     if gate.state != "succeeded" or gate.result is None:
-        raise UserError(f"the gate made no decision: {_end(gate)}")
+        raise UserError(f"the gate made no decision: {end(gate)}")
     decision = Decision.model_validate(gate.result)
-    results = {name: done[name].result for name in CHECKED if name in done and done[name].state == "succeeded"}
+    results = {name: done[name].result or {} for name in CHECKED if name in done and done[name].state == "succeeded"}
     left_out = [_left_out(spec, inputs.ports, name, done) for name in CHECKED if name not in results]
     return Result(
         verdict=decision.verdict,
@@ -266,7 +290,8 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
             stage_of(name, CHECKED[name], "succeeded", kinds.get(CHECKED[name]).result.model_validate(result))
             for name, result in results.items()
         ],
-        not_measured=[*left_out, *_beyond(decision.rules)],
+        not_measured=[*left_out, *_not_retrained(done), *not_measured.beyond(decision.rules, CHECKED.values())],
+        recipe_check=next((result["recipe_check"] for result in results.values() if result.get("recipe_check")), None),
     )
 
 
@@ -276,22 +301,17 @@ def _left_out(spec: Spec, bound: Mapping[str, Sequence[Any]], name: str, done: M
     if never_tried:
         return never_tried
     ends = {child: ended for child, ended in done.items() if child.startswith(f"{ROWS}-{name}")} | {name: done[name]}
-    reason = next(_end(ended) for ended in ends.values() if ended.state != "succeeded")
+    reason = next(end(ended) for ended in ends.values() if ended.state != "succeeded")
     return NotMeasured(kind=CHECKED[name], reason=reason, would_take=RETRY)
 
 
-def _beyond(rules: Sequence[RuleOutcome]) -> list[NotMeasured]:
-    """The kinds that the policy reads beside those that are measured here, each once, where they decided nothing."""
-    beyond: dict[str, NotMeasured] = {}
-    for rule in rules:
-        if rule.verdict == "inconclusive" and rule.evidence not in CHECKED.values():
-            installed = rule.evidence in kinds.names()
-            reason = (
-                "the policy reads it, and a check does not run it" if installed else "this version has no such kind"
-            )
-            would_take = rule.settle if installed and rule.settle else "a version of HUSAI that has it"
-            beyond.setdefault(rule.evidence, NotMeasured(kind=rule.evidence, reason=reason, would_take=would_take))
-    return list(beyond.values())
+def _not_retrained(done: Mapping[str, Done]) -> list[NotMeasured]:
+    """That no SAEs could be trained by the claimed recipe, where this was tried."""
+    ended = done.get(RETRAINED)
+    if ended is None or ended.state == "succeeded":
+        return []
+    reason = f"no SAEs could be trained by the claimed recipe: {end(ended)}"
+    return [NotMeasured(kind="train.sae", reason=reason, would_take=RETRY)]
 
 
 def present(result: Result) -> list[panels.AnyPanel]:
@@ -304,12 +324,15 @@ def present(result: Result) -> list[panels.AnyPanel]:
     count = len(result.stages) + len(result.not_measured)
     measured = f"{len(result.stages)} of {count} measurements were made"
     text = f"{ANSWERS[result.verdict]}. {rule_panels.tally(result.rules)}; {measured}."
+    if result.recipe_check:
+        text += f" {len(result.recipe_check.retrained)} SAEs were retrained here by the claimed recipe."
     return [
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         rule_panels.table(result.rules),
         *rule_panels.bars(result.rules),
         *_not_met(result.rules),
-        *_missing(result.not_measured),
+        *stress_panels.recipe_check(result.recipe_check),
+        *not_measured.panel(result.not_measured),
     ]
 
 
@@ -317,13 +340,6 @@ def _not_met(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     """Why the rules that have a figure are not met or undecided."""
     pairs = [(rule.name, rule.reason) for rule in rules if rule.verdict != "pass" and rule.value is not None]
     title = "Why measured rules are not met or undecided"
-    return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
-
-
-def _missing(not_measured: Sequence[NotMeasured]) -> list[panels.AnyPanel]:
-    """What was not measured, with equal reasons together."""
-    pairs = [(missing.kind, f"{lacking(missing.model_dump())}.") for missing in not_measured]
-    title = "What could not be measured"
     return [panels.Text(title=title, paragraphs=rule_panels.grouped(pairs))] if pairs else []
 
 
@@ -342,5 +358,5 @@ KIND = Kind(
     summarise=summarise,
     estimate=estimate,
     present=present,
-    children=("train.activations", *CHECKED.values(), "release.gate"),
+    children=("train.activations", "train.sae", *CHECKED.values(), "release.gate"),
 )

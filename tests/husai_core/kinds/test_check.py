@@ -85,13 +85,13 @@ def test_a_single_sae_is_measured_as_far_as_possible(world: World) -> None:
     assert verdicts["stability"] is None
     missing = shown(result)["What could not be measured"]
     assert isinstance(missing, panels.Text)
-    assert len(missing.paragraphs) == 1, "one reason is said once"
-    assert "It would take siblings" in missing.paragraphs[0]
+    assert len(missing.paragraphs) == 2, "one reason is said once; an intervention takes no retrained siblings"
+    assert all("It would take siblings" in paragraph for paragraph in missing.paragraphs)
 
 
 def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
     result, done = world.check(world.saes, shifted=True, recipe=RECIPE)
-    assert done.keys() >= {"rows", "core", "stability", "transcoder", "untrained", "gate"}
+    assert done.keys() >= {"rows", "core", "retrained", "stability", "transcoder", "untrained", "gate"}
     stability = done["stability"].result
     assert stability is not None
     assert (stability["imported"], stability["subject"]) == (True, world.saes)
@@ -121,6 +121,43 @@ def test_siblings_with_a_recipe_are_stressed_by_it(world: World) -> None:
         "provenance"
     }
     assert isinstance(panel["headline"], panels.Headline)
+    assert "3 SAEs were retrained here by the claimed recipe" in panel["headline"].text
+    claim = panel["The claimed recipe, checked"]
+    assert isinstance(claim, panels.Table)
+    assert len(claim.rows) == 3
+    assert {done[name].result["recipe_check"]["agrees"] for name in STRESSES} == {rules["stability"].comparable}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("said", ["by their user", "by their files"])
+def test_a_single_sae_with_a_recipe_is_judged_like_siblings(world: World, said: str, tmp_path: Path) -> None:
+    saes, spec = world.saes[:1], {"recipe": RECIPE}
+    if said == "by their files":
+        claiming = forged(world.runner.artifacts[saes[0]], tmp_path / "claiming", claimed_recipe=RECIPE)
+        saes, spec = [world.runner.keep(claiming, "sae")], {}
+    result, done = world.check(saes, shifted=True, **spec)
+    assert [missing.kind for missing in result.not_measured] == ["stress.intervention"]
+    assert [stage.name for stage in result.stages] == [name for name in CHECKED if name != INTERVENTION]
+    assert len(done["retrained"].outputs["saes"]) == 4
+    rules = {rule.name: rule for rule in result.rules}
+    assert all(rule.low is not None for rule in result.rules if not rule.accepts)
+    assert rules["stability"].change is not None
+    stability = done["stability"].result
+    assert stability is not None
+    assert (stability["subject"], len(stability["seeds"])) == (saes, 5)
+    assert result.recipe_check is not None
+    assert result.recipe_check.retrained == done["retrained"].outputs["saes"]
+
+
+def test_where_retraining_fails_the_rest_is_measured_and_judged() -> None:
+    spec = check.Spec.model_validate(SPEC | {"recipe": RECIPE})
+    first = check.plan(spec, {"saes": ["a"]}, {})
+    assert [child.name for child in first] == ["rows", "retrained", "core", "features"]
+    done = {"rows": Done("succeeded"), "core": Done("succeeded"), "retrained": Done("failed", "it diverged")}
+    (gate,) = check.plan(spec, {"saes": ["a"]}, done)
+    assert gate.name == "gate"
+    siblings = {child.name: child for child in check.plan(spec, {"saes": ["a", "b", "c"]}, done)}
+    assert "retrained" not in siblings["stability"].inputs
+    assert "activations" not in siblings["transcoder"].inputs
 
 
 def test_a_stress_that_fails_is_a_reason_and_not_the_end(world: World) -> None:
@@ -176,6 +213,20 @@ def test_later_rounds_are_estimated_and_an_unknown_recipe_does_not_refuse_the_ch
     assert {job.path for job in planned.jobs} >= {"rows", "core", "stability", "rows-untrained-all", "untrained"}
     assert "gate/good-saes" in {job.path for job in planned.jobs}
     assert plan_estimate.jobs("study.check", SPEC, facts()).more
+
+
+def test_what_is_trained_by_a_recipe_that_files_claim_is_estimated_too() -> None:
+    claiming = facts(claimed_recipe=RECIPE)
+    for saes, count in ((claiming["saes"][:1], 4), (claiming["saes"], 3)):
+        jobs = {job.path: job for job in plan_estimate.jobs("study.check", SPEC, {"saes": saes}).jobs}
+        assert jobs.keys() >= {"rows", "core", "retrained", "stability", "transcoder", "untrained"}
+        assert jobs["retrained"].work.outputs["saes"]["count"] == count
+    longer = facts(claimed_recipe=RECIPE | {"tokens": 200_000})
+    units = [
+        next(job.work.units for job in plan_estimate.jobs("study.check", SPEC, of).jobs if job.path == "retrained")
+        for of in (claiming, longer)
+    ]
+    assert units[1] > 5 * units[0], "rows are read again as often as the claimed tokens need"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_all_common_fields_are_there_and_nothing_else(trained: Trained, tmp_path
     assert (evidence["imported"], evidence["leaks_label"]) == (False, False)
     assert set(evidence) == {
         "subject", "converged", "imported", "unconverged", "siblings_left_out", "leaks_label",
-        "statistics", "changes", "provenance", "retrained", "control_rows",
+        "statistics", "changes", "provenance", "retrained", "control_rows", "recipe_check",
     }  # fmt: skip
 
 
