@@ -76,7 +76,8 @@ function searchable(table) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const falling = head.getAttribute("aria-sort") !== "descending";
+      const first = rows.some(row => "value" in row.cells[column].dataset) ? "descending" : "ascending";
+      const falling = (head.getAttribute("aria-sort") === first) !== (first === "descending");
       heads.forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
       rows.sort((a, b) => compare(a.cells[column], b.cells[column], falling ? -1 : 1));
