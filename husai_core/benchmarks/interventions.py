@@ -60,10 +60,13 @@ class Effects:
         return self._known(cosines.clamp(-1, 1))
 
     def sign_agreement(self, k: int) -> Tensor:
-        """Share of the k tokens that the latent changes most, on average, that the others change to the same side."""
+        """Share of the k tokens that the latent changes most, on average, that the others change to the same side.
+
+        A token that something does not change counts half, as by chance.
+        """
         tokens = self.change[0].abs().topk(min(k, self.change.shape[1])).indices
-        same = self.change[1:, tokens] * self.change[0, tokens] > 0
-        return self._known(same.double().mean(1))
+        same = (self.change[1:, tokens] * self.change[0, tokens]).sign()
+        return self._known((1 + same).mean(1) / 2)
 
     def _known(self, figures: Tensor) -> Tensor:
         return torch.where(self.squares[0] > 0, figures, torch.nan).cpu()

@@ -6,7 +6,7 @@ and steered (a multiple of its mean activation times its decoder row is added to
 twin in every sibling, matched one to one by |cosine| (Paulo & Belrose 2025, arXiv 2501.16615), on the same rows. The
 effect is how the logits change about their mean over the vocabulary. Its cosine with the twin's effect is taken over
 all predictions at these rows and all tokens; the sign agreement is the share of the tokens that the latent changes most
-on average that the twin changes to the same side.
+on average that the twin changes to the same side; one that it does not change counts half.
 
 Both stand beside those of two controls of the same norm on every row: a random direction, as the mean of it and its
 opposite, and the direction of another alive latent of the sibling from the same stratum of frequencies. Any large

@@ -179,7 +179,7 @@ def test_what_has_no_effect_agrees_in_nothing() -> None:
     sums, first = Effects(3, 5, "cpu"), torch.tensor([[3.0, -1.0, 0.0, -1.0, -1.0]])
     sums.add(0, torch.stack([first, first * 2, first * 0]), first)
     assert sums.cosines.tolist() == pytest.approx([1.0, 0.0])
-    assert sums.sign_agreement(2).tolist() == [1.0, 0.0]
+    assert sums.sign_agreement(2).tolist() == [1.0, 0.5]
     nothing = Effects(3, 5, "cpu")
     nothing.add(0, torch.stack([first * 0, first, first]), first * 0)
     assert nothing.cosines.isnan().all()
