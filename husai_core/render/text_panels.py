@@ -26,8 +26,8 @@ from husai_core.render.text_layout import (
 
 MARKS = {"good": "✓ ", "bad": "✗ ", "unknown": "? ", "neutral": ""}
 NAMES = frozenset({"title", "label", "group", "x_label", "y_label", "low_label", "high_label"})
-MOST_SERIES, MOST_CONTEXTS = 12, 6
-"""Lines and texts that are shown before `--all`."""
+MOST_SERIES, MOST_CONTEXTS, MOST_ROWS = 12, 6, 20
+"""Lines, texts, and rows of a long table, that are shown before `--all`."""
 
 
 def read(documents: Sequence[Mapping[str, Any]]) -> list[p.AnyPanel]:
@@ -103,9 +103,12 @@ def _figures(figures: Sequence[p.Figure], width: int, paint: Paint) -> list[str]
 
 def _table(panel: p.Table, width: int, everything: bool, paint: Paint) -> list[str]:
     shown = [(place, column) for place, column in enumerate(panel.columns) if column.room != "page"]
-    rows = [[cell(row[place], column.format, column.digits) for place, column in shown] for row in panel.rows]
+    most = MOST_ROWS if panel.searchable and not everything else len(panel.rows)
+    rows = [[cell(row[place], column.format, column.digits) for place, column in shown] for row in panel.rows[:most]]
     droppable = [column.label for _, column in shown if column.room == "wide"]
-    return table([column.label for _, column in shown], rows, width, droppable=droppable, paint=paint)
+    drawn = table([column.label for _, column in shown], rows, width, droppable=droppable, paint=paint)
+    left_out = len(panel.rows) - len(rows)
+    return [*drawn, *wrap(f"{left_out} more rows; --all shows them", width)] if left_out else drawn
 
 
 def _intervals(panel: p.Intervals, width: int, everything: bool, paint: Paint) -> list[str]:

@@ -147,3 +147,14 @@ def test_intervals_are_drawn_even_at_width_1_and_names_stay_on_one_line() -> Non
     text = render(panels, 100)
     assert text[0] == "a b"
     assert any("two lines and a tab" in line for line in text)
+
+
+def test_of_a_long_table_the_first_rows_are_shown_and_all_of_them_on_request() -> None:
+    rows: list[list[p.Cell]] = [[f"latent {i}"] for i in range(62)]
+    table = p.Table(title="Latents", searchable=True, columns=[p.Column(label="latent")], rows=rows)
+    few, everything = ("\n".join(render([table], 60, everything=wanted)) for wanted in (False, True))
+    assert "latent 19" in few
+    assert "latent 20" not in few
+    assert "42 more rows; --all shows them" in few
+    assert "latent 61" in everything
+    assert "more rows" not in everything
