@@ -14,13 +14,13 @@ from husai_core.errors import UserError
 from husai_core.evidence import Evidence
 from husai_core.job import Artifact
 from husai_core.kinds.stress.trained_vs_random import Result
-from husai_core.release.judge import judge_result, read_evidence
+from husai_core.release.judge import Judged, judge_result, read_evidence
 from husai_core.release.policy import load as load_policy
 from tests.husai_core.kinds.stress_job import RECIPE, forged, network, run, siblings, stress
 from tests.husai_core.release.make import statistics_of
 
 SHORT = RECIPE | {"tokens": 20_000}
-HERE = (1000, 1001, 1002)
+HERE = (1000, 1001, 1002, 1003)
 OVERLAP = "stress.trained_vs_random"
 NEEDS = {
     OVERLAP: ("activations",),
@@ -93,35 +93,50 @@ def test_halves_of_their_own_come_first(world: World, tmp_path: Path) -> None:
 def test_a_single_sae_is_measured_together_with_its_retrained_siblings(world: World, tmp_path: Path) -> None:
     measured = world.stress(OVERLAP, tmp_path / "one", world.imported[:1], retrained=world.retrained)
     assert isinstance(measured, Result)
-    assert (measured.subject, measured.seeds) == ([world.imported[0].digest], [0, 1, 2, 3])
-    assert len(measured.members) == 4
+    assert (measured.subject, measured.seeds) == ([world.imported[0].digest], [0, 1, 2, 3, 4])
+    assert len(measured.members) == 5
+    assert measured.recipe_check is not None
+    assert measured.recipe_check.agrees == "yes"
     assert measured.statistics["pwmcc_excess"].low is not None
     assert measured.changes["pwmcc_excess"].low is not None
     assert [member.seed for member in measured.controls["shuffled"].members] == list(HERE)
     shown = kinds.get(OVERLAP).panels(measured.model_dump(mode="json"))
     table = next(panel for panel in shown if panel.title == "Every SAE, and every control")
     assert isinstance(table, panels.Table)
-    assert [row[0] for row in table.rows][:4] == ["SAEs"] + ["SAEs retrained here"] * 3
+    assert [row[0] for row in table.rows][:5] == ["SAEs"] + ["SAEs retrained here"] * 4
     check = next(panel for panel in shown if panel.title == "The claimed recipe, checked")
     assert isinstance(check, panels.Table)
     assert [row[0] for row in check.rows] == ["explained variance", "L0", "overlap of seeds (PWMCC)"]
 
 
-def test_an_understated_recipe_leaves_rules_about_trainings_undecided_and_names_what_differs(
-    world: World, tmp_path: Path
-) -> None:
-    understated = SHORT | {"tokens": SHORT["tokens"] // 10}
-    rows = world.inputs["activations"][0]
-    retrained = siblings(tmp_path / "saes", rows, HERE, tokens=understated["tokens"])
-    evidence = world.stress(OVERLAP, tmp_path / "in", world.imported, retrained=retrained, recipe=understated)
-    assert evidence.recipe_check is not None
-    assert evidence.recipe_check.agrees == "no"
+def judged(evidence: Evidence) -> list[Judged]:
+    """What `own` makes of every figure of the stress that rests on trainings."""
     policy, read = load_policy("own"), read_evidence(json.loads(evidence.model_dump_json()))
     asked = [rule for rule in statistics_of(policy) if rule.evidence == OVERLAP and rule.margin]
-    outcomes = [judge_result(policy, rule, read) for rule in asked]
-    assert {outcome.verdict for outcome in outcomes} == {"inconclusive"}
-    assert all("makes other SAEs here" in outcome.reason for outcome in outcomes)
-    assert all("explained variance" in outcome.reason for outcome in outcomes)
+    return [judge_result(policy, rule, read) for rule in asked]
+
+
+def test_an_honest_recipe_lets_rules_about_trainings_be_judged(world: World, tmp_path: Path) -> None:
+    evidence = world.stress(OVERLAP, tmp_path / "in", world.imported, retrained=world.retrained)
+    assert evidence.recipe_check is not None
+    assert evidence.recipe_check.agrees == "yes", evidence.recipe_check.figures
+    assert not any("claimed recipe" in outcome.reason for outcome in judged(evidence))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_understated_recipe_leaves_rules_about_trainings_undecided_and_names_what_differs(
+    world: World, count: int, tmp_path: Path
+) -> None:
+    understated = SHORT | {"tokens": SHORT["tokens"] // 4}
+    rows = world.inputs["activations"][0]
+    retrained = siblings(tmp_path / "saes", rows, HERE, tokens=understated["tokens"])
+    saes = world.imported[:count]
+    evidence = world.stress(OVERLAP, tmp_path / "in", saes, retrained=retrained, recipe=understated)
+    assert evidence.recipe_check is not None
+    assert evidence.recipe_check.agrees == "no"
+    assert {outcome.verdict for outcome in judged(evidence)} == {"inconclusive"}
+    assert all("makes other SAEs here" in outcome.reason for outcome in judged(evidence))
+    assert all("explained variance" in outcome.reason for outcome in judged(evidence))
 
 
 def test_what_was_not_trained_here_by_the_claim_is_refused(world: World, tmp_path: Path) -> None:
