@@ -205,11 +205,12 @@ def _latent(
 def present(result: Result) -> list[panels.AnyPanel]:
     """Whether twins do the same, beside the controls, and every latent of the first SAE."""
     excess, reached = (result.statistics.get(f"ablation_cosine{ending}") for ending in ("_excess", ""))
+    twins = "a latent and its twin in another seed agree in what they do in the network"
     agree = {
-        "above": "A latent and its twin in another seed do the same in the network, more than chance explains",
-        "below": "A latent and its twin in another seed agree less in what they do than chance explains",
+        "above": f"{twins.capitalize()}, more than chance explains",
+        "below": f"{twins.capitalize()} less than chance explains",
     }
-    undecided = "Whether a latent and its twin in another seed do the same in the network is undecided"
+    undecided = f"Whether {twins} is undecided"
     text = (
         f"{agree.get(common.side(excess), undecided)}: where they are ablated, the changes of the logits have a cosine "
         f"of {common.interval(reached)}, which is {common.interval(excess)} above the larger control."

@@ -163,7 +163,7 @@ def test_networks_for_addition_are_measured_where_they_say_the_sum(tmp_path: Pat
 def test_every_figure_is_shown(alike: Result) -> None:
     shown = kinds.get(KIND).panels(alike.model_dump(mode="json"))
     assert isinstance(shown[0], panels.Headline)
-    assert "do the same in the network, more than chance explains" in shown[0].text
+    assert "agree in what they do in the network, more than chance explains" in shown[0].text
     text = "\n".join(map(to_csv, shown))
     assert all(str(estimate.value) in text for estimate in alike.statistics.values())
     (table,) = (panel for panel in shown if panel.title == "Latents")
