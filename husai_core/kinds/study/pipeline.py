@@ -32,7 +32,12 @@ CANDIDATE = 0
 HOOK = "blocks.1.hook_resid_post"
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "language": {
-        "activations": {"source": "language", "model": "classics-2m", "hook_name": HOOK},
+        "activations": {
+            "source": "language",
+            "model": "classics-2m",
+            "hook_name": HOOK,
+            "validation_fraction": 0.02,
+        },
         "sae": {
             "recipe": {"d_sae": 256, "k": 8, "k_start": 2, "resample_tokens": 40_000, "lr": 1e-2, "tokens": 1_000_000},
             "seeds": [0, 1, 2, 3, 4],
