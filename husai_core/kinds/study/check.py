@@ -187,7 +187,7 @@ def _first_round(spec: Spec, inputs: Mapping[str, list[str]]) -> list[Child]:
     alone = len(inputs.get("saes", ())) < 2
     names = BENCHMARKS if alone else (*BENCHMARKS, INTERVENTION)
     in_network = [child for name in names for child in jobs(name, _subject(spec, inputs))]
-    if alone and spec.recipe is None:
+    if not inputs.get("saes") or (alone and spec.recipe is None):
         return in_network
     if not inputs.get("activations") and spec.hook_name is None:
         raise UserError(

@@ -148,6 +148,12 @@ def test_a_single_sae_with_a_recipe_is_judged_like_siblings(world: World, said: 
     assert result.recipe_check.retrained == done["retrained"].outputs["saes"]
 
 
+def test_a_spec_can_be_asked_about_before_there_are_saes() -> None:
+    for recipe in ({}, {"recipe": RECIPE}):
+        planned = plan_estimate.jobs("study.check", {"model": "classics-2m", **recipe}, {})
+        assert {job.path for job in planned.jobs} >= {"core", "features"}
+
+
 def test_where_retraining_fails_the_rest_is_measured_and_judged() -> None:
     spec = check.Spec.model_validate(SPEC | {"recipe": RECIPE})
     first = check.plan(spec, {"saes": ["a"]}, {})
