@@ -109,6 +109,7 @@ class Reconstruction:
             figures |= {name + suffix: statistic(_of(figure, which)) for suffix, which in SUFFIXES.items()}
         return figures | {
             "l0": statistic(lambda w: (w @ fired).sum(1) / (w @ n)),
+            "l0_per_dimension": statistic(lambda w: (w @ fired).sum(1) / (w @ n) / self.sae.d_in),
             "dead_fraction": statistic(lambda w: (w @ fired == 0).mean(1)),
             "dense_fraction": statistic(lambda w: (w @ fired > dense_above * (w @ n)[:, None]).mean(1)),
         }

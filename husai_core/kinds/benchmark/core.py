@@ -25,7 +25,7 @@ from husai_core.benchmarks.ranges import value_range
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import held_out, stress_panels
+from husai_core.kinds.common import diagnosis, held_out, stress_panels
 from husai_core.kinds.common import panels as common
 from husai_core.kinds.common.held_out import HeldOutSpec
 from husai_core.kinds.common.statistics import difference
@@ -84,11 +84,17 @@ class Result(Evidence):
     claimed_recipe: dict[str, Any] | None = Field(
         None, description="how the files of imported SAEs say that all of them were trained, as a recipe of train.sae"
     )
+    explained_by_layer: dict[str, float] = Field(
+        {},
+        description="explained variance of the first SAE on some rows of the same hook in every layer; absent from "
+        "earlier results, and where the hook lies in no layer",
+    )
 
 
 def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
     """Read the rows, make the random SAEs, and put all of them in place of the activations."""
     from husai_core.benchmarks.against_random import against_random
+    from husai_core.benchmarks.layers import explained_by_layer
     from husai_core.benchmarks.splice import measure, survey
     from husai_core.seeding import seed_everything
     from husai_core.stability import seed_group
@@ -119,6 +125,7 @@ def run(spec: Spec, inputs: Inputs, job: Job) -> Result:
         claimed_recipe=_claimed(
             [json.loads((artifact.path / "cfg.json").read_bytes()) for artifact in inputs.many("saes")]
         ),
+        explained_by_layer=explained_by_layer(reading, group.saes[0]),
     )
 
 
@@ -154,6 +161,7 @@ NAMES = {
     "normalised_mse": "normalised MSE",
     "cosine_similarity": "cosine similarity",
     "l0": "L0",
+    "l0_per_dimension": "L0 per dimension of a row",
     "dead_fraction": "dead latents, share",
     "dense_fraction": "dense latents, share",
     "cross_entropy": "cross-entropy",
@@ -198,6 +206,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
     figures = ("loss_recovered", "kl_recovered", "explained_variance", "l0", "dead_fraction")
     return [
         stress_panels.headline(result, text, [(NAMES[name].partition(",")[0], name) for name in figures]),
+        *diagnosis.panel(diagnosis.diagnoses(result.statistics, result.hook_name, result.explained_by_layer)),
         _recovered(result),
         _table(result),
         _losses(result),

@@ -26,7 +26,15 @@ from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult, RecipeCheck
 from husai_core.job import Inputs, Job
-from husai_core.kinds.common import check_retraining, check_rows, not_measured, rule_panels, stress_panels, work
+from husai_core.kinds.common import (
+    check_retraining,
+    check_rows,
+    diagnosis,
+    not_measured,
+    rule_panels,
+    stress_panels,
+    work,
+)
 from husai_core.kinds.common.measurements import (
     BENCHMARKS,
     CHECKED,
@@ -160,6 +168,7 @@ class Result(BaseResult):
     recipe_check: RecipeCheck | None = Field(
         None, description="imported SAEs beside such as were trained here by the claimed recipe, where there are some"
     )
+    may_be_wrong: list[str] = Field([], description="faults that the figures of benchmark.core look like")
 
 
 def plan(spec: Spec, inputs: Mapping[str, list[str]], done: Mapping[str, Done]) -> list[Child]:
@@ -292,6 +301,7 @@ def summarise(spec: Spec, inputs: Inputs, done: Mapping[str, Done], job: Job) ->
         ],
         not_measured=[*left_out, *_not_retrained(done), *not_measured.beyond(decision.rules, CHECKED.values())],
         recipe_check=next((result["recipe_check"] for result in results.values() if result.get("recipe_check")), None),
+        may_be_wrong=diagnosis.of_core(results.get("core")),
     )
 
 
@@ -328,6 +338,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         text += f" {len(result.recipe_check.retrained)} SAEs were retrained here by the claimed recipe."
     return [
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
+        *diagnosis.panel(result.may_be_wrong),
         rule_panels.table(result.rules),
         *rule_panels.bars(result.rules),
         *_not_met(result.rules),

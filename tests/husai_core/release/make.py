@@ -13,6 +13,7 @@ AT = 1769860800.0
 CANDIDATE, SIBLING = "c" * 64, "d" * 64
 CLEAR = {
     "explained_variance": 0.95,
+    "l0_per_dimension": 0.1,
     "loss_recovered": 0.98,
     "kl_recovered_minus_random": 0.15,
     "pwmcc_excess": 0.4,
