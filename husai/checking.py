@@ -21,7 +21,7 @@ TEXTS = (".txt", ".md")
 PATHS = (".", "/", "~")
 """How the name of a folder may begin, and that of a model never does."""
 READ_ALIKE = (
-    "context", "prepend_bos", "max_rows", "from_position", "special_tokens", "dtype", "validation_fraction",
+    "domain", "context", "prepend_bos", "max_rows", "from_position", "special_tokens", "dtype", "validation_fraction",
     "test_fraction", "seed",
 )  # fmt: skip
 """The fields of train.activations that decide which tokens are read, and their split."""

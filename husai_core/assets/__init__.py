@@ -1,8 +1,8 @@
 """What jobs read beside their inputs: what comes with the package, and what lies in a mirror or the Hugging Face cache.
 
 A mirror is the folder that `HUSAI_MIRROR` names, with one folder `OWNER/NAME` for each repository of the hub.
-The package holds a small language model, and text that it never saw: of the same domain (`tools/make_classics.py`) and
-of others (`tools/make_domains.py`).
+The package holds a small language model, text that it never saw (`tools/make_classics.py`), excerpts of what it was
+trained on, and texts of other domains (`tools/make_domains.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from husai_core.errors import UserError, is_host_fault
 from husai_core.wording import closest, hint
@@ -20,10 +20,13 @@ from husai_core.wording import closest, hint
 HOME = Path(__file__).parent
 HELD_OUT = HOME / "classics-held-out"
 """Books in the public domain that no built-in model was trained on, one file each."""
-OTHER_DOMAINS = HOME / "other-domains"
-"""Texts of other domains, one file each; its README says whose they are."""
-Domain = Literal["encyclopaedia", "french", "german", "python"]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
+TEXTS = HOME / "texts"
+"""Built-in texts, one file each; its README says whose they are."""
+CLASSICS: Final = "classics"
+"""The text of the domain that the built-in model was trained on."""
+Domain = Literal["classics", "encyclopaedia", "french", "german", "python"]
+DOMAINS: tuple[Domain, ...] = tuple(name for name in get_args(Domain) if name != CLASSICS)
+"""The texts of other domains."""
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 """What the directory of a language model holds at least."""
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]
@@ -46,8 +49,8 @@ def models() -> list[str]:
 
 
 def domain(name: str) -> Path:
-    """The file of a built-in text of another domain."""
-    return OTHER_DOMAINS / f"{name}.md"
+    """The file of a built-in text."""
+    return TEXTS / f"{name}.md"
 
 
 def asset(name: str) -> Asset:

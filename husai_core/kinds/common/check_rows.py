@@ -77,7 +77,7 @@ def _shifted(
 ) -> Collected:
     """The rows on every other text."""
     children = [
-        _child(f"rows-ood-{place}", read, {**network, "text": [text]}, hook_name=hook_name)
+        _child(f"rows-ood-{place}", read, {**network, "text": [text]}, hook_name=hook_name, domain=None)
         for place, text in enumerate(texts)
     ]
     if not texts:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from husai_core import kinds, panels
+from husai_core import assets, kinds, panels
 from husai_core.errors import UserError
 from husai_core.evidence import BaseResult
 from husai_core.job import Inputs, Job
@@ -36,8 +36,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "source": "language",
             "model": "classics-2m",
             "hook_name": HOOK,
+            "domain": assets.CLASSICS,
             "validation_fraction": 0.02,
         },
+        "held_out": {"max_sequences": 192},
         "sae": {
             "recipe": {"d_sae": 256, "k": 8, "k_start": 2, "resample_tokens": 40_000, "lr": 1e-2, "tokens": 1_000_000},
             "seeds": [0, 1, 2, 3, 4],
@@ -157,7 +159,7 @@ class Spec(BaseSpec):
         if not self.is_language:
             return Subject("model", sources | {"transformer": [From("transformer", "transformer")]})
         ends = {end: [From("activations", "activations", i)] for i, end in enumerate(mlp_rows.PORTS, 1)}
-        held_out = {"model": self.read["model"]}
+        held_out = {"model": self.read["model"], **PRESETS[self.preset]["held_out"]}
         return Subject("language", sources | ends, held_out, read=self.read, hook_name=self._read["hook_name"])
 
     def floor(self, name: str) -> float:

@@ -8,10 +8,10 @@ that are alike up to the position read give one row there, so that no test row i
 pairs have different sums, the label is -1.
 
 A language model is built in, in the worker's mirror or cache, or a transformer artifact (trained or imported here); the
-text is that of the `text` input, or two novels that the built-in model never saw, or with `domain` a built-in text of
-another domain. Each document is cut into sequences of `context` tokens, which begin with the beginning-of-sequence
-token if the tokeniser has one (`prepend_bos`). Every token of the text gives a row (where sequences begin alike, one of
-them does), special tokens and padding none.
+text is that of the `text` input, or two novels that the built-in model never saw, or with `domain` a built-in text:
+excerpts of books that it was trained on (`classics`), or of another domain. Each document is cut into sequences of
+`context` tokens, which begin with the beginning-of-sequence token if the tokeniser has one (`prepend_bos`). Every token
+of the text gives a row (where sequences begin alike, one of them does), special tokens and padding none.
 Sequences are drawn at random until there are `max_rows` rows, and each lies in one split. Several hooks are read in one
 forward pass and give one artifact each, in their order; a hook inside attention gives the vectors of its heads side by
 side. With `untrained`, the same tokens of the text are read by the model with fresh weights, so that the rows and their
@@ -109,7 +109,7 @@ class Spec(BaseSpec):
         None, max_length=200, description="language only: a built-in model or Hugging Face id; else the input's"
     )
     domain: assets.Domain | None = Field(
-        None, description="language only: a built-in text of another domain, in place of the input `text`"
+        None, description="language only: a built-in text, in place of the input `text`"
     )
     context: int = Field(128, ge=2, le=131_072, description="language only: tokens per sequence")
     prepend_bos: bool | None = Field(
