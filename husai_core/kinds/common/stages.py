@@ -10,6 +10,7 @@ from husai_core import panels
 from husai_core.estimate import Estimate
 from husai_core.evidence import BaseResult, Evidence
 from husai_core.kinds.common import panels as common
+from husai_core.release.judge import RuleOutcome
 
 ANSWERS = {
     "pass": "Release: every rule of the gate is met",
@@ -37,11 +38,15 @@ def stage_of(name: str, kind: str, state: str, result: BaseResult) -> Stage:
     return Stage(name=name, kind=kind, state=state, figures=result.key_figures, statistics=statistics)
 
 
-def stages_table(stages: Sequence[Stage]) -> panels.Table:
-    """One stage a row, with its key figures."""
+def stages_table(stages: Sequence[Stage], rules: Sequence[RuleOutcome] = ()) -> panels.Table:
+    """One stage a row, with its key figures; of evidence, those that the rules read."""
     rows: list[list[panels.Cell]] = []
     for stage in stages:
-        known = [(common.label(name), value) for name, value in stage.figures.items() if value is not None]
+        figures = stage.figures
+        if stage.statistics and rules:
+            names = [rule.statistic for rule in rules if rule.evidence == stage.kind]
+            figures = {name: stage.statistics[name].value for name in names if name and name in stage.statistics}
+        known = [(common.label(name), value) for name, value in figures.items() if value is not None]
         rows.append([stage.name, stage.kind, stage.state, ", ".join(f"{name} {_word(value)}" for name, value in known)])
     columns = [panels.Column(label=label) for label in ("stage", "kind", "state", "key figures")]
     return panels.Table(title="Stages", columns=columns, rows=rows)

@@ -288,7 +288,7 @@ def present(result: Result) -> list[panels.AnyPanel]:
         panels.Headline(text=text, tone=rule_panels.TONES[result.verdict], figures=figures),
         *([rule_panels.table(result.rules)] if result.rules else []),
         *rule_panels.bars(result.rules),
-        stages_table(result.stages),
+        stages_table(result.stages, result.rules),
         _floor_table(result),
         *_reasons(result),
     ]

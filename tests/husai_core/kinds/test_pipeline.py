@@ -178,6 +178,11 @@ def test_other_domains_are_read_where_nothing_else_is_given(language: tuple[Done
 def test_its_page_shows_the_rules_and_its_report_the_features(language: tuple[Done, dict[str, Done]]) -> None:
     shown = {panel.title or panel.type: panel for panel in kinds.get("study.pipeline").panels(language[0].result or {})}
     assert {"Rules", "Rules against their bars", "Stages", "Floors of quality"} <= shown.keys()
+    stages = shown["Stages"]
+    assert isinstance(stages, panels.Table)
+    figures = {row[0]: str(row[3]) for row in stages.rows}
+    assert "loss recovered" in figures["core"], "the figures that rules read"
+    assert "converged" not in figures["stability"]
     of_features = kinds.get("benchmark.features").panels(language[1]["features"].result or {})
     assert any(isinstance(panel, panels.FeatureCard) for panel in of_features)
 
