@@ -295,8 +295,12 @@ def present(result: Result) -> list[panels.AnyPanel]:
 
 
 def _reasons(result: Result) -> list[panels.AnyPanel]:
-    """Why rules are not met or undecided; of earlier results, the gate's reasons."""
-    pairs = [(rule.name, rule.reason) for rule in result.rules if rule.verdict != "pass"]
+    """Why rules are not met or undecided, and what would decide them; of earlier results, the gate's reasons."""
+    pairs = [
+        (rule.name, f"{rule.reason}. To decide it: {rule.settle}." if rule.settle else f"{rule.reason}.")
+        for rule in result.rules
+        if rule.verdict != "pass"
+    ]
     lines = rule_panels.grouped(pairs) or result.reasons
     return [panels.Text(title="Why the gate says so", paragraphs=lines)] if lines else []
 

@@ -183,6 +183,9 @@ def test_its_page_shows_the_rules_and_its_report_the_features(language: tuple[Do
     figures = {row[0]: str(row[3]) for row in stages.rows}
     assert "loss recovered" in figures["core"], "the figures that rules read"
     assert "converged" not in figures["stability"]
+    reasons = shown["Why the gate says so"]
+    assert isinstance(reasons, panels.Text)
+    assert any("To decide it: " in line for line in reasons.paragraphs)
     of_features = kinds.get("benchmark.features").panels(language[1]["features"].result or {})
     assert any(isinstance(panel, panels.FeatureCard) for panel in of_features)
 
