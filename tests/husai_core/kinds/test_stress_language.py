@@ -171,7 +171,7 @@ def test_rows_that_are_not_of_the_mlp_of_the_layer_are_refused(world: World) -> 
     with pytest.raises(UserError, match="bind either transformer"):
         world.stress(kind, "half", mlp_input=source)
     spec = kinds.get(kind).spec.model_validate({})
-    facts = {name: [facts_of(artifact)] for name, artifact in (("saes", world.saes[0]), ("mlp_input", source[0]))}
+    facts = {"saes": [*map(facts_of, world.saes)], "mlp_input": [facts_of(source[0])]}
     spec.check_facts(facts | {"mlp_output": [{"d_model": 16, "n_rows": 9}]})
     with pytest.raises(UserError, match="the SAEs' layer needs"):
         spec.check_facts(facts | {"mlp_output": [facts_of(source[0])]})
