@@ -165,8 +165,8 @@ def test_what_is_shown_names_the_provenance_and_each_figures_change(inputs: Inpu
     assert not any(line.strip().startswith("figure ") for line in narrow.splitlines()), "no block for each row"
     assert len(trainings.rows) == len(bars.rows) == len(STRICT.rules) - 1
     settled = {row[0]: row[3:] for row in trainings.rows}
-    assert settled["stability"] == ["within ±0.02", "yes"]
-    assert settled["loss_recovered"] == ["", "not asked"]
+    assert settled["stability"] == ["within ±0.02", "yes", "not asked"]
+    assert settled["loss_recovered"] == ["", "not asked", "not asked"]
 
 
 def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:
