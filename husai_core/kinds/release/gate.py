@@ -191,6 +191,7 @@ def _headline(result: Decision) -> panels.Headline:
 
 def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
     """Whose trainings stand behind each figure, and whether it was settled; nothing of decisions of before."""
+    known = [rule for rule in rules if rule.provenance is not None and rule.accepts is None]
     rows: list[list[panels.Cell]] = [
         [
             rule.name,
@@ -198,18 +199,19 @@ def _trainings(rules: Sequence[RuleOutcome]) -> list[panels.AnyPanel]:
             rule.change,
             "" if rule.margin is None else f"within \N{PLUS-MINUS SIGN}{rule.margin:g}",
             "not asked" if rule.settled is None else "yes" if rule.settled else "no",
-            rule.comparable or "not asked",
         ]
-        for rule in rules
-        if rule.provenance is not None and rule.accepts is None
+        for rule in known
     ]
-    labels = ("rule", "SAEs", "last doubling", "needed", "settled", "recipe agrees")
-    columns = [panels.Column(label=label, format="number" if label == "last doubling" else "text") for label in labels]
+    labels = ["rule", "SAEs", "last doubling", "needed", "settled"]
     note = (
         "Last doubling: how the figure changed from half the tokens of training to all of them. Retrained here: the "
-        "SAEs behind it were trained by HUSAI, with the recipe that their user claims. Recipe agrees: SAEs that were "
-        "trained here by the claimed recipe are like the imported ones."
+        "SAEs behind it were trained by HUSAI, with the recipe that their user claims."
     )
+    if any(rule.comparable for rule in known):
+        labels.append("recipe agrees")
+        rows = [[*row, rule.comparable or "not asked"] for row, rule in zip(rows, known, strict=True)]
+        note += " Recipe agrees: SAEs that were trained here by that recipe are like the imported ones."
+    columns = [panels.Column(label=label, format="number" if label == "last doubling" else "text") for label in labels]
     return [panels.Table(title="Trainings behind the figures", note=note, columns=columns, rows=rows)] if rows else []
 
 

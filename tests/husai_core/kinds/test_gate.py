@@ -165,8 +165,13 @@ def test_what_is_shown_names_the_provenance_and_each_figures_change(inputs: Inpu
     assert not any(line.strip().startswith("figure ") for line in narrow.splitlines()), "no block for each row"
     assert len(trainings.rows) == len(bars.rows) == len(STRICT.rules) - 1
     settled = {row[0]: row[3:] for row in trainings.rows}
-    assert settled["stability"] == ["within ±0.02", "yes", "not asked"]
-    assert settled["loss_recovered"] == ["", "not asked", "not asked"]
+    assert settled["stability"] == ["within ±0.02", "yes"]
+    assert settled["loss_recovered"] == ["", "not asked"]
+    imported = [rule.model_copy(update={"comparable": "no" if rule.margin else None}) for rule in decision.rules]
+    asked = {panel.title: panel for panel in gate.present(decision.model_copy(update={"rules": imported}))}
+    compared = asked["Trainings behind the figures"]
+    assert isinstance(compared, panels.Table)
+    assert {row[0]: row[-1] for row in compared.rows}.items() >= {("stability", "no"), ("loss_recovered", "not asked")}
 
 
 def test_the_spec_pins_the_policy_it_was_submitted_with() -> None:
