@@ -250,8 +250,10 @@ def _blocked_children(session: Session, parent_id: str) -> tuple[str | None, str
     count = session.scalar(blocked.with_only_columns(func.count())) or 0
     if not count:
         return None, None
-    children = session.scalars(blocked.order_by(Job.id).limit(MOST_NAMED))
-    lines = [f"{child.name} is blocked: {child.detail}" for child in children]
+    names: dict[str | None, list[str]] = {}
+    for child in session.scalars(blocked.order_by(Job.id).limit(MOST_NAMED)):
+        names.setdefault(child.detail, []).append(str(child.name))
+    lines = [f"{', '.join(of)} {'are' if of[1:] else 'is'} blocked: {detail}" for detail, of in names.items()]
     return CHILD_BLOCKED, "; ".join(lines + [f"and {count - MOST_NAMED} more"] * (count > MOST_NAMED))
 
 

@@ -140,7 +140,7 @@ def test_a_model_that_is_not_here_ends_the_check_and_says_how_to_get_it(husai: H
     done = husai("check", files.saes[0], "--model", "nobody/absent", *SMALL)
     assert done.code == Exit.INCONCLUSIVE, done.err
     text = " ".join(done.out.split())
-    assert "waiting (child.blocked): core is blocked: the model nobody/absent is not whole" in text
+    assert "waiting (child.blocked): core, features are blocked: the model nobody/absent is not whole" in text
     assert text.count("hf download nobody/absent") == 1
 
 
