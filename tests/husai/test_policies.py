@@ -24,7 +24,7 @@ def test_the_policies_that_come_with_husai_are_listed_and_shown(husai: Husai) ->
 
 def test_a_file_made_from_a_shown_policy_is_added_and_retired(husai: Husai, tmp_path: Path) -> None:
     rules = [rule for rule in load("internal").rules if rule.name in ("provenance", "stability")]
-    ours = load("internal").model_copy(update={"name": "ours", "rules": tuple(rules)})
+    ours = load("internal").model_copy(update={"name": "ours", "version": 1, "rules": tuple(rules)})
     file = tmp_path / "ours.yaml"
     file.write_text(yaml.safe_dump(ours.model_dump(mode="json")))
     added = husai("policies", "add", file)

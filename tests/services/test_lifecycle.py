@@ -105,7 +105,7 @@ def test_too_few_inputs_are_refused_at_once_and_later(database: Database, settin
             register(session, Stored(digest, type, 1), ada.owner_id)  # type: ignore[arg-type]
         inputs: dict[str, list[Any]] = {"saes": ["a" * 64], "activations": ["b" * 64]}
         with pytest.raises(Problem) as refused:
-            submit(session, settings, ada, "stress.trained_vs_random", {}, inputs=inputs)
+            submit(session, settings, ada, "stress.intervention", {"model": "classics-2m"}, inputs=inputs)
         assert refused.value.slug == "wrong-input-count"
 
 
