@@ -59,7 +59,7 @@ class Spec(shifted_operands.OperandsSpec):
     )
     probe_rows: int = Field(4096, ge=64, le=100_000, description="language only: most rows to fit and to test probes")
     max_sequences: int = Field(
-        64, ge=3, le=100_000, description="language only: most held-out sequences of each text for KL recovered"
+        32, ge=3, le=100_000, description="language only: most held-out sequences of each text for KL recovered"
     )
 
     @field_validator("model")
