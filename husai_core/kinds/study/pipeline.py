@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "held_out": {"max_sequences": 192},
         "sae": {
-            "recipe": {"d_sae": 256, "k": 8, "k_start": 2, "resample_tokens": 40_000, "lr": 1e-2, "tokens": 900_000},
+            "recipe": {"d_sae": 256, "k": 8, "k_start": 2, "resample_tokens": 40_000, "lr": 1e-2, "tokens": 1_000_000},
             "seeds": [0, 1, 2, 3, 4],
         },
         "floors": {"explained_variance": 0.8},
