@@ -92,8 +92,8 @@ def _stability(level: float, statistic: str) -> Draw:
 def _transcoder(rng: np.random.Generator, n: int, effects: str) -> Estimate:
     seeds, share, measured = _Seeds(rng, n, effects), 0.4, Measured()
     above = []
-    for rest in (share + bar("transcoder"), share):
-        observed = seeds.overlap(CHANCE + rest * (1 - CHANCE), None if above else seeds.effect)
+    for above_chance in (share + bar("transcoder"), share):
+        observed = seeds.overlap(CHANCE + above_chance * (1 - CHANCE), None if above else seeds.effect)
         above.append(excesses(observed, Doubled(GAUSSIAN), {"covariance": seeds.overlap(CHANCE)}, rescaled=True))
     measured.add_smallest("difference", [above[0][null].minus(above[1][null]) for null in above[0]])
     return measured.statistics["difference"]

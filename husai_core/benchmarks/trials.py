@@ -68,19 +68,19 @@ class Dictionary:
 
 def dictionaries(reading: Reading, saes: Sequence[SAE], on_block: Callable[[int], None]) -> list[Dictionary]:
     """Read all rows once; `on_block` hears how many sequences were read."""
-    moved = [sae.to(reading.device) for sae in saes]
+    on_device = [sae.to(reading.device) for sae in saes]
     tallies = [torch.zeros(2, sae.d_sae, dtype=torch.float64, device=reading.device) for sae in saes]
     n = 0
     for block in reading.passes():
         rows = reading.rows(block)
-        for sae, tally in zip(moved, tallies, strict=True):
+        for sae, tally in zip(on_device, tallies, strict=True):
             for latents in _encoded(sae, rows):
                 tally += torch.stack([(latents != 0).sum(0), latents.double().sum(0)])
         n += len(rows)
         on_block(block.stop - block.start)
     return [
         Dictionary(sae, fired / max(1, n), total / fired.clamp(min=1))
-        for sae, (fired, total) in zip(moved, tallies, strict=True)
+        for sae, (fired, total) in zip(on_device, tallies, strict=True)
     ]
 
 

@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from husai_core import assets
 from husai_core.errors import UserError
 from husai_core.job import Artifact, Inputs, Job
 from husai_core.kinds.common import rows_work, work
+from husai_core.kinds.common.model_name import ModelName
 from husai_core.kinds.kind import BaseSpec, Facts, Port, Work
 from husai_core.models import hooks
 from husai_core.stability import origins
@@ -45,7 +46,7 @@ MOST_LOGITS, EXAMPLES = 1 << 25, 2048
 class HeldOutSpec(BaseSpec):
     """Which network is read, and on which sequences."""
 
-    model: str | None = Field(
+    model: ModelName | None = Field(
         None, max_length=200, description="a built-in language model or Hugging Face id; else the input's"
     )
     hook_name: str | None = Field(
@@ -65,13 +66,6 @@ class HeldOutSpec(BaseSpec):
         512, ge=3, le=100_000, description="most held-out sequences, or pairs of addition; drawn at random"
     )
     seed: int = Field(0, ge=0, lt=2**53, description="seed of that draw and of the random SAEs")
-
-    @field_validator("model")
-    @classmethod
-    def _a_name(cls, model: str | None) -> str | None:
-        if model is not None and (problem := assets.name_problem(model)):
-            raise ValueError(problem)
-        return model
 
     def check_ports(self, bound: Collection[str]) -> None:
         """Refuse no network, or two."""

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from husai_core import assets, panels
+from husai_core import panels
 from husai_core.errors import UserError
 from husai_core.job import Inputs, Job
 from husai_core.kinds.common import shifted_network, shifted_operands, shifted_texts, stress_panels, work
 from husai_core.kinds.common import statistics as ranges
+from husai_core.kinds.common.model_name import ModelName
 from husai_core.kinds.common.stress import RETRAINED, SAES, Stress
 from husai_core.kinds.kind import Facts, Kind, Port, Work
 
@@ -54,20 +55,13 @@ INPUTS = {
 class Spec(shifted_operands.OperandsSpec):
     """How pairs of addition are split, or how much of a language model is read."""
 
-    model: str | None = Field(
+    model: ModelName | None = Field(
         None, max_length=200, description="a built-in language model or Hugging Face id, unless it is an input"
     )
     probe_rows: int = Field(4096, ge=64, le=100_000, description="language only: most rows to fit and to test probes")
     max_sequences: int = Field(
         32, ge=3, le=100_000, description="language only: most held-out sequences of each text for KL recovered"
     )
-
-    @field_validator("model")
-    @classmethod
-    def _a_name(cls, model: str | None) -> str | None:
-        if model is not None and (problem := assets.name_problem(model)):
-            raise ValueError(problem)
-        return model
 
     @property
     def settings(self) -> shifted_network.Settings:
